@@ -1,0 +1,107 @@
+//! The command line: every file here turns one command's arguments into a checked plan and a call into the library.
+
+mod build_dataset;
+mod checkpoint;
+mod doctor;
+mod infer;
+mod train;
+pub mod ui;
+mod viz;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::runtime;
+
+/// Train, evaluate and take apart Hierarchical Reasoning Models
+#[derive(Parser, Debug)]
+#[command(name = "hrm", version = runtime::long_version(), propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that mean the same on every command.
+#[derive(clap::Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// Where to compute: auto takes the GPU where one can be used
+    #[arg(long, global = true, value_name = "auto|cpu|cuda[:N]", default_value = "auto")]
+    pub device: runtime::DeviceChoice,
+    /// CPU threads (default: OMP_NUM_THREADS, else all cores)
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Seed of everything random; the same seed gives the same result
+    #[arg(long, global = true, value_name = "S")]
+    pub seed: Option<u64>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    BuildDataset(build_dataset::BuildDatasetArgs),
+    Train(train::TrainArgs),
+    Infer(infer::InferArgs),
+    #[command(alias = "visualize")]
+    Viz(viz::VizArgs),
+    Checkpoint(checkpoint::CheckpointArgs),
+    Doctor(doctor::DoctorArgs),
+    /// Print the completion script for a shell
+    Completions {
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff), or write one file per command into a folder
+    Man {
+        /// Write hrm.1 and a page per command into this folder
+        #[arg(long, value_name = "DIR")]
+        output_dir: Option<std::path::PathBuf>,
+    },
+}
+
+/// The whole program: parse, run, report an error chain once.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse_from(with_dashes(std::env::args_os()));
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::BuildDataset(a) => build_dataset::run(a, global),
+        Command::Train(a) => train::run(a, global),
+        Command::Infer(a) => infer::run(a, global),
+        Command::Viz(a) => viz::run(a, global),
+        Command::Checkpoint(a) => checkpoint::run(a, global),
+        Command::Doctor(a) => doctor::run(a, global),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hrm", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { output_dir } => doctor::man(Cli::command(), output_dir.as_deref()),
+    }
+}
+
+/// Upstream spells its flags with underscores: `--num_batch` means `--num-batch`. Values are left alone.
+fn with_dashes(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut literal = false;
+    args.map(|arg| {
+        let Some(text) = arg.to_str() else { return arg };
+        literal |= text == "--";
+        if literal || !text.starts_with("--") || !text.contains('_') {
+            return arg;
+        }
+        match text.split_once('=') {
+            Some((flag, value)) => format!("{}={value}", flag.replace('_', "-")).into(),
+            None => text.replace('_', "-").into(),
+        }
+    })
+    .collect()
+}

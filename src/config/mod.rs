@@ -1,0 +1,152 @@
+//! Upstream's training configuration (SPEC 4.3): defaults, presets, YAML files, `key=value` overrides.
+
+use serde::{Deserialize, Serialize};
+
+/// `arch.loss`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossConfig {
+    pub loss_type: LossType,
+    pub name: String,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { loss_type: LossType::default(), name: "losses@ACTLossHead".into() }
+    }
+}
+
+/// The token loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LossType {
+    #[default]
+    #[serde(rename = "stablemax_cross_entropy")]
+    Stablemax,
+    #[serde(rename = "softmax_cross_entropy")]
+    Softmax,
+}
+
+/// How positions enter the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PosEncodings {
+    #[default]
+    Rope,
+    Learned,
+}
+
+/// The dtype that the forward pass computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dtype {
+    #[default]
+    #[serde(rename = "bfloat16")]
+    Bf16,
+    #[serde(rename = "float32")]
+    F32,
+    #[serde(rename = "float16")]
+    F16,
+    #[serde(rename = "float64")]
+    F64,
+}
+
+/// `arch.*`: the model apart from what the dataset decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(non_snake_case)]
+pub struct ArchConfig {
+    pub name: String,
+    pub loss: LossConfig,
+    pub H_cycles: i64,
+    pub L_cycles: i64,
+    pub H_layers: i64,
+    pub L_layers: i64,
+    pub hidden_size: i64,
+    pub num_heads: i64,
+    pub expansion: f64,
+    pub pos_encodings: PosEncodings,
+    /// Follows `hidden_size` unless set.
+    pub puzzle_emb_ndim: i64,
+    pub halt_max_steps: i64,
+    pub halt_exploration_prob: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_dtype: Option<Dtype>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rms_norm_eps: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+}
+
+impl Default for ArchConfig {
+    fn default() -> Self {
+        Self {
+            name: "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1".into(),
+            loss: LossConfig::default(),
+            H_cycles: 2,
+            L_cycles: 2,
+            H_layers: 4,
+            L_layers: 4,
+            hidden_size: 512,
+            num_heads: 8,
+            expansion: 4.0,
+            pos_encodings: PosEncodings::Rope,
+            puzzle_emb_ndim: 512,
+            halt_max_steps: 16,
+            halt_exploration_prob: 0.1,
+            forward_dtype: None,
+            rms_norm_eps: None,
+            rope_theta: None,
+        }
+    }
+}
+
+/// The whole `all_config.yaml` of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainConfig {
+    pub arch: ArchConfig,
+    pub data_path: String,
+    pub global_batch_size: i64,
+    pub epochs: i64,
+    /// In epochs; none means once, at the end.
+    pub eval_interval: Option<i64>,
+    pub checkpoint_every_eval: bool,
+    pub lr: f64,
+    pub lr_min_ratio: f64,
+    pub lr_warmup_steps: i64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+    pub puzzle_emb_lr: f64,
+    pub puzzle_emb_weight_decay: f64,
+    pub seed: u64,
+    pub project_name: Option<String>,
+    pub run_name: Option<String>,
+    pub checkpoint_path: Option<String>,
+    pub eval_save_outputs: Vec<String>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            arch: ArchConfig::default(),
+            data_path: "data/sudoku-extreme-full".into(),
+            global_batch_size: 768,
+            epochs: 100_000,
+            eval_interval: Some(10_000),
+            checkpoint_every_eval: true,
+            lr: 1e-4,
+            lr_min_ratio: 1.0,
+            lr_warmup_steps: 2000,
+            beta1: 0.9,
+            beta2: 0.95,
+            weight_decay: 0.1,
+            puzzle_emb_lr: 1e-2,
+            puzzle_emb_weight_decay: 0.1,
+            seed: 0,
+            project_name: None,
+            run_name: None,
+            checkpoint_path: None,
+            eval_save_outputs: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! `hrm`: train, evaluate and take apart Hierarchical Reasoning Models (HRM) on libtorch.
+//!
+//! Arrows between the modules point one way: `cli` calls everything and nothing calls `cli`; `model` knows no file
+//! formats; `puzzle` knows no tensors; `viz` draws what `analysis` computed.
+
+pub mod analysis;
+pub mod checkpoint;
+#[doc(hidden)]
+pub mod cli;
+pub mod config;
+pub mod dataset;
+pub mod eval;
+pub mod model;
+pub mod ops;
+pub mod optim;
+pub mod puzzle;
+pub mod runtime;
+pub mod train;
+pub mod viz;
