@@ -1,1 +1,15 @@
-//! model
+//! The Hierarchical Reasoning Model with Adaptive Computation Time (upstream `models/hrm/hrm_act_v1.py`).
+//!
+//! One model: training, evaluation and every analysis go through [`Model`].
+
+mod act;
+mod config;
+mod inner;
+mod loss;
+mod params;
+
+pub use act::{Carry, DeviceBatch, Exploration, Segment, TrainSegment};
+pub use config::{Dims, HrmConfig, kind_of};
+pub use inner::Model;
+pub use loss::{METRICS, Metrics, loss_head};
+pub use params::{ParamSpec, Params, to_raw, to_tensor, truncated_normal};

@@ -1,1 +1,5 @@
-//! train
+//! Training.
+
+mod step;
+
+pub use step::{StepReport, Trainer};

@@ -1,0 +1,218 @@
+//! Adaptive Computation Time around the inner model: the carry, halting, exploration, the target Q values.
+//!
+//! A call runs one segment. Rows that halted before take the new batch's row and start from H_init/L_init; the other
+//! rows keep their state and their data.
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::Model;
+use crate::dataset::Batch;
+
+/// A batch on the model's device.
+#[derive(Debug)]
+pub struct DeviceBatch {
+    /// `[B, S]`, int32.
+    pub inputs: Tensor,
+    /// `[B, S]`, int32, `IGNORE_LABEL` where there is none.
+    pub labels: Tensor,
+    /// `[B]`, int32.
+    pub puzzle_identifiers: Tensor,
+}
+
+impl DeviceBatch {
+    /// Copies host rows to a device.
+    pub fn upload(batch: &Batch, device: Device) -> Self {
+        let rows = |a: &ndarray::Array2<i32>| {
+            let (n, m) = a.dim();
+            let flat: Vec<i32> = a.iter().copied().collect();
+            Tensor::from_slice(&flat).view([n as i64, m as i64]).to_device(device)
+        };
+        let ids: Vec<i32> = batch.puzzle_identifiers.iter().copied().collect();
+        Self {
+            inputs: rows(&batch.inputs),
+            labels: rows(&batch.labels),
+            puzzle_identifiers: Tensor::from_slice(&ids).to_device(device),
+        }
+    }
+
+    /// Number of rows, B.
+    pub fn rows(&self) -> i64 {
+        self.inputs.size()[0]
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            inputs: self.inputs.shallow_clone(),
+            labels: self.labels.shallow_clone(),
+            puzzle_identifiers: self.puzzle_identifiers.shallow_clone(),
+        }
+    }
+
+    /// Row by row: `other` where `take`, else `self`. `take`: `[B]` bool.
+    fn replace(&self, take: &Tensor, other: &Self) -> Self {
+        let wide = take.unsqueeze(1);
+        Self {
+            inputs: other.inputs.where_self(&wide, &self.inputs),
+            labels: other.labels.where_self(&wide, &self.labels),
+            puzzle_identifiers: other.puzzle_identifiers.where_self(take, &self.puzzle_identifiers),
+        }
+    }
+}
+
+/// What goes from one segment to the next.
+#[derive(Debug)]
+pub struct Carry {
+    /// `[B, T, h]` each, forward dtype.
+    pub z_h: Tensor,
+    pub z_l: Tensor,
+    /// Segments done since the row's start. `[B]`, int32.
+    pub steps: Tensor,
+    /// `[B]`, bool.
+    pub halted: Tensor,
+    /// The data that each row works on.
+    pub batch: DeviceBatch,
+}
+
+/// One evaluation segment's result.
+#[derive(Debug)]
+pub struct Segment {
+    pub carry: Carry,
+    /// `[B, S, V]`, forward dtype.
+    pub logits: Tensor,
+    /// `[B]`, f32.
+    pub q_halt: Tensor,
+    pub q_continue: Tensor,
+    /// z_H after each H cycle, `[B, T, h]` each; empty unless captured.
+    pub trace: Vec<Tensor>,
+}
+
+impl Segment {
+    /// The most likely token of each cell, first index on ties. `[B, S]`, int64.
+    pub fn predictions(&self) -> Tensor {
+        self.logits.argmax(-1, false)
+    }
+
+    /// `halted & (q_halt > q_continue)`: upstream's halt flag. `[B]`, bool.
+    pub fn halt_flags(&self) -> Tensor {
+        self.q_halt.gt_tensor(&self.q_continue).logical_and(&self.carry.halted)
+    }
+}
+
+/// The random draws of one training segment: explore where `uniform < halt_exploration_prob`, then for at least
+/// `min_steps` segments.
+#[derive(Debug)]
+pub struct Exploration {
+    /// U[0, 1). `[B]`, f32.
+    pub uniform: Tensor,
+    /// Integers in `[2, halt_max_steps]`. `[B]`, int32.
+    pub min_steps: Tensor,
+}
+
+/// One training segment's result.
+#[derive(Debug)]
+pub struct TrainSegment {
+    pub segment: Segment,
+    /// `[B]`, f32; none when halt_max_steps is 1.
+    pub target_q_continue: Option<Tensor>,
+    /// The puzzle rows that took part, a leaf that collects their gradient. `[B, ndim]`, f32.
+    pub puzzle_rows: Option<Tensor>,
+}
+
+impl Model {
+    /// A carry in which every row is halted, so that the first segment takes the batch it is given.
+    pub fn initial_carry(&self, rows: i64) -> Carry {
+        let config = self.config();
+        let state = || Tensor::zeros([rows, config.total_seq(), config.hidden_size], (config.kind(), self.device()));
+        let tokens = || Tensor::zeros([rows, config.dims.seq_len], (Kind::Int, self.device()));
+        Carry {
+            z_h: state(),
+            z_l: state(),
+            steps: Tensor::zeros([rows], (Kind::Int, self.device())),
+            halted: Tensor::ones([rows], (Kind::Bool, self.device())),
+            batch: DeviceBatch {
+                inputs: tokens(),
+                labels: tokens(),
+                puzzle_identifiers: Tensor::zeros([rows], (Kind::Int, self.device())),
+            },
+        }
+    }
+
+    /// The input embedding `e` of a batch, puzzle positions first. `[B, T, h]`, forward dtype.
+    pub fn embed(&self, batch: &DeviceBatch) -> Tensor {
+        no_grad(|| {
+            let rows = self.puzzle_rows(&batch.puzzle_identifiers);
+            self.input_embedding(&batch.inputs, rows.as_ref())
+        })
+    }
+
+    /// The carry with its halted rows started anew on the batch's rows.
+    fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
+        let (h_init, l_init) = self.initial_state();
+        let wide = carry.halted.view([-1, 1, 1]);
+        Carry {
+            z_h: h_init.where_self(&wide, &carry.z_h),
+            z_l: l_init.where_self(&wide, &carry.z_l),
+            steps: carry.steps.masked_fill(&carry.halted, 0),
+            halted: carry.halted.shallow_clone(),
+            batch: carry.batch.replace(&carry.halted, batch),
+        }
+    }
+
+    /// One evaluation segment: no gradient, no exploration; rows halt at `halt_max_steps` only.
+    ///
+    /// `capture` keeps z_H after every H cycle.
+    pub fn segment(&self, carry: &Carry, batch: &DeviceBatch, capture: bool) -> Segment {
+        no_grad(|| {
+            let start = self.restart(carry, batch);
+            let e = self.embed(&start.batch);
+            let inner = self.inner(&start.z_h, &start.z_l, &e, false, capture);
+            let steps = start.steps + 1;
+            let halted = steps.ge(self.config().halt_max_steps);
+            Segment {
+                carry: Carry { z_h: inner.z_h, z_l: inner.z_l, steps, halted, batch: start.batch },
+                logits: inner.logits,
+                q_halt: inner.q_halt,
+                q_continue: inner.q_continue,
+                trace: inner.trace,
+            }
+        })
+    }
+
+    /// One training segment: gradients through the last L and H update, halting by q with exploration, target Q from
+    /// a second pass without gradient. The returned carry is detached.
+    pub fn train_segment(&self, carry: &Carry, batch: &DeviceBatch, draws: &Exploration) -> TrainSegment {
+        let start = no_grad(|| self.restart(carry, batch));
+        let puzzle_rows = no_grad(|| self.puzzle_rows(&start.batch.puzzle_identifiers));
+        let puzzle_rows = puzzle_rows.map(|rows| rows.set_requires_grad(true));
+        let e = self.input_embedding(&start.batch.inputs, puzzle_rows.as_ref());
+        let inner = self.inner(&start.z_h, &start.z_l, &e, true, false);
+        let max_steps = self.config().halt_max_steps;
+        let (z_h, z_l) = (inner.z_h.detach(), inner.z_l.detach());
+        let (steps, halted, target_q_continue) = no_grad(|| {
+            let steps = start.steps + 1;
+            let last = steps.ge(max_steps);
+            if max_steps == 1 {
+                return (steps, last, None);
+            }
+            let explore = draws.uniform.lt(self.config().halt_exploration_prob).to_kind(Kind::Int);
+            let min_steps = explore * &draws.min_steps;
+            let halted = inner.q_halt.gt_tensor(&inner.q_continue).logical_or(&last);
+            let halted = halted.logical_and(&steps.ge_tensor(&min_steps));
+            let next = self.inner(&z_h, &z_l, &e, false, false);
+            let best = next.q_halt.maximum(&next.q_continue);
+            let target = next.q_halt.where_self(&last, &best).sigmoid();
+            (steps, halted, Some(target))
+        });
+        TrainSegment {
+            segment: Segment {
+                carry: Carry { z_h, z_l, steps, halted, batch: start.batch },
+                logits: inner.logits,
+                q_halt: inner.q_halt,
+                q_continue: inner.q_continue,
+                trace: Vec::new(),
+            },
+            target_q_continue,
+            puzzle_rows,
+        }
+    }
+}

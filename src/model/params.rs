@@ -1,0 +1,263 @@
+//! The parameters: one flat f32 buffer, its copy in the forward dtype, and one flat gradient buffer.
+//!
+//! A step casts the weights once (after the optimiser), not at every use; the forward pass reads views of the cast
+//! copy, and autograd accumulates into views of the gradient buffer.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, anyhow, ensure};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::HrmConfig;
+use crate::{
+    checkpoint::{RawDtype, RawTensor},
+    config::PosEncodings,
+    runtime,
+};
+
+/// Where a parameter lies in the flat buffer and how it is drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSpec {
+    /// Upstream's name, `model.inner.` included.
+    pub name: String,
+    pub shape: Vec<i64>,
+    pub offset: i64,
+    /// Standard deviation of the truncated normal that it starts from; 0 for constants.
+    pub std: f64,
+}
+
+impl ParamSpec {
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+}
+
+/// All trained parameters (the puzzle embedding is a buffer with an optimiser of its own).
+#[derive(Debug)]
+pub struct Params {
+    specs: Vec<ParamSpec>,
+    /// `[N]`, f32.
+    master: Tensor,
+    /// `[N]`, forward dtype; shares `master`'s storage when that is f32.
+    compute: Tensor,
+    /// Views of `compute`, shaped.
+    leaves: Vec<Tensor>,
+    /// `[N]`, forward dtype; there once training was prepared.
+    grad: Option<Tensor>,
+}
+
+impl Params {
+    /// Specs of a model's parameters, in upstream's order.
+    pub fn specs(config: &HrmConfig) -> Vec<ParamSpec> {
+        let (h, i, v) = (config.hidden_size, config.intermediate_size(), config.dims.vocab_size);
+        let by_fan_in = |fan_in: i64| 1.0 / (fan_in as f64).sqrt();
+        let mut shapes: Vec<(String, Vec<i64>, f64)> = vec![
+            ("embed_tokens.embedding_weight".into(), vec![v, h], by_fan_in(h)),
+            ("lm_head.weight".into(), vec![v, h], by_fan_in(h)),
+            ("q_head.weight".into(), vec![2, h], 0.0),
+            ("q_head.bias".into(), vec![2], 0.0),
+        ];
+        if config.pos_encodings == PosEncodings::Learned {
+            shapes.push(("embed_pos.embedding_weight".into(), vec![config.total_seq(), h], by_fan_in(h)));
+        }
+        for (level, layers) in [("H", config.h_layers), ("L", config.l_layers)] {
+            for layer in 0..layers {
+                let at = format!("{level}_level.layers.{layer}");
+                shapes.push((format!("{at}.self_attn.qkv_proj.weight"), vec![3 * h, h], by_fan_in(h)));
+                shapes.push((format!("{at}.self_attn.o_proj.weight"), vec![h, h], by_fan_in(h)));
+                shapes.push((format!("{at}.mlp.gate_up_proj.weight"), vec![2 * i, h], by_fan_in(h)));
+                shapes.push((format!("{at}.mlp.down_proj.weight"), vec![h, i], by_fan_in(i)));
+            }
+        }
+        let mut offset = 0;
+        shapes
+            .into_iter()
+            .map(|(name, shape, std)| {
+                let spec = ParamSpec { name: format!("model.inner.{name}"), shape, offset, std };
+                offset += spec.numel();
+                spec
+            })
+            .collect()
+    }
+
+    fn from_master(specs: Vec<ParamSpec>, master: Tensor, kind: Kind) -> Self {
+        let compute = if kind == Kind::Float { master.shallow_clone() } else { master.to_kind(kind) };
+        let leaves = shaped(&specs, &compute);
+        Self { specs, master, compute, leaves, grad: None }
+    }
+
+    /// Fresh parameters from torch's CPU generator, the same on every device.
+    pub fn init(config: &HrmConfig, device: Device) -> Self {
+        let specs = Self::specs(config);
+        let parts: Vec<Tensor> = specs
+            .iter()
+            .map(|spec| match spec.name.as_str() {
+                "model.inner.q_head.bias" => Tensor::full(&spec.shape, -5.0, (Kind::Float, Device::Cpu)),
+                _ => truncated_normal(&spec.shape, spec.std).flatten(0, -1),
+            })
+            .collect();
+        let master = Tensor::cat(&parts, 0).to_device(device);
+        Self::from_master(specs, master, config.kind())
+    }
+
+    /// Takes every parameter out of `tensors`; the error names the first that is missing or does not fit.
+    pub fn from_raw(config: &HrmConfig, tensors: &HashMap<&str, &RawTensor>, device: Device) -> Result<Self> {
+        let specs = Self::specs(config);
+        let parts = specs
+            .iter()
+            .map(|spec| Ok(fitting(tensors, &spec.name, &spec.shape)?.to_kind(Kind::Float).flatten(0, -1)))
+            .collect::<Result<Vec<_>>>()?;
+        let master = Tensor::cat(&parts, 0).to_device(device);
+        Ok(Self::from_master(specs, master, config.kind()))
+    }
+
+    pub fn list(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    /// Number of trained values.
+    pub fn numel(&self) -> i64 {
+        self.master.numel() as i64
+    }
+
+    /// The shaped leaf that the forward pass reads, by position in [`Params::list`].
+    pub fn leaf(&self, index: usize) -> &Tensor {
+        &self.leaves[index]
+    }
+
+    /// `[N]` f32 master copy.
+    pub fn master(&self) -> &Tensor {
+        &self.master
+    }
+
+    /// A parameter in f32, by position.
+    pub fn value(&self, index: usize) -> Tensor {
+        let spec = &self.specs[index];
+        self.master.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice())
+    }
+
+    /// Makes the leaves collect gradients into one flat buffer. Idempotent.
+    pub fn prepare_training(&mut self) {
+        if self.grad.is_some() {
+            return;
+        }
+        let flat = self.compute.zeros_like();
+        self.leaves = shaped(&self.specs, &self.compute)
+            .into_iter()
+            .zip(shaped(&self.specs, &flat))
+            .map(|(leaf, grad)| {
+                let leaf = leaf.set_requires_grad(true);
+                runtime::set_grad(&leaf, &grad);
+                leaf
+            })
+            .collect();
+        self.grad = Some(flat);
+    }
+
+    /// The gradients since the last [`Params::clear_grad`], `[N]` f32; none before [`Params::prepare_training`].
+    pub fn grad(&self) -> Option<Tensor> {
+        self.grad.as_ref().map(|g| g.to_kind(Kind::Float))
+    }
+
+    /// One parameter's gradient, shaped, f32.
+    pub fn grad_of(&self, index: usize) -> Option<Tensor> {
+        let spec = &self.specs[index];
+        Some(self.grad()?.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice()))
+    }
+
+    pub fn clear_grad(&mut self) {
+        if let Some(grad) = &mut self.grad {
+            let _ = grad.zero_();
+        }
+    }
+
+    /// Brings the forward copy up to date after `master` changed.
+    pub fn refresh(&mut self) {
+        if self.compute.kind() != Kind::Float {
+            no_grad(|| self.compute.copy_(&self.master));
+        }
+    }
+}
+
+fn shaped(specs: &[ParamSpec], flat: &Tensor) -> Vec<Tensor> {
+    specs.iter().map(|spec| flat.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice()).detach()).collect()
+}
+
+/// Normal values cut at two (uncorrected) standard deviations, widened so that `std` holds after the cut.
+///
+/// With `z = P(|N| < 2)` and `phi` the normal density at 2: `c = std / sqrt(1 - 4 phi / z)`,
+/// value `= sqrt(2) c erfinv(u)`, `u ~ U(-erf(sqrt 2), erf(sqrt 2))`, clipped to `±2c`. CPU, f32.
+pub fn truncated_normal(shape: &[i64], std: f64) -> Tensor {
+    let cpu = (Kind::Float, Device::Cpu);
+    if std == 0.0 {
+        return Tensor::zeros(shape, cpu);
+    }
+    let sqrt2 = std::f64::consts::SQRT_2;
+    let z = 0.954_499_736_103_641_6; // erf(sqrt 2)
+    let phi = (-2.0f64).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let c = std / (1.0 - 4.0 * phi / z).sqrt();
+    let u = Tensor::empty(shape, cpu).uniform_(-z, z);
+    (u.erfinv() * (sqrt2 * c)).clamp(-2.0 * c, 2.0 * c)
+}
+
+/// The named tensor, checked against the shape that the config asks for.
+pub(super) fn fitting(tensors: &HashMap<&str, &RawTensor>, name: &str, shape: &[i64]) -> Result<Tensor> {
+    let raw = tensors.get(name).ok_or_else(|| {
+        anyhow!("the checkpoint has no tensor {name}: its config and its weights do not belong together")
+    })?;
+    let found: Vec<i64> = raw.shape.iter().map(|&n| n as i64).collect();
+    ensure!(found == shape, "{name} is {found:?} in the checkpoint, but {shape:?} is needed: {}", likely_cause(name));
+    Ok(to_tensor(raw))
+}
+
+fn likely_cause(name: &str) -> &'static str {
+    if name.ends_with("embed_tokens.embedding_weight") || name.ends_with("lm_head.weight") {
+        "the first size is the vocabulary, so the checkpoint was probably trained on another kind of puzzle \
+         (Sudoku has 11 tokens, mazes 6)"
+    } else if name.ends_with("puzzle_emb.weights") {
+        "the first size counts puzzle identifiers, so the checkpoint was probably trained on another dataset, or \
+         its puzzle_emb_ndim differs"
+    } else if name.ends_with("embed_pos.embedding_weight") {
+        "learned positions fix the sequence length, so the checkpoint was trained on puzzles of another size"
+    } else {
+        "hidden_size, num_heads, expansion or the number of layers in its config do not belong to these weights"
+    }
+}
+
+/// A host tensor of the same dtype and shape.
+pub fn to_tensor(raw: &RawTensor) -> Tensor {
+    let kind = match raw.dtype {
+        RawDtype::F64 => Kind::Double,
+        RawDtype::F32 => Kind::Float,
+        RawDtype::F16 => Kind::Half,
+        RawDtype::Bf16 => Kind::BFloat16,
+        RawDtype::I64 => Kind::Int64,
+        RawDtype::I32 => Kind::Int,
+        RawDtype::I16 => Kind::Int16,
+        RawDtype::I8 => Kind::Int8,
+        RawDtype::U8 => Kind::Uint8,
+        RawDtype::Bool => Kind::Bool,
+    };
+    let shape: Vec<i64> = raw.shape.iter().map(|&n| n as i64).collect();
+    Tensor::from_data_size(&raw.data, &shape, kind)
+}
+
+/// The bytes of a tensor, copied to the host.
+pub fn to_raw(tensor: &Tensor) -> RawTensor {
+    let tensor = tensor.to_device(Device::Cpu).contiguous();
+    let dtype = match tensor.kind() {
+        Kind::Double => RawDtype::F64,
+        Kind::Float => RawDtype::F32,
+        Kind::Half => RawDtype::F16,
+        Kind::BFloat16 => RawDtype::Bf16,
+        Kind::Int64 => RawDtype::I64,
+        Kind::Int => RawDtype::I32,
+        Kind::Int16 => RawDtype::I16,
+        Kind::Int8 => RawDtype::I8,
+        Kind::Bool => RawDtype::Bool,
+        _ => RawDtype::U8,
+    };
+    let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.copy_data_u8(&mut data, tensor.numel());
+    RawTensor { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }
+}

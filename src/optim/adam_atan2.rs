@@ -1,0 +1,53 @@
+//! Adam-atan2 (PyPI adam-atan2 0.0.3, its CUDA kernel), per element in f32, t the 1-based step:
+//!
+//! 1. `p <- p (1 - lr wd)`
+//! 2. `m <- m + (1 - b1)(g - m)`, `v <- v + (1 - b2)(g^2 - v)`
+//! 3. `p <- p - lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t))`
+//!
+//! m's bias correction multiplies outside the atan2, v's stands inside. There is no epsilon and no scale constant, so
+//! a gradient near zero gives a full-size, sign-like update.
+
+use tch::{Tensor, no_grad};
+
+/// The constants of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConfig {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+}
+
+/// State for one buffer of parameters.
+#[derive(Debug)]
+pub struct AdamAtan2 {
+    config: AdamConfig,
+    /// First and second moment, f32, shaped as the parameters.
+    pub m: Tensor,
+    pub v: Tensor,
+    /// Steps done.
+    pub steps: u64,
+}
+
+impl AdamAtan2 {
+    /// Zero moments for parameters like `params` (f32).
+    pub fn new(params: &Tensor, config: AdamConfig) -> Self {
+        Self { config, m: params.zeros_like(), v: params.zeros_like(), steps: 0 }
+    }
+
+    /// One step on `params` in place. `grad`: same shape, f32; it is used as scratch memory.
+    pub fn step(&mut self, params: &Tensor, mut grad: Tensor, lr: f64) {
+        self.steps += 1;
+        let AdamConfig { beta1, beta2, weight_decay } = self.config;
+        let t = self.steps as f64;
+        let mut params = params.shallow_clone();
+        no_grad(|| {
+            let _ = params.g_mul_scalar_(1.0 - lr * weight_decay);
+            let _ = self.m.lerp_(&grad, 1.0 - beta1);
+            let _ = grad.square_();
+            let _ = self.v.lerp_(&grad, 1.0 - beta2);
+            let denom = self.v.sqrt().g_div_scalar_((1.0 - beta2.powf(t)).sqrt());
+            let mut update = self.m.atan2(&denom);
+            let _ = params.g_sub_(&update.g_mul_scalar_(lr / (1.0 - beta1.powf(t))));
+        });
+    }
+}
