@@ -4,6 +4,7 @@
 //! formats; `puzzle` knows no tensors; `viz` draws what `analysis` computed.
 
 pub mod analysis;
+pub mod bench;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;

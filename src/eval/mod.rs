@@ -1,1 +1,3 @@
-//! eval
+//! How good a checkpoint is.
+
+pub mod evaluate;

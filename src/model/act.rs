@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::Model;
+use super::{LossGrads, Model, inner::Tape};
 use crate::dataset::Batch;
 
 /// A batch on the model's device.
@@ -108,14 +108,13 @@ pub struct Exploration {
     pub min_steps: Tensor,
 }
 
-/// One training segment's result.
+/// One training segment's result, ready for its backward pass.
 #[derive(Debug)]
 pub struct TrainSegment {
     pub segment: Segment,
     /// `[B]`, f32; none when halt_max_steps is 1.
     pub target_q_continue: Option<Tensor>,
-    /// The puzzle rows that took part, a leaf that collects their gradient. `[B, ndim]`, f32.
-    pub puzzle_rows: Option<Tensor>,
+    tape: Tape,
 }
 
 impl Model {
@@ -158,61 +157,63 @@ impl Model {
         }
     }
 
-    /// One evaluation segment: no gradient, no exploration; rows halt at `halt_max_steps` only.
+    /// One evaluation segment: no exploration; rows halt at `halt_max_steps` only.
     ///
     /// `capture` keeps z_H after every H cycle.
     pub fn segment(&self, carry: &Carry, batch: &DeviceBatch, capture: bool) -> Segment {
         no_grad(|| {
             let start = self.restart(carry, batch);
             let e = self.embed(&start.batch);
-            let inner = self.inner(&start.z_h, &start.z_l, &e, false, capture);
+            let inner = self.inner(&start.z_h, &start.z_l, &e, capture, None);
             let steps = start.steps + 1;
             let halted = steps.ge(self.config().halt_max_steps);
-            Segment {
-                carry: Carry { z_h: inner.z_h, z_l: inner.z_l, steps, halted, batch: start.batch },
-                logits: inner.logits,
-                q_halt: inner.q_halt,
-                q_continue: inner.q_continue,
-                trace: inner.trace,
-            }
+            inner.into_segment(steps, halted, start.batch)
         })
     }
 
-    /// One training segment: gradients through the last L and H update, halting by q with exploration, target Q from
-    /// a second pass without gradient. The returned carry is detached.
+    /// One training segment: halting by q with exploration, target Q from a second pass, a tape for
+    /// [`Model::backward_segment`].
     pub fn train_segment(&self, carry: &Carry, batch: &DeviceBatch, draws: &Exploration) -> TrainSegment {
-        let start = no_grad(|| self.restart(carry, batch));
-        let puzzle_rows = no_grad(|| self.puzzle_rows(&start.batch.puzzle_identifiers));
-        let puzzle_rows = puzzle_rows.map(|rows| rows.set_requires_grad(true));
-        let e = self.input_embedding(&start.batch.inputs, puzzle_rows.as_ref());
-        let inner = self.inner(&start.z_h, &start.z_l, &e, true, false);
-        let max_steps = self.config().halt_max_steps;
-        let (z_h, z_l) = (inner.z_h.detach(), inner.z_l.detach());
-        let (steps, halted, target_q_continue) = no_grad(|| {
+        no_grad(|| {
+            let start = self.restart(carry, batch);
+            let e = self.embed(&start.batch);
+            let mut tape = Tape::default();
+            let inner = self.inner(&start.z_h, &start.z_l, &e, false, Some(&mut tape));
+            let max_steps = self.config().halt_max_steps;
             let steps = start.steps + 1;
             let last = steps.ge(max_steps);
             if max_steps == 1 {
-                return (steps, last, None);
+                let segment = inner.into_segment(steps, last, start.batch);
+                return TrainSegment { segment, target_q_continue: None, tape };
             }
             let explore = draws.uniform.lt(self.config().halt_exploration_prob).to_kind(Kind::Int);
             let min_steps = explore * &draws.min_steps;
             let halted = inner.q_halt.gt_tensor(&inner.q_continue).logical_or(&last);
             let halted = halted.logical_and(&steps.ge_tensor(&min_steps));
-            let next = self.inner(&z_h, &z_l, &e, false, false);
+            let next = self.inner(&inner.z_h, &inner.z_l, &e, false, None);
             let best = next.q_halt.maximum(&next.q_continue);
             let target = next.q_halt.where_self(&last, &best).sigmoid();
-            (steps, halted, Some(target))
-        });
-        TrainSegment {
-            segment: Segment {
-                carry: Carry { z_h, z_l, steps, halted, batch: start.batch },
-                logits: inner.logits,
-                q_halt: inner.q_halt,
-                q_continue: inner.q_continue,
-                trace: Vec::new(),
-            },
-            target_q_continue,
-            puzzle_rows,
+            let segment = inner.into_segment(steps, halted, start.batch);
+            TrainSegment { segment, target_q_continue: Some(target), tape }
+        })
+    }
+
+    /// The backward pass of a training segment: adds to the gradients in [`super::Params`] and returns those of the
+    /// rows' puzzle embeddings, `[B, ndim]` f32.
+    pub fn backward_segment(&mut self, result: &TrainSegment, grads: &LossGrads) -> Option<Tensor> {
+        let carry = &result.segment.carry;
+        no_grad(|| self.backward(&result.tape, &carry.z_h, &carry.batch.inputs, &grads.d_logits, &grads.d_q))
+    }
+}
+
+impl super::inner::Inner {
+    fn into_segment(self, steps: Tensor, halted: Tensor, batch: DeviceBatch) -> Segment {
+        Segment {
+            carry: Carry { z_h: self.z_h, z_l: self.z_l, steps, halted, batch },
+            logits: self.logits,
+            q_halt: self.q_halt,
+            q_continue: self.q_continue,
+            trace: self.trace,
         }
     }
 }

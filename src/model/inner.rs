@@ -1,12 +1,12 @@
 //! The two recurrent modules and what surrounds them (upstream's inner model).
 //!
 //! A segment is `H_cycles` times: `L_cycles` updates `z_L = L(z_L, z_H + e)`, then one `z_H = H(z_H, z_L)`.
-//! Only the last update of each module carries gradients (the one-step approximation).
+//! Only the last update of each module carries gradients (the one-step approximation); [`Model::backward`] runs them.
 
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     HrmConfig,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     checkpoint::{Checkpoint, RawTensor},
     config::{Dtype, PosEncodings},
-    ops::{self, RopeTables},
+    ops::{self, Attended, Normed, RopeTables},
 };
 
 /// Positions of a layer's four weights in [`Params`].
@@ -71,7 +71,7 @@ impl Model {
         tch::manual_seed(seed as i64);
         let h = config.hidden_size;
         let kind = config.kind();
-        let params = no_grad(|| Params::init(&config, device));
+        let params = Params::init(&config, device);
         let start = || truncated_normal(&[h], 1.0).to_kind(kind).to_device(device);
         let (h_init, l_init) = (start(), start());
         let puzzle_emb = (config.puzzle_emb_ndim > 0).then(|| {
@@ -227,7 +227,7 @@ impl Model {
                     }
                     other => self.params.value(by_name[other]),
                 };
-                let raw = to_raw(&tensor.detach());
+                let raw = to_raw(&tensor);
                 (name, raw)
             })
             .collect()
@@ -237,23 +237,65 @@ impl Model {
     /// are chosen.
     ///
     /// # Shapes
-    /// `x` and the result: `[B, T, h]`.
-    fn layer(&self, layer: &Layer, x: &Tensor) -> Tensor {
-        let w = |i| self.params.leaf(i);
+    /// `x`: `[B, T, h]`.
+    fn layer(&self, layer: &Layer, x: &Tensor) -> LayerTape {
         let eps = self.config.rms_norm_eps;
-        let qkv = x.linear(w(layer.qkv), None::<&Tensor>); // [B, T, 3h]
+        let qkv = self.linear(x, layer.qkv); // [B, T, 3h]
         let attended = ops::attention(&qkv, self.config.num_heads, self.rope.as_ref()); // [B, T, h]
-        let x = ops::residual_rms_norm(x, &attended.linear(w(layer.o), None::<&Tensor>), eps);
-        let hidden = ops::swiglu(&x.linear(w(layer.gate_up), None::<&Tensor>)); // [B, T, I]
-        ops::residual_rms_norm(&x, &hidden.linear(w(layer.down), None::<&Tensor>), eps)
+        let middle = ops::residual_rms_norm(x, &self.linear(&attended.out, layer.o), eps);
+        let gate_up = self.linear(&middle.y, layer.gate_up); // [B, T, 2I]
+        let hidden = ops::swiglu(&gate_up); // [B, T, I]
+        let out = ops::residual_rms_norm(&middle.y, &self.linear(&hidden, layer.down), eps);
+        LayerTape { x: x.shallow_clone(), attended, middle, gate_up, hidden, out }
     }
 
-    /// One update of a module: the state plus what is injected, through its layers.
-    fn level(&self, layers: &[Layer], z: &Tensor, injection: &Tensor) -> Tensor {
-        layers.iter().fold(z + injection, |x, layer| self.layer(layer, &x))
+    /// Gradients of a layer's weights; returns its input's. `dy`: `[B, T, h]`.
+    fn layer_backward(&mut self, layer: &Layer, tape: &LayerTape, dy: &Tensor) -> Tensor {
+        let ds = ops::residual_rms_norm_backward(dy, &tape.out);
+        self.params.add_linear_grad(layer.down, &ds, &tape.hidden);
+        let d_hidden = ds.matmul(self.params.forward(layer.down)); // [B, T, I]
+        let d_gate_up = ops::swiglu_backward(&d_hidden, &tape.gate_up); // [B, T, 2I]
+        self.params.add_linear_grad(layer.gate_up, &d_gate_up, &tape.middle.y);
+        let d_middle = self.linear_backward_onto(&ds, &d_gate_up, layer.gate_up);
+
+        let ds = ops::residual_rms_norm_backward(&d_middle, &tape.middle);
+        self.params.add_linear_grad(layer.o, &ds, &tape.attended.out);
+        let d_out = ds.matmul(self.params.forward(layer.o)); // [B, T, h]
+        let d_qkv = ops::attention_backward(&d_out, &tape.attended, self.rope.as_ref()); // [B, T, 3h]
+        self.params.add_linear_grad(layer.qkv, &d_qkv, &tape.x);
+        self.linear_backward_onto(&ds, &d_qkv, layer.qkv)
     }
 
-    /// The puzzle rows of a batch, `[B, ndim]` f32, cut off from the table.
+    fn linear(&self, x: &Tensor, weight: usize) -> Tensor {
+        x.linear(self.params.forward(weight), None::<&Tensor>)
+    }
+
+    /// `base + d_out W`: the residual's gradient plus that through a linear map, rounded once.
+    fn linear_backward_onto(&self, base: &Tensor, d_out: &Tensor, weight: usize) -> Tensor {
+        let flat = |t: &Tensor| t.view([-1, t.size()[2]]);
+        flat(base).addmm(&flat(d_out), self.params.forward(weight)).view_as(base)
+    }
+
+    /// One update of a module: the state plus what is injected, through its layers. With `tapes`, what the backward
+    /// pass needs is kept.
+    fn level(
+        &self,
+        layers: &[Layer],
+        z: &Tensor,
+        injection: &Tensor,
+        mut tapes: Option<&mut Vec<LayerTape>>,
+    ) -> Tensor {
+        layers.iter().fold(z + injection, |x, layer| {
+            let tape = self.layer(layer, &x);
+            let y = tape.out.y.shallow_clone();
+            if let Some(tapes) = &mut tapes {
+                tapes.push(tape);
+            }
+            y
+        })
+    }
+
+    /// The puzzle rows of a batch, `[B, ndim]` f32.
     pub(super) fn puzzle_rows(&self, identifiers: &Tensor) -> Option<Tensor> {
         self.puzzle_emb.as_ref().map(|table| table.index_select(0, identifiers))
     }
@@ -261,53 +303,112 @@ impl Model {
     /// `e`: tokens (and puzzle rows in front), positions added when learned, times sqrt(h). `[B, T, h]`.
     pub(super) fn input_embedding(&self, tokens: &Tensor, puzzle_rows: Option<&Tensor>) -> Tensor {
         let puzzle = puzzle_rows.map(|rows| rows.to_kind(self.config.kind()));
-        let mut e = ops::input_embedding(self.params.leaf(self.embed_tokens), tokens, puzzle.as_ref());
-        if let Some(at) = self.embed_pos {
-            e = ops::add_learned_positions(&e, self.params.leaf(at));
-        }
-        e * (self.config.hidden_size as f64).sqrt()
+        let positions = self.embed_pos.map(|at| self.params.forward(at));
+        ops::input_embedding(self.params.forward(self.embed_tokens), tokens, puzzle.as_ref(), positions)
     }
 
-    /// One segment from `z_h`, `z_l` (no gradient enters through them). With `with_grad`, the last update of each
-    /// module and the heads are recorded for the backward pass.
-    pub(super) fn inner(&self, z_h: &Tensor, z_l: &Tensor, e: &Tensor, with_grad: bool, capture: bool) -> Inner {
+    /// One segment from `z_h`, `z_l`. With `tape`, the last update of each module is kept for [`Model::backward`].
+    pub(super) fn inner(
+        &self,
+        z_h: &Tensor,
+        z_l: &Tensor,
+        e: &Tensor,
+        capture: bool,
+        mut tape: Option<&mut Tape>,
+    ) -> Inner {
         let (mut z_h, mut z_l) = (z_h.shallow_clone(), z_l.shallow_clone());
         let mut trace = Vec::new();
-        no_grad(|| {
-            for h_cycle in 1..=self.config.h_cycles {
-                let last_h = h_cycle == self.config.h_cycles;
-                let updates = if last_h { self.config.l_cycles - 1 } else { self.config.l_cycles };
-                for _ in 0..updates {
-                    z_l = self.level(&self.l_level, &z_l, &(&z_h + e));
-                }
-                if !last_h {
-                    z_h = self.level(&self.h_level, &z_h, &z_l);
-                    if capture {
-                        trace.push(z_h.shallow_clone());
-                    }
-                }
+        for h_cycle in 1..=self.config.h_cycles {
+            for l_cycle in 1..=self.config.l_cycles {
+                let last = h_cycle == self.config.h_cycles && l_cycle == self.config.l_cycles;
+                let tapes = tape.as_mut().filter(|_| last).map(|t| &mut t.l_level);
+                z_l = self.level(&self.l_level, &z_l, &(&z_h + e), tapes);
             }
-        });
-        let last = || {
-            let z_l = self.level(&self.l_level, &z_l, &(&z_h + e));
-            let z_h = self.level(&self.h_level, &z_h, &z_l);
-            let logits = self.logits(&z_h);
-            let q = z_h
-                .select(1, 0)
-                .linear(self.params.leaf(self.q_weight), Some(self.params.leaf(self.q_bias)))
-                .to_kind(Kind::Float); // [B, 2]
-            (z_h, z_l, logits, q.select(1, 0), q.select(1, 1))
-        };
-        let (z_h, z_l, logits, q_halt, q_continue) = if with_grad { last() } else { no_grad(last) };
-        if capture {
-            trace.push(z_h.detach());
+            let tapes = tape.as_mut().filter(|_| h_cycle == self.config.h_cycles).map(|t| &mut t.h_level);
+            z_h = self.level(&self.h_level, &z_h, &z_l, tapes);
+            if capture {
+                trace.push(z_h.shallow_clone());
+            }
         }
-        Inner { z_h, z_l, logits, q_halt, q_continue, trace }
+        let logits = self.logits(&z_h);
+        let q = z_h
+            .select(1, 0)
+            .linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)))
+            .to_kind(Kind::Float); // [B, 2]
+        Inner { z_h, z_l, logits, q_halt: q.select(1, 0), q_continue: q.select(1, 1), trace }
+    }
+
+    /// Gradients of every parameter from those of a taped segment's outputs, added to what [`Params`] holds.
+    /// Returns the gradient of the puzzle rows, `[B, ndim]` f32.
+    ///
+    /// # Shapes
+    /// - `z_h`: the segment's z_H, `[B, T, h]`; `tokens`: its inputs, `[B, S]`
+    /// - `d_logits`: `[B, S, V]`, forward dtype
+    /// - `d_q`: `[B, 2]`, f32, halt first
+    pub(super) fn backward(
+        &mut self,
+        tape: &Tape,
+        z_h: &Tensor,
+        tokens: &Tensor,
+        d_logits: &Tensor,
+        d_q: &Tensor,
+    ) -> Option<Tensor> {
+        let in_front = self.config.puzzle_emb_len();
+        let cells = z_h.narrow(1, in_front, z_h.size()[1] - in_front);
+        self.params.add_linear_grad(self.lm_head, d_logits, &cells);
+        let d_cells = d_logits.matmul(self.params.forward(self.lm_head)); // [B, S, h]
+        let d_q = d_q.to_kind(self.config.kind());
+        self.params.add_linear_grad(self.q_weight, &d_q, &z_h.select(1, 0));
+        self.params.add_grad(self.q_bias, &d_q.sum_dim_intlist(&[0i64][..], false, Kind::Float));
+        let mut dz = d_cells.constant_pad_nd([0, 0, in_front, 0]); // [B, T, h]
+        let d_first = d_q.matmul(self.params.forward(self.q_weight)); // [B, h]
+        let _ = dz.select(1, 0).g_add_(&d_first);
+
+        for (levels, tapes) in [(self.h_level.clone(), &tape.h_level), (self.l_level.clone(), &tape.l_level)] {
+            for (layer, tape) in levels.iter().zip(tapes).rev() {
+                dz = self.layer_backward(layer, tape, &dz);
+            }
+        }
+        // z_L = L(z_L, z_H + e): the module's input gradient is e's.
+        let grads = ops::input_embedding_backward(
+            &dz,
+            tokens,
+            self.config.dims.vocab_size,
+            self.config.puzzle_emb_ndim,
+            self.embed_pos.is_some(),
+        );
+        self.params.add_grad(self.embed_tokens, &grads.table);
+        if let (Some(at), Some(d)) = (self.embed_pos, &grads.positions) {
+            self.params.add_grad(at, d);
+        }
+        self.params.grads_written();
+        grads.puzzle
     }
 
     /// `lm_head(z_H)` at the cells. `z_h`: `[B, T, h]`; result `[B, S, V]`.
     pub fn logits(&self, z_h: &Tensor) -> Tensor {
-        let cells = z_h.narrow(1, self.config.puzzle_emb_len(), z_h.size()[1] - self.config.puzzle_emb_len());
-        cells.linear(self.params.leaf(self.lm_head), None::<&Tensor>)
+        let in_front = self.config.puzzle_emb_len();
+        self.linear(&z_h.narrow(1, in_front, z_h.size()[1] - in_front), self.lm_head)
     }
+}
+
+/// What one layer's backward pass needs.
+#[derive(Debug)]
+struct LayerTape {
+    /// `[B, T, h]`
+    x: Tensor,
+    attended: Attended,
+    middle: Normed,
+    /// `[B, T, 2I]`
+    gate_up: Tensor,
+    /// `[B, T, I]`
+    hidden: Tensor,
+    out: Normed,
+}
+
+/// What a segment's backward pass needs: the last update of each module.
+#[derive(Debug, Default)]
+pub(super) struct Tape {
+    h_level: Vec<LayerTape>,
+    l_level: Vec<LayerTape>,
 }

@@ -11,5 +11,5 @@ mod params;
 pub use act::{Carry, DeviceBatch, Exploration, Segment, TrainSegment};
 pub use config::{Dims, HrmConfig, kind_of};
 pub use inner::Model;
-pub use loss::{METRICS, Metrics, loss_head};
+pub use loss::{LossGrads, METRICS, Metrics, loss_head};
 pub use params::{ParamSpec, Params, to_raw, to_tensor, truncated_normal};

@@ -1,18 +1,17 @@
 //! The parameters: one flat f32 buffer, its copy in the forward dtype, and one flat gradient buffer.
 //!
 //! A step casts the weights once (after the optimiser), not at every use; the forward pass reads views of the cast
-//! copy, and autograd accumulates into views of the gradient buffer.
+//! copy, and the backward pass writes its products straight into views of the gradient buffer.
 
 use std::collections::HashMap;
 
 use anyhow::{Result, anyhow, ensure};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 
 use super::HrmConfig;
 use crate::{
     checkpoint::{RawDtype, RawTensor},
     config::PosEncodings,
-    runtime,
 };
 
 /// Where a parameter lies in the flat buffer and how it is drawn.
@@ -41,9 +40,19 @@ pub struct Params {
     /// `[N]`, forward dtype; shares `master`'s storage when that is f32.
     compute: Tensor,
     /// Views of `compute`, shaped.
-    leaves: Vec<Tensor>,
-    /// `[N]`, forward dtype; there once training was prepared.
-    grad: Option<Tensor>,
+    forward: Vec<Tensor>,
+    grad: Option<Grad>,
+}
+
+/// Gradients, there once training was prepared.
+#[derive(Debug)]
+struct Grad {
+    /// `[N]`, forward dtype.
+    flat: Tensor,
+    /// Views of `flat`, shaped.
+    views: Vec<Tensor>,
+    /// Nothing was written since the last clear: the next products overwrite.
+    clear: bool,
 }
 
 impl Params {
@@ -82,8 +91,8 @@ impl Params {
 
     fn from_master(specs: Vec<ParamSpec>, master: Tensor, kind: Kind) -> Self {
         let compute = if kind == Kind::Float { master.shallow_clone() } else { master.to_kind(kind) };
-        let leaves = shaped(&specs, &compute);
-        Self { specs, master, compute, leaves, grad: None }
+        let forward = shaped(&specs, &compute);
+        Self { specs, master, compute, forward, grad: None }
     }
 
     /// Fresh parameters from torch's CPU generator, the same on every device.
@@ -120,9 +129,9 @@ impl Params {
         self.master.numel() as i64
     }
 
-    /// The shaped leaf that the forward pass reads, by position in [`Params::list`].
-    pub fn leaf(&self, index: usize) -> &Tensor {
-        &self.leaves[index]
+    /// The shaped copy in the forward dtype that the forward pass reads, by position in [`Params::list`].
+    pub fn forward(&self, index: usize) -> &Tensor {
+        &self.forward[index]
     }
 
     /// `[N]` f32 master copy.
@@ -136,51 +145,74 @@ impl Params {
         self.master.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice())
     }
 
-    /// Makes the leaves collect gradients into one flat buffer. Idempotent.
+    /// Makes room for gradients. Idempotent.
     pub fn prepare_training(&mut self) {
-        if self.grad.is_some() {
-            return;
+        if self.grad.is_none() {
+            let flat = self.compute.zeros_like();
+            self.grad = Some(Grad { views: shaped(&self.specs, &flat), flat, clear: true });
         }
-        let flat = self.compute.zeros_like();
-        self.leaves = shaped(&self.specs, &self.compute)
-            .into_iter()
-            .zip(shaped(&self.specs, &flat))
-            .map(|(leaf, grad)| {
-                let leaf = leaf.set_requires_grad(true);
-                runtime::set_grad(&leaf, &grad);
-                leaf
-            })
-            .collect();
-        self.grad = Some(flat);
+    }
+
+    /// Adds `d_out^T x` to the gradient of a linear weight.
+    ///
+    /// # Shapes
+    /// `d_out`: `[..., out]`, `x`: `[..., in]`.
+    pub(super) fn add_linear_grad(&mut self, index: usize, d_out: &Tensor, x: &Tensor) {
+        let Some(grad) = &mut self.grad else { return };
+        let flat = |t: &Tensor| t.reshape([-1, t.size().last().copied().unwrap_or(1)]);
+        let (d_out, x) = (flat(d_out), flat(x));
+        let view = &mut grad.views[index];
+        if grad.clear {
+            let _ = d_out.tr().mm_out(view, &x);
+        } else {
+            let _ = view.addmm_(&d_out.tr(), &x);
+        }
+    }
+
+    /// Adds to a gradient. `d`: the parameter's shape.
+    pub(super) fn add_grad(&mut self, index: usize, d: &Tensor) {
+        let Some(grad) = &mut self.grad else { return };
+        if grad.clear {
+            grad.views[index].copy_(d);
+        } else {
+            let _ = grad.views[index].g_add_(&d.to_kind(grad.flat.kind()));
+        }
+    }
+
+    /// The backward pass has reached every parameter: what comes next adds to it.
+    pub(super) fn grads_written(&mut self) {
+        if let Some(grad) = &mut self.grad {
+            grad.clear = false;
+        }
     }
 
     /// The gradients since the last [`Params::clear_grad`], `[N]` f32; none before [`Params::prepare_training`].
     pub fn grad(&self) -> Option<Tensor> {
-        self.grad.as_ref().map(|g| g.to_kind(Kind::Float))
+        self.grad.as_ref().map(|g| g.flat.to_kind(Kind::Float))
     }
 
     /// One parameter's gradient, shaped, f32.
     pub fn grad_of(&self, index: usize) -> Option<Tensor> {
-        let spec = &self.specs[index];
-        Some(self.grad()?.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice()))
+        self.grad.as_ref().map(|g| g.views[index].to_kind(Kind::Float))
     }
 
+    /// Forgets the gradients: every one of them is overwritten by the next backward pass.
     pub fn clear_grad(&mut self) {
         if let Some(grad) = &mut self.grad {
-            let _ = grad.zero_();
+            grad.clear = true;
         }
     }
 
     /// Brings the forward copy up to date after `master` changed.
     pub fn refresh(&mut self) {
         if self.compute.kind() != Kind::Float {
-            no_grad(|| self.compute.copy_(&self.master));
+            self.compute.copy_(&self.master);
         }
     }
 }
 
 fn shaped(specs: &[ParamSpec], flat: &Tensor) -> Vec<Tensor> {
-    specs.iter().map(|spec| flat.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice()).detach()).collect()
+    specs.iter().map(|spec| flat.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice())).collect()
 }
 
 /// Normal values cut at two (uncorrected) standard deviations, widened so that `std` holds after the cut.

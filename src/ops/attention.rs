@@ -1,19 +1,35 @@
-//! `softmax(q k^T / sqrt(d)) v`, every position attending to every other.
+//! `softmax(q k^T / sqrt(d)) v`, every position attending to every other, on the packed projection.
+//!
+//! Backward, with `P` the probabilities: `dv = P^T do`, `dS = P (do v^T - rowsum(do o))`, `dq = dS k / sqrt(d)`,
+//! `dk = dS^T q / sqrt(d)`.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::{RopeTables, rope};
+use super::{
+    RopeTables,
+    rope::{rope, rope_backward},
+};
 
-/// Self-attention on the packed projection, through libtorch's scaled dot product attention.
+/// Attention's result and what its backward pass needs.
+#[derive(Debug)]
+pub struct Attended {
+    /// `[B, T, h]`, heads in order.
+    pub out: Tensor,
+    /// `[B, n, T, d]` each, rotated.
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+}
+
+/// Self-attention through libtorch's scaled dot product attention.
 ///
 /// # Shapes
-/// - `qkv`: `[B, T, 3h]`, features as heads `[q 0..n | k 0..n | v 0..n]` of d each
-/// - result: `[B, T, h]`, heads in order
-pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> Tensor {
+/// `qkv`: `[B, T, 3h]`, features as heads `[q 0..n | k 0..n | v 0..n]` of d each.
+pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> Attended {
     let (batch, total, width) = qkv.size3().expect("qkv is [B, T, 3h]");
     let head_dim = width / (3 * num_heads);
     let heads = qkv.view([batch, total, 3 * num_heads, head_dim]); // [B, T, 3n, d]
-    let v = heads.narrow(2, 2 * num_heads, num_heads); // [B, T, n, d]
+    let v = heads.narrow(2, 2 * num_heads, num_heads).transpose(1, 2); // [B, n, T, d]
     let qk = heads.narrow(2, 0, 2 * num_heads); // [B, T, 2n, d]
     let qk = match tables {
         Some(tables) => rope(&qk, tables),
@@ -21,7 +37,44 @@ pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> T
     };
     let q = qk.narrow(2, 0, num_heads).transpose(1, 2); // [B, n, T, d]
     let k = qk.narrow(2, num_heads, num_heads).transpose(1, 2);
-    let out =
-        Tensor::scaled_dot_product_attention(&q, &k, &v.transpose(1, 2), None::<&Tensor>, 0.0, false, None, false);
-    out.transpose(1, 2).reshape([batch, total, num_heads * head_dim]) // [B, T, h]
+    let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
+    let out = out.transpose(1, 2).reshape([batch, total, num_heads * head_dim]); // [B, T, h]
+    Attended { out, q, k, v }
+}
+
+/// Gradient of the packed projection.
+///
+/// # Shapes
+/// `d_out`: `[B, T, h]`; result `[B, T, 3h]`.
+pub fn attention_backward(d_out: &Tensor, attended: &Attended, tables: Option<&RopeTables>) -> Tensor {
+    let (batch, num_heads, total, head_dim) = attended.q.size4().expect("q is [B, n, T, d]");
+    let kind = d_out.kind();
+    // The probabilities are recomputed for a slice of the batch at a time, so that long sequences fit in memory.
+    let rows = (1 << 26) / (num_heads * total * total).max(1);
+    let rows = rows.clamp(1, batch);
+    let parts: Vec<Tensor> = (0..batch)
+        .step_by(rows as usize)
+        .map(|first| {
+            let count = rows.min(batch - first);
+            let slice = |t: &Tensor| t.narrow(0, first, count);
+            let (q, k, v) = (slice(&attended.q), slice(&attended.k), slice(&attended.v));
+            let heads = |t: &Tensor| slice(t).view([count, total, num_heads, head_dim]).transpose(1, 2);
+            let (d_o, o) = (heads(d_out), heads(&attended.out)); // [b, n, T, d]
+            let scale = 1.0 / (head_dim as f64).sqrt();
+            let p = (q.matmul(&k.transpose(2, 3)).to_kind(Kind::Float) * scale).softmax(-1, Kind::Float); // [b, n, T, T]
+            let dv = p.to_kind(kind).transpose(2, 3).matmul(&d_o);
+            let dp = d_o.matmul(&v.transpose(2, 3)).to_kind(Kind::Float);
+            let delta =
+                (d_o.to_kind(Kind::Float) * o.to_kind(Kind::Float)).sum_dim_intlist(&[-1i64][..], true, Kind::Float);
+            let ds = (p * (dp - delta) * scale).to_kind(kind);
+            let (dq, dk) = (ds.matmul(&k), ds.transpose(2, 3).matmul(&q)); // [b, n, T, d]
+            let dqk = Tensor::cat(&[dq, dk], 1).transpose(1, 2); // [b, T, 2n, d]
+            let dqk = match tables {
+                Some(tables) => rope_backward(&dqk, tables),
+                None => dqk,
+            };
+            Tensor::cat(&[dqk, dv.transpose(1, 2)], 2).view([count, total, 3 * num_heads * head_dim])
+        })
+        .collect();
+    Tensor::cat(&parts, 0)
 }

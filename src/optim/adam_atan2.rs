@@ -34,7 +34,7 @@ impl AdamAtan2 {
         Self { config, m: params.zeros_like(), v: params.zeros_like(), steps: 0 }
     }
 
-    /// One step on `params` in place. `grad`: same shape, f32; it is used as scratch memory.
+    /// One step on `params` in place. `grad`: same shape, f32; it is used as scratch memory and lost.
     pub fn step(&mut self, params: &Tensor, mut grad: Tensor, lr: f64) {
         self.steps += 1;
         let AdamConfig { beta1, beta2, weight_decay } = self.config;

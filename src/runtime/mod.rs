@@ -8,14 +8,6 @@ pub use device::DeviceChoice;
 
 unsafe extern "C" {
     fn hrm_torch_version() -> *const std::ffi::c_char;
-    fn hrm_set_grad(leaf: *mut std::ffi::c_void, grad: *mut std::ffi::c_void) -> bool;
-}
-
-/// Gives a leaf the memory that its gradient accumulates into (same shape, dtype and device).
-pub fn set_grad(leaf: &tch::Tensor, grad: &tch::Tensor) {
-    // SAFETY: both point to live at::Tensor objects; the shim copies the handle.
-    let ok = unsafe { hrm_set_grad(leaf.as_ptr().cast_mut().cast(), grad.as_ptr().cast_mut().cast()) };
-    assert!(ok, "libtorch refused a gradient buffer of {:?} for a leaf of {:?}", grad.size(), leaf.size());
 }
 
 /// The version of the libtorch headers that this binary was compiled with, e.g. `2.11.0`.

@@ -2,4 +2,4 @@
 
 mod step;
 
-pub use step::{StepReport, Trainer};
+pub use step::{Accumulated, PuzzleGrad, StepReport, Trainer};

@@ -3,7 +3,6 @@
 //! The carry persists over batches, so a row works on the same puzzle for several steps. Gradients are of
 //! `loss / global_batch_size`. The puzzle embedding's sign-SGD goes first, then Adam-atan2.
 
-use anyhow::Result;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -54,21 +53,24 @@ impl Trainer {
         }
     }
 
-    /// Forward and backward pass of the next step: fills the gradients, moves the carry on.
-    pub fn accumulate(&mut self, batch: &DeviceBatch, draws: &Exploration) -> (TrainSegment, Metrics) {
+    /// Forward and backward pass on one batch: adds to the gradients.
+    pub fn accumulate(&mut self, batch: &DeviceBatch, draws: &Exploration) -> Accumulated {
         let result = self.model.train_segment(&self.carry, batch, draws);
         let loss_type = self.model.config().loss_type;
-        let metrics = loss_head(loss_type, &result.segment, result.target_q_continue.as_ref());
-        (&metrics.loss / self.config.global_batch_size as f64).backward();
-        (result, metrics)
+        let scale = 1.0 / self.config.global_batch_size as f64;
+        let metrics = loss_head(loss_type, &result.segment, result.target_q_continue.as_ref(), scale);
+        let puzzle_grad = self.model.backward_segment(&result, &metrics.grads);
+        let identifiers = result.segment.carry.batch.puzzle_identifiers.shallow_clone();
+        Accumulated { result, metrics, puzzle: puzzle_grad.map(|grad| PuzzleGrad { identifiers, grad }) }
     }
 
-    /// Both optimisers on the gathered gradients, then clears them.
-    pub fn apply(&mut self, identifiers: &Tensor, puzzle_rows: Option<&Tensor>) -> Result<f64> {
+    /// Both optimisers on the gathered gradients, then clears them. Returns the dense learning rate.
+    pub fn apply(&mut self, puzzle: Option<&PuzzleGrad>) -> f64 {
         self.step += 1;
-        if let (Some(rows), Some(table)) = (puzzle_rows, self.model.puzzle_emb_mut()) {
+        if let (Some(puzzle), Some(table)) = (puzzle, self.model.puzzle_emb_mut()) {
             let lr = self.schedule.lr(self.config.puzzle_emb_lr, self.step);
-            sparse_sign_sgd(table, identifiers, &rows.grad(), lr, self.config.puzzle_emb_weight_decay);
+            let decay = self.config.puzzle_emb_weight_decay;
+            sparse_sign_sgd(table, &puzzle.identifiers, &puzzle.grad, lr, decay);
         }
         let lr = self.schedule.lr(self.config.lr, self.step);
         let params = self.model.params_mut();
@@ -77,17 +79,34 @@ impl Trainer {
         }
         params.refresh();
         params.clear_grad();
-        Ok(lr)
+        lr
     }
 
     /// The whole step.
-    pub fn train_step(&mut self, batch: &DeviceBatch, draws: &Exploration) -> Result<StepReport> {
-        let (result, metrics) = self.accumulate(batch, draws);
-        self.carry = result.segment.carry;
-        let identifiers = self.carry.batch.puzzle_identifiers.shallow_clone();
-        let lr = self.apply(&identifiers, result.puzzle_rows.as_ref())?;
-        Ok(StepReport { metrics: metrics.values, lr })
+    pub fn train_step(&mut self, batch: &DeviceBatch, draws: &Exploration) -> StepReport {
+        let done = self.accumulate(batch, draws);
+        self.carry = done.result.segment.carry;
+        let lr = self.apply(done.puzzle.as_ref());
+        StepReport { metrics: done.metrics.values, lr }
     }
+}
+
+/// What a forward and backward pass leaves beside the dense gradients.
+#[derive(Debug)]
+pub struct Accumulated {
+    pub result: TrainSegment,
+    pub metrics: Metrics,
+    /// None without puzzle embedding.
+    pub puzzle: Option<PuzzleGrad>,
+}
+
+/// The gradient of the rows' puzzle embeddings.
+#[derive(Debug)]
+pub struct PuzzleGrad {
+    /// Of the rows that took part. `[B]`, int32.
+    pub identifiers: Tensor,
+    /// `[B, ndim]`, f32.
+    pub grad: Tensor,
 }
 
 impl Exploration {

@@ -1,0 +1,139 @@
+//! How fast the model is on this machine: training steps, inference, and the matrix-product rate to hold them against.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use ndarray::{Array1, Array2};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::{
+    config::TrainConfig,
+    dataset::Batch,
+    model::{DeviceBatch, Exploration, HrmConfig, Model},
+    train::Trainer,
+};
+
+/// One measured line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// `train` or `infer`.
+    pub what: String,
+    pub batch_size: i64,
+    /// Milliseconds of a training step, or of all segments of an inference batch; the median of the timed ones.
+    pub ms: f64,
+    pub puzzles_per_s: f64,
+    pub tflop_per_s: f64,
+    /// Of the matrix-product rate measured in the same run.
+    pub share_of_matmul_rate: f64,
+    /// Most device memory that tensors took at once; none on the CPU.
+    pub peak_memory_gib: Option<f64>,
+}
+
+/// Waits until the device has done what it was given.
+pub fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
+}
+
+/// Rows that look like hard Sudoku to the hardware: seven cells of ten blank, the answers any digits.
+pub fn sudoku_like_batch(rows: i64, config: &HrmConfig, seed: u64) -> Batch {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (rows, cells) = (rows as usize, config.dims.seq_len as usize);
+    let last = config.dims.vocab_size as i32 - 1;
+    let labels = Array2::from_shape_fn((rows, cells), |_| rng.random_range(2.min(last)..=last));
+    let inputs = labels.mapv(|digit| if rng.random_bool(0.69) { 1 } else { digit });
+    Batch { inputs, labels, puzzle_identifiers: Array1::zeros(rows) }
+}
+
+/// Floating-point operations a second of a large square matrix product in the model's dtype, on random data.
+pub fn matmul_rate(device: Device, kind: Kind) -> f64 {
+    let n: i64 = if device.is_cuda() { 8192 } else { 1024 };
+    let a = Tensor::randn([n, n], (Kind::Float, device)).to_kind(kind);
+    let b = Tensor::randn([n, n], (Kind::Float, device)).to_kind(kind);
+    let times = time(device, if device.is_cuda() { 20 } else { 3 }, 10, || {
+        let _ = a.matmul(&b);
+    });
+    2.0 * (n as f64).powi(3) / median(&times).as_secs_f64()
+}
+
+/// Runs `body` `warm` times, then `steps` times with a wait after each group that keeps the device busy.
+fn time(device: Device, warm: usize, steps: usize, mut body: impl FnMut()) -> Vec<Duration> {
+    for _ in 0..warm {
+        body();
+    }
+    synchronize(device);
+    // On a GPU a wait after every step would add the launch latency that training never sees: time groups.
+    let group = if device.is_cuda() { steps.div_ceil(5).max(1) } else { 1 };
+    (0..steps.div_ceil(group))
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..group {
+                body();
+            }
+            synchronize(device);
+            start.elapsed() / group as u32
+        })
+        .collect()
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[sorted.len() / 2]
+}
+
+/// Training steps at a batch size, exactly those of `hrm train`.
+pub fn train(
+    config: &HrmConfig,
+    hyper: &TrainConfig,
+    rows: i64,
+    device: Device,
+    warm: usize,
+    steps: usize,
+    rate: f64,
+) -> Result<Measured> {
+    let model = Model::new(config.clone(), device, 0)?;
+    let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
+    let mut trainer = Trainer::new(model, &hyper, 1 << 40, rows);
+    let batches: Vec<_> =
+        (0..4).map(|seed| DeviceBatch::upload(&sudoku_like_batch(rows, config, seed), device)).collect();
+    let times = time(device, warm, steps, || {
+        let step = trainer.step + 1;
+        let draws = Exploration::draw(0, step, 0, rows, config.halt_max_steps, device);
+        let _ = trainer.train_step(&batches[step as usize % batches.len()], &draws);
+    });
+    let seconds = median(&times).as_secs_f64();
+    let flops = config.flops_per_train_row() * rows as f64;
+    Ok(measured(device, "train", rows, seconds, flops, rate))
+}
+
+/// All segments of a batch, exactly those of `hrm infer`.
+pub fn infer(config: &HrmConfig, rows: i64, device: Device, warm: usize, steps: usize, rate: f64) -> Result<Measured> {
+    let model = Model::new(config.clone(), device, 0)?;
+    let batch = DeviceBatch::upload(&sudoku_like_batch(rows, config, 1), device);
+    let times = time(device, warm, steps, || {
+        let mut carry = model.initial_carry(rows);
+        for _ in 0..config.halt_max_steps {
+            carry = model.segment(&carry, &batch, false).carry;
+        }
+    });
+    let seconds = median(&times).as_secs_f64();
+    let flops = config.flops_per_segment() * (config.halt_max_steps * rows) as f64;
+    Ok(measured(device, "infer", rows, seconds, flops, rate))
+}
+
+fn measured(device: Device, what: &str, rows: i64, seconds: f64, flops: f64, rate: f64) -> Measured {
+    Measured {
+        what: what.into(),
+        batch_size: rows,
+        ms: seconds * 1e3,
+        puzzles_per_s: rows as f64 / seconds,
+        tflop_per_s: flops / seconds / 1e12,
+        share_of_matmul_rate: flops / seconds / rate,
+        peak_memory_gib: None,
+    }
+}

@@ -1,0 +1,112 @@
+//! `hrm bench`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{
+    GlobalArgs,
+    ui::{JsonArg, Ui},
+};
+use crate::{
+    bench,
+    config::{self, Dtype},
+    model::{Dims, HrmConfig},
+    runtime, say,
+};
+
+/// Measure training or inference speed on this machine
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  hrm bench train --batch-size 384,768
+  hrm bench infer --batch-size 103,1030 --json speed.json")]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    /// Milliseconds of a training step
+    Train(SpeedArgs),
+    /// Puzzles a second through all segments
+    Infer(SpeedArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct SpeedArgs {
+    /// Model to measure, as for `hrm train`: arch.preset=NAME or arch.KEY=VALUE (default: arch.preset=sudoku)
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Batch sizes to measure (default: 384,768 to train and 91,1000 to infer on a GPU; 8 on a CPU)
+    #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    batch_size: Vec<i64>,
+    /// Timed steps (train) or batches (infer) [default: 20, on a CPU 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// Untimed steps before them [default: 5, on a CPU 1]
+    #[arg(long, value_name = "N")]
+    warm: Option<u32>,
+    /// Compute in this dtype instead of the preset's
+    #[arg(long, value_name = "bf16|f32")]
+    dtype: Option<Dtype>,
+    /// train: record one step of the first batch size (weights, batch, draws, loss, gradients) for
+    /// scripts/torch_reference.py
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
+    let (training, args) = match args.what {
+        What::Train(args) => (true, args),
+        What::Infer(args) => (false, args),
+    };
+    let ui = Ui::new(&args.json);
+    let hyper = config::resolve(None, &args.overrides)?.config;
+    let mut model = HrmConfig::new(&hyper.arch, Dims::sudoku())?;
+    if let Some(dtype) = args.dtype {
+        model.forward_dtype = dtype;
+    }
+    let device = runtime::init(global.device, global.threads)?.device;
+    let gpu = device.is_cuda();
+    let sizes = match (args.batch_size.is_empty(), gpu, training) {
+        (false, ..) => args.batch_size,
+        (_, false, _) => vec![8],
+        (_, true, true) => vec![384, 768],
+        (_, true, false) => vec![91, 1000],
+    };
+    let steps = args.steps.unwrap_or(if gpu { 20 } else { 3 }) as usize;
+    let warm = args.warm.unwrap_or(if gpu { 5 } else { 1 }) as usize;
+    if let Some(path) = &args.dump {
+        ensure!(training, "--dump records a training step: use it with `hrm bench train`");
+        bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), device, path)?;
+        say!(ui, "recorded one step in {}: python3 scripts/torch_reference.py check {0}", path.display());
+    }
+    let rate = bench::matmul_rate(device, model.kind());
+    say!(ui, "matrix products in {:?}: {:.1} TFLOP/s on this machine", model.kind(), rate / 1e12);
+    let unit = if training { "step" } else { "batch" };
+    say!(ui, "{:>6} {:>12} {:>12} {:>10} {:>15} {:>12}", "batch", format!("ms/{unit}"), "puzzles/s", "TFLOP/s",
+        "of matmul rate", "peak memory");
+    let mut lines = Vec::new();
+    for rows in sizes {
+        let line = if training {
+            bench::train(&model, &hyper, rows, device, warm, steps, rate)?
+        } else {
+            bench::infer(&model, rows, device, warm, steps, rate)?
+        };
+        let memory = line.peak_memory_gib.map_or_else(|| "-".into(), |g| format!("{g:.2} GiB"));
+        say!(ui, "{:>6} {:>12.2} {:>12.1} {:>10.2} {:>14.1}% {memory:>12}", line.batch_size, line.ms,
+            line.puzzles_per_s, line.tflop_per_s, 100.0 * line.share_of_matmul_rate);
+        lines.push(line);
+    }
+    ui.emit(&json!({
+        "device": format!("{device:?}"),
+        "version": runtime::long_version(),
+        "dtype": model.forward_dtype,
+        "matmul_tflop_per_s": rate / 1e12,
+        "results": lines,
+    }))
+}
