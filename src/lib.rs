@@ -15,6 +15,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod puzzle;
+pub mod rng;
 pub mod runtime;
 pub mod train;
 pub mod viz;

@@ -1,7 +1,48 @@
-//! Dataset folders in upstream's format (SPEC 5): building, reading, drawing batches.
+//! Dataset folders in upstream's format: building, reading, drawing batches.
+//!
+//! A folder holds `train/`, `test/` and `identifiers.json`. A split holds `dataset.json` ([`DatasetMeta`]) and, for each
+//! set (nearly always one, `all`):
+//!
+//! - `all__inputs.npy`, `all__labels.npy`: tokens, `[examples, seq_len]`
+//! - `all__puzzle_identifiers.npy`: the embedding row of each puzzle, `[puzzles]`
+//! - `all__puzzle_indices.npy`: where each puzzle's examples begin, `[puzzles + 1]`, from 0 to `examples`
+//! - `all__group_indices.npy`: where each group's puzzles begin, `[groups + 1]`, from 0 to `puzzles`
+//! - `all__rows.csv` (ours; readers may find it missing): source and rating of each group's original puzzle
+//!
+//! # Example
+//! ```
+//! use hrm::dataset::Dataset;
+//!
+//! let test = Dataset::bundled_test(Some(10))?;
+//! let rows: Vec<usize> = (0..test.sets()[0].len()).collect();
+//! let batch = test.sets()[0].rows_as_stored(&rows)?;
+//! assert_eq!(batch.inputs.dim(), (10, 81));
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+
+mod build;
+mod draws;
+mod format;
+mod npy;
+mod puzzle_list;
+mod sequential;
+mod source;
+mod staging;
+mod train_sampler;
+
+use std::fmt;
 
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
+
+pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, build};
+pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
+pub use format::{Dataset, DatasetSet, SetArrays};
+pub use puzzle_list::{PuzzleList, ReadOptions, RowInfo};
+pub use sequential::{SequentialSampler, SequentialState};
+pub use source::{PuzzleFile, PuzzleSource, SplitFiles, resolve_sources};
+pub use staging::{OutputFolder, check_output_folder};
+pub use train_sampler::{SamplerConfig, SamplerState, TrainSampler};
 
 /// `dataset.json` of one split, fields in upstream's order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +62,9 @@ pub struct DatasetMeta {
 /// The label of a cell that no loss and no metric looks at.
 pub const IGNORE_LABEL: i32 = -100;
 
+/// Rows of the bundled test file that stand for it unless more are asked for.
+pub const BUNDLED_TEST_ROWS: usize = 2000;
+
 /// Host rows that go through the model together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -30,4 +74,41 @@ pub struct Batch {
     pub labels: Array2<i32>,
     /// Shape `[rows]`.
     pub puzzle_identifiers: Array1<i32>,
+}
+
+/// What a sampler yields: one rank's part of a global batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SampledBatch {
+    /// Index of the set in [`Dataset::sets`].
+    pub set: usize,
+    /// This rank's rows, padded up to the local batch size.
+    pub batch: Batch,
+    /// The example that each unpadded row of `batch` is, as an index into the set.
+    pub examples: Vec<usize>,
+    /// Rows of the global batch over all ranks, padding not counted.
+    pub global_rows: usize,
+}
+
+/// The two halves of a dataset folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Test,
+}
+
+impl Split {
+    /// The folder's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }

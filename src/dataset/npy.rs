@@ -1,0 +1,396 @@
+//! NumPy's `.npy` files: the header that numpy writes, byte for byte, and memory-mapped arrays of integers.
+//!
+//! The header is parsed here, by a scanner that neither recurses nor allocates by what the file claims, because a
+//! dataset folder may come from anywhere.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// numpy aligns the data to this many bytes.
+const ALIGN: usize = 64;
+/// numpy leaves room in the header for a first axis of this many digits.
+const GROWTH_DIGITS: usize = 21;
+/// A header longer than this is no dataset's.
+const MAX_HEADER: usize = 1 << 16;
+
+/// Element types that dataset arrays are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NpyDtype {
+    U8,
+    I32,
+    I64,
+}
+
+impl NpyDtype {
+    fn descr(self) -> &'static str {
+        match self {
+            Self::U8 => "|u1",
+            Self::I32 => "<i4",
+            Self::I64 => "<i8",
+        }
+    }
+
+    fn from_descr(descr: &str) -> Option<Self> {
+        [Self::U8, Self::I32, Self::I64]
+            .into_iter()
+            .find(|d| d.descr() == descr || d.descr() == descr.replace('=', "<"))
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::I32 => 4,
+            Self::I64 => 8,
+        }
+    }
+}
+
+/// The bytes before the data of a C-ordered array, as numpy 2 writes them (format 1.0).
+pub(super) fn header(dtype: NpyDtype, shape: &[usize]) -> Vec<u8> {
+    let dims = match shape {
+        [n] => format!("({n},)"),
+        _ => format!("({})", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    let mut text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {dims}, }}", dtype.descr());
+    if let Some(first) = shape.first() {
+        text.extend(std::iter::repeat_n(' ', GROWTH_DIGITS.saturating_sub(first.to_string().len())));
+    }
+    let before = MAGIC.len() + 4;
+    let unpadded = before + text.len() + 1;
+    text.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(ALIGN) - unpadded));
+    text.push('\n');
+
+    let mut bytes = Vec::with_capacity(before + text.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&[1, 0]);
+    // Four dimensions of 20 digits still stay far below 65,536 characters.
+    bytes.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+/// An array file that has been checked: its header is sound and the file is as long as the header says.
+#[derive(Debug)]
+pub(super) struct NpyFile {
+    path: PathBuf,
+    dtype: NpyDtype,
+    shape: Vec<usize>,
+    map: Mmap,
+    data_offset: usize,
+}
+
+impl NpyFile {
+    /// Opens and maps the file. Nothing is read but the header.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let at = || format!("{}", path.display());
+        let mut file = File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+        let length = file.metadata().with_context(at)?.len();
+        let mut start = Vec::new();
+        (&mut file).take((MAX_HEADER + 16) as u64).read_to_end(&mut start).with_context(at)?;
+        let header = parse_header(&start).with_context(at)?;
+
+        let data = header
+            .shape
+            .iter()
+            .try_fold(header.dtype.size(), |n, &dim| n.checked_mul(dim))
+            .and_then(|n| n.checked_add(header.data_offset));
+        match data {
+            Some(wanted) if wanted as u64 == length => {}
+            Some(wanted) => bail!(
+                "{}: {length} bytes, but an array of shape {:?} needs {wanted}: the file is damaged; build the dataset \
+                 again",
+                path.display(),
+                header.shape
+            ),
+            None => bail!("{}: impossible shape {:?}", path.display(), header.shape),
+        }
+        // SAFETY: the map is only read. A dataset folder is replaced by renaming, which leaves mapped files whole.
+        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{}: cannot map", path.display()))?;
+        ensure!(map.len() as u64 == length, "{}: changed while it was opened", path.display());
+        Ok(Self {
+            path: path.to_owned(),
+            dtype: header.dtype,
+            shape: header.shape,
+            map,
+            data_offset: header.data_offset,
+        })
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.map[self.data_offset..]
+    }
+
+    /// The elements as 64-bit integers, in order.
+    fn integers(&self) -> Box<dyn Iterator<Item = i64> + '_> {
+        let data = self.data();
+        match self.dtype {
+            NpyDtype::U8 => Box::new(data.iter().map(|&x| i64::from(x))),
+            NpyDtype::I32 => Box::new(data.as_chunks().0.iter().map(|&x| i64::from(i32::from_le_bytes(x)))),
+            NpyDtype::I64 => Box::new(data.as_chunks().0.iter().map(|&x| i64::from_le_bytes(x))),
+        }
+    }
+
+    /// The elements as 32-bit integers.
+    pub(super) fn to_i32(&self) -> Result<Vec<i32>> {
+        let narrow = |(i, x): (usize, i64)| {
+            i32::try_from(x).with_context(|| format!("{}: element {i} is {x}, beyond 32 bits", self.path.display()))
+        };
+        self.integers().enumerate().map(narrow).collect()
+    }
+
+    /// The elements in the most compact form that holds them; a uint8 file stays mapped.
+    pub(super) fn into_tokens(self) -> Result<Tokens> {
+        if self.dtype == NpyDtype::U8 {
+            return Ok(Tokens::Mapped { map: self.map, data_offset: self.data_offset });
+        }
+        if self.integers().all(|x| u8::try_from(x).is_ok()) {
+            return Ok(Tokens::Bytes(self.integers().map(|x| x as u8).collect()));
+        }
+        Ok(Tokens::Words(self.to_i32()?))
+    }
+}
+
+/// Tokens of many examples, one byte each where the values allow it.
+#[derive(Debug)]
+pub(super) enum Tokens {
+    Mapped { map: Mmap, data_offset: usize },
+    Bytes(Vec<u8>),
+    Words(Vec<i32>),
+}
+
+impl Tokens {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Mapped { map, data_offset } => Some(&map[*data_offset..]),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Words(_) => None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Words(words) => words.len(),
+            _ => self.bytes().map_or(0, <[u8]>::len),
+        }
+    }
+
+    /// Copies `out.len()` tokens from `start` on. The range must lie within the array.
+    pub(super) fn copy(&self, start: usize, out: &mut [i32]) {
+        let range = start..start + out.len();
+        match self {
+            Self::Words(words) => out.copy_from_slice(&words[range]),
+            _ => {
+                if let Some(bytes) = self.bytes() {
+                    out.iter_mut().zip(&bytes[range]).for_each(|(to, &from)| *to = i32::from(from));
+                }
+            }
+        }
+    }
+
+    /// The first element outside `0..bound` that is not `except`, with its position.
+    pub(super) fn find_outside(&self, bound: i64, except: Option<i64>) -> Option<(usize, i64)> {
+        let outside = |x: i64| !(0..bound).contains(&x) && Some(x) != except;
+        match self {
+            Self::Words(words) => words.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x)),
+            _ => {
+                let bytes = self.bytes().unwrap_or_default();
+                // The maximum first: it is computed at memory speed, and nearly always settles it.
+                if bytes.iter().max().is_none_or(|&max| i64::from(max) < bound) {
+                    return None;
+                }
+                bytes.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x))
+            }
+        }
+    }
+
+    /// Feeds the array to a hash as the `.npy` file that we would write for it.
+    pub(super) fn hash_into(&self, shape: &[usize], hash: &mut Sha256) {
+        match self {
+            Self::Words(words) => hash_i32(words, shape, hash),
+            _ => {
+                hash.update(header(NpyDtype::U8, shape));
+                hash.update(self.bytes().unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Feeds an int32 array to a hash as its `.npy` file.
+pub(super) fn hash_i32(values: &[i32], shape: &[usize], hash: &mut Sha256) {
+    hash.update(header(NpyDtype::I32, shape));
+    let mut bytes = Vec::with_capacity(4 * 4096);
+    for chunk in values.chunks(4096) {
+        bytes.clear();
+        bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
+        hash.update(&bytes);
+    }
+}
+
+struct Header {
+    dtype: NpyDtype,
+    shape: Vec<usize>,
+    data_offset: usize,
+}
+
+fn parse_header(start: &[u8]) -> Result<Header> {
+    ensure!(start.starts_with(MAGIC), "not a .npy file (it does not begin with \\x93NUMPY)");
+    let (length, text_at) = match start.get(6..12) {
+        Some(&[1, 0, a, b, ..]) => (usize::from(u16::from_le_bytes([a, b])), 10),
+        Some(&[2 | 3, 0, a, b, c, d]) => (u32::from_le_bytes([a, b, c, d]) as usize, 12),
+        Some(&[major, minor, ..]) => bail!(".npy format {major}.{minor} is unknown; 1.0 to 3.0 can be read"),
+        _ => bail!("the .npy header is cut off"),
+    };
+    ensure!(length <= MAX_HEADER, "a .npy header of {length} bytes is no dataset's");
+    let data_offset = text_at + length;
+    let text = start.get(text_at..data_offset).context("the .npy header is cut off")?;
+    let text = std::str::from_utf8(text).context("the .npy header is no text")?;
+
+    let descr = value_of(text, "descr")?;
+    let found = descr.get(1..).and_then(|rest| rest.split(['\'', '"']).next()).unwrap_or_default();
+    let quoted = descr.starts_with(['\'', '"']);
+    let Some(dtype) = NpyDtype::from_descr(found).filter(|_| quoted) else {
+        let shown: String = descr.chars().take(40).collect();
+        bail!("element type {shown:?}; dataset arrays are uint8 ('|u1'), int32 ('<i4') or int64 ('<i8')");
+    };
+
+    let dims = value_of(text, "shape")?
+        .strip_prefix('(')
+        .and_then(|rest| rest.split_once(')'))
+        .context("the .npy header's shape is no tuple")?
+        .0;
+    let shape = dims
+        .split(',')
+        .map(str::trim)
+        .filter(|dim| !dim.is_empty())
+        .map(|dim| dim.parse::<usize>().with_context(|| format!("the .npy header's shape holds {dim:?}")))
+        .collect::<Result<Vec<_>>>()?;
+
+    let fortran = value_of(text, "fortran_order")?;
+    ensure!(
+        fortran.starts_with("False") || (fortran.starts_with("True") && shape.len() < 2),
+        "the array is stored by columns (fortran_order); save numpy.ascontiguousarray of it"
+    );
+    Ok(Header { dtype, shape, data_offset })
+}
+
+/// The header's text from the value of `key` on.
+fn value_of<'a>(text: &'a str, key: &str) -> Result<&'a str> {
+    ["'", "\""]
+        .iter()
+        .find_map(|quote| text.split_once(&format!("{quote}{key}{quote}")))
+        .and_then(|(_, rest)| rest.trim_start().strip_prefix(':'))
+        .map(str::trim_start)
+        .with_context(|| format!("the .npy header lacks '{key}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(bytes: &[u8]) -> Result<NpyFile> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), bytes)?;
+        NpyFile::open(file.path())
+    }
+
+    fn message(bytes: &[u8]) -> String {
+        open(bytes).map(|_| ()).map_err(|e| format!("{e:#}")).expect_err("refused")
+    }
+
+    fn array(dtype: NpyDtype, shape: &[usize], data: &[u8]) -> Vec<u8> {
+        [header(dtype, shape).as_slice(), data].concat()
+    }
+
+    #[test]
+    fn three_element_types_read_the_same() -> Result<()> {
+        let values = [0i64, 7, 10, 1, 2, 3];
+        let files = [
+            array(NpyDtype::U8, &[2, 3], &values.map(|x| x as u8)),
+            array(NpyDtype::I32, &[2, 3], &values.map(|x| (x as i32).to_le_bytes()).concat()),
+            array(NpyDtype::I64, &[2, 3], &values.map(i64::to_le_bytes).concat()),
+        ];
+        for bytes in files {
+            let file = open(&bytes)?;
+            assert_eq!(file.shape(), [2, 3]);
+            assert_eq!(file.to_i32()?, values.map(|x| x as i32));
+            let tokens = file.into_tokens()?;
+            let mut out = [0; 4];
+            tokens.copy(2, &mut out);
+            assert_eq!((tokens.len(), out), (6, [10, 1, 2, 3]));
+            assert!(tokens.bytes().is_some(), "values below 256 take one byte each");
+            assert_eq!(tokens.find_outside(10, None), Some((2, 10)));
+            assert_eq!(tokens.find_outside(10, Some(10)), None);
+        }
+        let negative = open(&array(NpyDtype::I32, &[2], &[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]))?.into_tokens()?;
+        assert_eq!(negative.find_outside(5, None), Some((0, -1)));
+        Ok(())
+    }
+
+    #[test]
+    fn headers_of_numpy_2() {
+        let expect = |text: &str, dtype, shape: &[usize]| {
+            let bytes = header(dtype, shape);
+            assert_eq!(bytes.len() % 64, 0);
+            assert_eq!(&bytes[..10], [&MAGIC[..], &[1, 0], &((bytes.len() - 10) as u16).to_le_bytes()].concat());
+            assert_eq!(std::str::from_utf8(&bytes[10..]).map(str::trim_end), Ok(text));
+        };
+        expect("{'descr': '|u1', 'fortran_order': False, 'shape': (3, 81), }", NpyDtype::U8, &[3, 81]);
+        expect("{'descr': '<i4', 'fortran_order': False, 'shape': (1001001,), }", NpyDtype::I32, &[1_001_001]);
+    }
+
+    #[test]
+    fn bad_files_are_refused() {
+        let good = array(NpyDtype::U8, &[2, 3], &[1; 6]);
+        assert!(message(b"").contains("not a .npy file"));
+        assert!(message(&good[..60]).contains("cut off"));
+        assert!(message(&good[..good.len() - 1]).contains("damaged"));
+        assert!(message(&[&good[..], &[0]].concat()).contains("damaged"));
+        let with =
+            |text: &str| [&b"\x93NUMPY\x01\x00"[..], &(text.len() as u16).to_le_bytes(), text.as_bytes()].concat();
+        let huge = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({0}, {0}), }}", u64::MAX / 3);
+        assert!(message(&with(&huge)).contains("impossible shape"));
+        let big = "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000, 81), }";
+        assert!(message(&with(big)).contains("damaged"));
+        assert!(message(&with("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }")).contains("element type"));
+        assert!(message(&with("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }")).contains("element type"));
+        assert!(message(&with("{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1), }")).contains("by columns"));
+        assert!(message(&with("{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }")).contains("shape holds"));
+        assert!(message(&with("{'descr': '|u1', 'shape': (1,), }")).contains("fortran_order"));
+        assert!(message(&with(&"(".repeat(60_000))).contains("lacks 'descr'"));
+        assert!(message(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").contains("no dataset's"));
+        assert!(message(b"\x93NUMPY\x09\x00\x10\x00    ").contains("unknown"));
+    }
+
+    /// Mutated files are refused or read; either way nothing crashes and no claimed size is believed.
+    #[test]
+    fn mutated_files_do_no_harm() -> Result<()> {
+        let good = array(NpyDtype::I32, &[2, 3], &[1; 24]);
+        let mut rng = crate::rng::stream(crate::rng::Purpose::Examples, 11, 0, 0);
+        let mut refused = 0;
+        for _ in 0..3000 {
+            let mut bytes = good.clone();
+            for _ in 0..=crate::rng::below(&mut rng, 3) {
+                let at = crate::rng::below(&mut rng, bytes.len() as u32) as usize;
+                bytes[at] = crate::rng::below(&mut rng, 256) as u8;
+            }
+            match open(&bytes) {
+                Ok(file) => assert_eq!(file.to_i32()?.len(), file.shape().iter().product::<usize>()),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 500, "only {refused} of 3000 mutations were noticed");
+        Ok(())
+    }
+}

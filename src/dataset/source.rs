@@ -1,0 +1,167 @@
+//! Where puzzles come from: the sample inside the binary, a folder, a file.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{BufRead, BufReader, Cursor, Read},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context, Result, bail};
+use flate2::read::MultiGzDecoder;
+
+use super::{PuzzleList, Split, puzzle_list::ReadOptions};
+use crate::puzzle::PuzzleKind;
+
+/// The bundled sample lies within the binary, so that `bundled` works wherever it is run.
+const TRAIN_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-train-1k.csv.gz");
+const TEST_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-test-10k.csv.gz");
+
+/// What the user named as a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PuzzleSource {
+    /// The sample of Sudoku-Extreme that comes with the program.
+    Bundled,
+    /// A folder with train.csv and test.csv, or one file.
+    Path(PathBuf),
+}
+
+impl FromStr for PuzzleSource {
+    type Err = std::convert::Infallible;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Ok(if s == "bundled" { Self::Bundled } else { Self::Path(s.into()) })
+    }
+}
+
+impl fmt::Display for PuzzleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bundled => f.write_str("bundled"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// One puzzle list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PuzzleFile {
+    /// The 1,000 training puzzles of Sudoku-Extreme's training subset, or 10,000 rows of its test set.
+    Bundled(Split),
+    /// A CSV file, gzipped or not.
+    File(PathBuf),
+}
+
+impl fmt::Display for PuzzleFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bundled(Split::Train) => f.write_str("bundled sudoku-extreme-train-1k.csv"),
+            Self::Bundled(Split::Test) => f.write_str("bundled sudoku-extreme-test-10k.csv"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl PuzzleFile {
+    /// Reads and checks the list. Gzip is recognised by content.
+    pub fn read(&self, options: &ReadOptions) -> Result<PuzzleList> {
+        let name = self.to_string();
+        PuzzleList::read(self.open()?, &name, options)
+    }
+
+    fn open(&self) -> Result<Box<dyn BufRead>> {
+        let path = match self {
+            Self::Bundled(Split::Train) => return Ok(gunzip(TRAIN_GZ)),
+            Self::Bundled(Split::Test) => return Ok(gunzip(TEST_GZ)),
+            Self::File(path) => path,
+        };
+        let cannot = || format!("{}: cannot read", path.display());
+        let mut file = File::open(path).with_context(cannot)?;
+        let mut magic = Vec::new();
+        (&mut file).take(2).read_to_end(&mut magic).with_context(cannot)?;
+        let gzipped = magic == [0x1f, 0x8b];
+        let whole = Cursor::new(magic).chain(file);
+        Ok(if gzipped { gunzip(BufReader::new(whole)) } else { Box::new(BufReader::new(whole)) })
+    }
+}
+
+fn gunzip<R: Read + 'static>(reader: R) -> Box<dyn BufRead> {
+    Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader)))
+}
+
+/// The lists of both splits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitFiles {
+    pub train: PuzzleFile,
+    pub test: PuzzleFile,
+}
+
+/// Finds the files behind `--source` and `--test-source`.
+///
+/// A folder gives its train.csv and test.csv (or .csv.gz). A file gives the training puzzles; the test puzzles are then
+/// `test_source`'s, else, for Sudoku, the bundled ones.
+pub fn resolve_sources(
+    kind: PuzzleKind,
+    source: &PuzzleSource,
+    test_source: Option<&PuzzleSource>,
+) -> Result<SplitFiles> {
+    let train = split_file(kind, source, Split::Train)?;
+    let test = match (test_source, source) {
+        (Some(test_source), _) => split_file(kind, test_source, Split::Test)?,
+        (None, PuzzleSource::Path(path)) if path.is_dir() => split_file(kind, source, Split::Test)?,
+        (None, _) if kind == PuzzleKind::Sudoku => PuzzleFile::Bundled(Split::Test),
+        (None, _) => bail!("no {kind} test set is bundled: name one with --test-source FILE"),
+    };
+    Ok(SplitFiles { train, test })
+}
+
+fn split_file(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Result<PuzzleFile> {
+    let path = match source {
+        PuzzleSource::Bundled if kind == PuzzleKind::Sudoku => return Ok(PuzzleFile::Bundled(split)),
+        PuzzleSource::Bundled => {
+            bail!("no {kind} puzzles are bundled: give --source DIR with train.csv and test.csv, or a file")
+        }
+        PuzzleSource::Path(path) => path,
+    };
+    let metadata = path.metadata().with_context(|| {
+        format!(
+            "{}: cannot be used as a source; wanted `bundled`, a folder with train.csv and test.csv, or a CSV file",
+            path.display()
+        )
+    })?;
+    if !metadata.is_dir() {
+        return Ok(PuzzleFile::File(path.clone()));
+    }
+    in_folder(path, split).map(PuzzleFile::File)
+}
+
+fn in_folder(folder: &Path, split: Split) -> Result<PathBuf> {
+    let candidates = [format!("{split}.csv"), format!("{split}.csv.gz")].map(|name| folder.join(name));
+    match candidates.into_iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path),
+        None => bail!("{}: neither {split}.csv nor {split}.csv.gz is in this folder", folder.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundled_sample_is_whole() -> Result<()> {
+        let options = ReadOptions { kind: PuzzleKind::Sudoku, min_difficulty: None, first_rows: None };
+        let train = PuzzleFile::Bundled(Split::Train).read(&options)?;
+        let test = PuzzleFile::Bundled(Split::Test).read(&options)?;
+        assert_eq!((train.len(), test.len()), (1_000, 10_000));
+        assert_eq!(test.row(0), super::super::RowInfo { source: "01_file1".into(), rating: 26 });
+        let mean = (0..test.len()).map(|i| test.row(i).rating as f64).sum::<f64>() / test.len() as f64;
+        assert!((mean - 22.2).abs() < 0.1, "{mean}");
+        Ok(())
+    }
+
+    #[test]
+    fn mazes_have_no_bundled_sample() {
+        let error = resolve_sources(PuzzleKind::Maze, &PuzzleSource::Bundled, None).expect_err("none");
+        assert!(error.to_string().contains("--source DIR"), "{error}");
+    }
+}
