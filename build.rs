@@ -1,13 +1,46 @@
 //! Links the executable to the libtorch that torch-sys was built with, and compiles our C++ shim.
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
-fn main() {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    let Some(root) = env::var_os("LIBTORCH").map(PathBuf::from) else {
-        panic!("LIBTORCH is not set: run `make setup` (or `make build`) in the project's folder");
+fn main() -> ExitCode {
+    for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    match libtorch() {
+        Ok(root) => {
+            compile(&root);
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            println!("cargo::error={text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of libtorch, found the way torch-sys finds it.
+fn libtorch() -> Result<PathBuf, String> {
+    let root = if env::var_os("LIBTORCH_USE_PYTORCH").is_some() {
+        let python = if env::var_os("VIRTUAL_ENV").is_some() { "python" } else { "python3" };
+        let program = "import os, torch; print(os.path.dirname(torch.__file__))";
+        let output = Command::new(python).args(["-c", program]).output().map_err(|e| format!("{python}: {e}"))?;
+        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    } else {
+        env::var_os("LIBTORCH").map(PathBuf::from).ok_or("LIBTORCH is not set: run `make build`, which sees to it")?
     };
-    let lib = root.join("lib");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    if root.join("include/torch/headeronly/version.h").is_file() {
+        // Its libraries may appear where there was nothing at the last build.
+        println!("cargo:rerun-if-changed={}", root.join("include/torch/headeronly/version.h").display());
+        return Ok(root);
+    }
+    Err(format!("no libtorch 2.11 in {}: run `make setup` first (or `make build`, which does both)", root.display()))
+}
+
+fn compile(root: &Path) {
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", root.join("lib").display());
     println!("cargo:rerun-if-changed=src/runtime/shim.cpp");
     cc::Build::new()
         .cpp(true)

@@ -4,11 +4,16 @@ mod build_dataset;
 mod checkpoint;
 mod doctor;
 mod infer;
+mod manual;
 mod train;
 pub mod ui;
 mod viz;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -39,6 +44,13 @@ pub struct GlobalArgs {
     pub seed: Option<u64>,
 }
 
+impl GlobalArgs {
+    /// Makes libtorch ready as `--device` and `--threads` ask. Every command that computes begins with it.
+    pub fn init(&self) -> Result<runtime::Runtime> {
+        runtime::init(self.device, self.threads)
+    }
+}
+
 #[derive(Subcommand, Debug)]
 enum Command {
     BuildDataset(build_dataset::BuildDatasetArgs),
@@ -48,16 +60,15 @@ enum Command {
     Viz(viz::VizArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Doctor(doctor::DoctorArgs),
-    /// Print the completion script for a shell
-    Completions {
-        shell: clap_complete::Shell,
-    },
-    /// Print the manual page (roff), or write one file per command into a folder
-    Man {
-        /// Write hrm.1 and a page per command into this folder
-        #[arg(long, value_name = "DIR")]
-        output_dir: Option<std::path::PathBuf>,
-    },
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
+}
+
+impl Command {
+    /// Whether the command uses libtorch.
+    fn computes(&self) -> bool {
+        matches!(self, Self::Train(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
+    }
 }
 
 /// The whole program: parse, run, report an error chain once.
@@ -66,7 +77,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            let _ = writeln!(io::stderr().lock(), "error: {e:#}");
             ExitCode::FAILURE
         }
     }
@@ -74,6 +85,9 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let global = &cli.global;
+    if cli.command.computes() {
+        runtime::prepare(global.device);
+    }
     match cli.command {
         Command::BuildDataset(a) => build_dataset::run(a, global),
         Command::Train(a) => train::run(a, global),
@@ -81,11 +95,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "hrm", &mut std::io::stdout());
-            Ok(())
-        }
-        Command::Man { output_dir } => doctor::man(Cli::command(), output_dir.as_deref()),
+        Command::Completions(a) => manual::completions(a, Cli::command()),
+        Command::Man(a) => manual::man(a, Cli::command()),
     }
 }
 

@@ -91,6 +91,16 @@ pub fn warn(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "warning: {line}");
 }
 
+/// Writes a generated document to standard output. A broken pipe ends the process quietly with success.
+pub fn print_document(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let done = out.write_all(bytes).and_then(|()| out.flush());
+    if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        return Ok(());
+    }
+    done.context("cannot write to standard output")
+}
+
 fn exit_on_broken_pipe(result: io::Result<()>) {
     if let Err(e) = result
         && e.kind() == io::ErrorKind::BrokenPipe

@@ -1,19 +1,53 @@
-//! libtorch at run time: which one it is, opening its CUDA half, choosing the device.
+//! libtorch at run time: which one it is, opening its CUDA half, choosing the device, the number of threads.
 
 mod device;
+pub mod driver;
+pub mod libtorch;
+mod shim;
+mod threads;
 
-use std::{ffi::CStr, sync::OnceLock};
+use std::sync::OnceLock;
 
-pub use device::DeviceChoice;
+use anyhow::Result;
 
-unsafe extern "C" {
-    fn hrm_torch_version() -> *const std::ffi::c_char;
+pub use device::{CudaObstacle, CudaState, DeviceChoice};
+pub use shim::{
+    DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, device_memory, reset_peak_memory, torch_version,
+};
+
+/// Where and how wide this process computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    pub device: tch::Device,
+    /// CPU threads of torch and of rayon.
+    pub threads: usize,
 }
 
-/// The version of the libtorch headers that this binary was compiled with, e.g. `2.11.0`.
-pub fn torch_version() -> &'static str {
-    // SAFETY: a static C string without side effects.
-    unsafe { CStr::from_ptr(hrm_torch_version()) }.to_str().unwrap_or("unknown")
+/// Opens libtorch's CUDA half where the driver works and `device` may mean a GPU. The first thing in a program that
+/// computes: torch decides at its first use whether there is CUDA.
+pub fn prepare(device: DeviceChoice) {
+    if device != DeviceChoice::Cpu && !driver::hidden_by_user() && driver::query().is_ok() {
+        // What went wrong is told where the device is resolved.
+        let _ = libtorch::open_cuda();
+    }
+}
+
+/// Makes libtorch ready: opens its CUDA half where the device may need it, settles the number of threads, resolves
+/// the device. To be called before any tensor is made.
+///
+/// ```
+/// let runtime = hrm::runtime::init(hrm::runtime::DeviceChoice::Cpu, Some(1))?;
+/// assert_eq!(runtime.threads, 1);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// A GPU was asked for by name and cannot be used.
+pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
+    let device = device.resolve()?;
+    let threads = threads::resolve(threads);
+    threads::apply(threads);
+    Ok(Runtime { device, threads })
 }
 
 /// `0.1.0 (libtorch 2.11.0)`.
