@@ -6,7 +6,7 @@ Called by the Makefile; needs only Python's standard library and pip. In this or
   2. the torch 2.11 of a Python that you point at (make build TORCH_PYTHON=/path/python, or
      LIBTORCH_USE_PYTORCH=1 for the python3 in PATH): third_party/libtorch/torch becomes a link to it;
   3. what an earlier run installed;
-  4. the wheel from the package index that pip is set up for: the lean one (0.6 GB to fetch, 1.2 GB on disk), or,
+  4. the wheel from the package index that pip is set up for: the lean one (0.5 GB to fetch, 1.2 GB on disk), or,
      where an NVIDIA GPU is seen or with CUDA=1, the full one with NVIDIA's libraries (CUDA=0 declines).
 Every failure is one line that says what to do, and exit status 1.
 """
@@ -28,8 +28,8 @@ import time
 VERSION = "2.11.0"
 # libtorch_cpu.so names libcudart and libcupti of NVIDIA's, and no more.
 LEAN = ["torch==" + VERSION, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
-LEAN_SIZE = "0.6 GB to fetch, 1.2 GB on disk"
-FULL_SIZE = "2.5 GB to fetch, 4.8 GB on disk"
+LEAN_SIZE = "0.5 GB to fetch, 1.2 GB on disk"
+FULL_SIZE = "2.7 GB to fetch, 4.8 GB on disk"
 LEAN_ROOM, FULL_ROOM = 3 << 30, 11 << 30  # wheels and their contents lie on the disk together for a while
 MARKER = ".installed.json"
 OLDEST_PIP = (20, 3)

@@ -19,7 +19,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 pub struct LoadFailure {
     /// The library that the loader stumbled over: libtorch_cuda itself or one that it needs.
     pub library: String,
-    /// The loader's own words.
+    /// The loader's own words, without the library's name where they begin with it.
     pub message: String,
 }
 
@@ -56,7 +56,8 @@ impl LoadFailure {
         let first = message.split(':').next().unwrap_or_default().trim();
         let library = if first.contains(".so") { first } else { CUDA_LIBRARY };
         let library = Path::new(library).file_name().map_or(library.into(), |n| n.to_string_lossy());
-        Self { library: library.into_owned(), message: message.to_owned() }
+        let reason = message.strip_prefix(&*library).map_or(message, |rest| rest.trim_start_matches([':', ' ']));
+        Self { library: library.into_owned(), message: reason.to_owned() }
     }
 }
 

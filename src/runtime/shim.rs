@@ -124,7 +124,8 @@ impl SdpBackend {
     }
 
     /// Runs one forward and backward with this backend alone at the shape of the Sudoku model,
-    /// `[1, heads 8, 82, head_dim 64]`, in bfloat16 or float32.
+    /// `[1, heads 8, 82, head_dim 64]`, in bfloat16 or float32. Meanwhile the other backends are switched off in the
+    /// whole process, so no other thread should compute attention.
     ///
     /// # Errors
     /// Torch's reason why the backend cannot be used.
@@ -178,15 +179,6 @@ impl SdpFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn math_attention_works_on_the_cpu_and_flags_survive_the_trial() {
-        let before = SdpFlags::current().expect("flags");
-        SdpBackend::Math.try_on(tch::Device::Cpu, false).expect("the plain form always works");
-        let refused = SdpBackend::Cudnn.try_on(tch::Device::Cpu, false);
-        assert!(refused.is_err(), "cuDNN has no CPU kernels");
-        assert_eq!(SdpFlags::current().expect("flags"), before);
-    }
 
     #[test]
     fn memory_of_a_missing_device_is_an_error_and_no_crash() {
