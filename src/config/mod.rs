@@ -1,6 +1,35 @@
-//! Upstream's training configuration (SPEC 4.3): defaults, presets, YAML files, `key=value` overrides.
+//! Upstream's training configuration: defaults, presets, YAML files, `key=value` overrides, `all_config.yaml`.
+//!
+//! [`resolve`] makes a checked [`TrainConfig`] from what the user gave to `hrm train`;
+//! [`TrainConfig::from_checkpoint_yaml`] reads the one that lies beside a checkpoint, and [`TrainConfig::to_yaml`]
+//! writes it as upstream does.
+//!
+//! A new key is a field of [`TrainConfig`] or [`ArchConfig`], a line in [`keys::KEYS`], and, where its range is
+//! limited, a line in `check.rs`; a new preset or recipe is a line in `presets.rs`.
+//!
+//! ```
+//! let overrides = ["arch.hidden_size=256", "arch.num_heads=4", "epochs=20", "eval_interval=null"].map(String::from);
+//! let run = hrm::config::resolve(None, &overrides)?;
+//! assert_eq!(run.config.arch.hidden_size, 256);
+//! assert_eq!(run.config.arch.puzzle_emb_ndim, 256); // follows hidden_size
+//! # anyhow::Ok(())
+//! ```
 
-use serde::{Deserialize, Serialize};
+mod check;
+mod file;
+pub mod keys;
+mod layers;
+mod names;
+mod presets;
+mod python_yaml;
+mod value;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use file::CheckpointConfig;
+pub use layers::{ResolvedConfig, resolve};
+pub use names::random_slug;
+pub use presets::{PRESETS, Preset, RECIPES};
 
 /// `arch.loss`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,7 +41,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { loss_type: LossType::default(), name: "losses@ACTLossHead".into() }
+        Self { loss_type: LossType::default(), name: ArchConfig::LOSS_NAME.into() }
     }
 }
 
@@ -62,12 +91,15 @@ pub struct ArchConfig {
     pub L_layers: i64,
     pub hidden_size: i64,
     pub num_heads: i64,
+    /// Width of the MLP over `hidden_size`; written without a point when it is a whole number, as upstream's file is.
+    #[serde(serialize_with = "whole_as_int")]
     pub expansion: f64,
     pub pos_encodings: PosEncodings,
     /// Follows `hidden_size` unless set.
     pub puzzle_emb_ndim: i64,
     pub halt_max_steps: i64,
     pub halt_exploration_prob: f64,
+    /// None means bfloat16; see [`ArchConfig::dtype`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_dtype: Option<Dtype>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,7 +111,7 @@ pub struct ArchConfig {
 impl Default for ArchConfig {
     fn default() -> Self {
         Self {
-            name: "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1".into(),
+            name: Self::MODEL_NAME.into(),
             loss: LossConfig::default(),
             H_cycles: 2,
             L_cycles: 2,
@@ -96,6 +128,39 @@ impl Default for ArchConfig {
             rms_norm_eps: None,
             rope_theta: None,
         }
+    }
+}
+
+impl ArchConfig {
+    /// The only model that upstream has, and its loss head.
+    pub const MODEL_NAME: &str = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1";
+    pub const LOSS_NAME: &str = "losses@ACTLossHead";
+
+    /// `forward_dtype`, bfloat16 where the file has none.
+    pub fn dtype(&self) -> Dtype {
+        self.forward_dtype.unwrap_or_default()
+    }
+
+    /// `rms_norm_eps`, 1e-5 where the file has none.
+    pub fn norm_eps(&self) -> f64 {
+        self.rms_norm_eps.unwrap_or(1e-5)
+    }
+
+    /// `rope_theta`, 10000 where the file has none.
+    pub fn theta(&self) -> f64 {
+        self.rope_theta.unwrap_or(10_000.0)
+    }
+
+    /// The part of the model's name after `@`: `HierarchicalReasoningModel_ACTV1`.
+    pub fn class_name(&self) -> &str {
+        self.name.rsplit('@').next().unwrap_or(&self.name)
+    }
+}
+
+fn whole_as_int<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+    match *x {
+        x if x.fract() == 0.0 && x.abs() < 1e15 => to.serialize_i64(x as i64),
+        x => to.serialize_f64(x),
     }
 }
 

@@ -1,0 +1,147 @@
+//! What a configuration must satisfy before anything is started.
+
+use anyhow::{Result, bail};
+
+use super::{ArchConfig, PosEncodings, TrainConfig};
+
+/// More parameters than any machine here can hold: a typing error, found before something allocates.
+const MAX_PARAMETERS: f64 = 1e11;
+
+/// Collects what is wrong, so that one run of the command shows all of it.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn between(&mut self, key: &str, value: i64, low: i64, high: i64) {
+        if value < low || value > high {
+            self.0.push(format!("{key}={value}: wants an integer from {low} to {high}"));
+        }
+    }
+
+    fn real(&mut self, key: &str, value: f64, wanted: &str, ok: bool) {
+        if !ok || !value.is_finite() {
+            self.0.push(format!("{key}={value}: wants {wanted}"));
+        }
+    }
+
+    fn require(&mut self, ok: bool, message: impl FnOnce() -> String) {
+        if !ok {
+            self.0.push(message());
+        }
+    }
+
+    fn into_result(self) -> Result<()> {
+        if !self.0.is_empty() {
+            bail!("{}", self.0.join("\n       "));
+        }
+        Ok(())
+    }
+}
+
+impl ArchConfig {
+    /// Checks the model's part: names, sizes, and that they fit together.
+    ///
+    /// # Errors
+    /// One line for each fault, with the key, its value and what it wants.
+    pub fn check(&self) -> Result<()> {
+        let mut faults = Faults::default();
+        self.collect(&mut faults);
+        faults.into_result()
+    }
+
+    fn collect(&self, faults: &mut Faults) {
+        faults.require(self.name == Self::MODEL_NAME, || {
+            format!("arch.name={}: the only model is {}", self.name.escape_debug(), Self::MODEL_NAME)
+        });
+        faults.require(self.loss.name == Self::LOSS_NAME, || {
+            format!("arch.loss.name={}: the only loss head is {}", self.loss.name.escape_debug(), Self::LOSS_NAME)
+        });
+        for (key, value) in [("arch.H_cycles", self.H_cycles), ("arch.L_cycles", self.L_cycles)] {
+            faults.between(key, value, 1, 10_000);
+        }
+        for (key, value) in [("arch.H_layers", self.H_layers), ("arch.L_layers", self.L_layers)] {
+            faults.between(key, value, 1, 1_000);
+        }
+        faults.between("arch.hidden_size", self.hidden_size, 1, 1 << 20);
+        faults.between("arch.num_heads", self.num_heads, 1, 1 << 16);
+        faults.between("arch.puzzle_emb_ndim", self.puzzle_emb_ndim, 0, 1 << 24);
+        faults.between("arch.halt_max_steps", self.halt_max_steps, 1, 1_000_000);
+        faults.real(
+            "arch.expansion",
+            self.expansion,
+            "a number above 0, at most 1024",
+            self.expansion > 0.0 && self.expansion <= 1024.0,
+        );
+        let p = self.halt_exploration_prob;
+        faults.real("arch.halt_exploration_prob", p, "a probability from 0 to 1", (0.0..=1.0).contains(&p));
+        let eps = self.norm_eps();
+        faults.real("arch.rms_norm_eps", eps, "a number from 0 to 1", (0.0..=1.0).contains(&eps));
+        faults.real("arch.rope_theta", self.theta(), "a number above 0", self.theta() > 0.0);
+        if self.hidden_size > 0 && self.num_heads > 0 {
+            let divides = self.hidden_size % self.num_heads == 0;
+            faults.require(divides, || {
+                format!("arch.hidden_size={} is not divisible by arch.num_heads={}", self.hidden_size, self.num_heads)
+            });
+            let head = self.hidden_size / self.num_heads;
+            faults.require(!divides || self.pos_encodings != PosEncodings::Rope || head % 2 == 0, || {
+                format!(
+                    "a head is {head} wide (arch.hidden_size={} / arch.num_heads={}); rotary positions want an even \
+                     width, or set arch.pos_encodings=learned",
+                    self.hidden_size, self.num_heads
+                )
+            });
+            let (h, layers) = (self.hidden_size as f64, self.H_layers as f64 + self.L_layers as f64);
+            let parameters = layers * h * h * (4.0 + 2.0 * self.expansion.max(0.0));
+            faults.require(parameters.is_nan() || parameters <= MAX_PARAMETERS, || {
+                format!("the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are taken")
+            });
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks everything that can be checked without the dataset.
+    ///
+    /// # Errors
+    /// One line for each fault, with the key, its value and what it wants.
+    pub fn check(&self) -> Result<()> {
+        let mut faults = Faults::default();
+        faults.require(!self.data_path.trim().is_empty(), || {
+            "data_path is empty: give the dataset folder, for example data_path=data/sudoku-extreme-full".into()
+        });
+        faults.between("global_batch_size", self.global_batch_size, 1, 1 << 24);
+        faults.between("epochs", self.epochs, 1, 1_000_000_000_000);
+        faults.between("lr_warmup_steps", self.lr_warmup_steps, 0, 1_000_000_000_000);
+        if let Some(interval) = self.eval_interval {
+            faults.between("eval_interval", interval, 1, 1_000_000_000_000);
+            faults.require(interval < 1 || self.epochs % interval == 0, || {
+                format!(
+                    "eval_interval={interval} does not divide epochs={}: choose a divisor, or eval_interval=null",
+                    self.epochs
+                )
+            });
+        }
+        for (key, value) in [
+            ("lr", self.lr),
+            ("puzzle_emb_lr", self.puzzle_emb_lr),
+            ("weight_decay", self.weight_decay),
+            ("puzzle_emb_weight_decay", self.puzzle_emb_weight_decay),
+            ("lr_min_ratio", self.lr_min_ratio),
+        ] {
+            faults.real(key, value, "a number from 0", value >= 0.0);
+        }
+        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            faults.real(key, value, "a number from 0 to below 1", (0.0..1.0).contains(&value));
+        }
+        for (key, name) in [("project_name", &self.project_name), ("run_name", &self.run_name)] {
+            let usable = |n: &String| !n.trim().is_empty() && !n.contains(['/', '\0']) && n != "." && n != "..";
+            faults.require(name.as_ref().is_none_or(usable), || {
+                format!("{key}='{}': wants a folder's name, without '/'", name.as_deref().unwrap_or("").escape_debug())
+            });
+        }
+        let path_ok = |p: &String| !p.trim().is_empty() && !p.contains('\0');
+        faults.require(self.checkpoint_path.as_ref().is_none_or(path_ok), || "checkpoint_path is empty".into());
+        self.arch.collect(&mut faults);
+        faults.into_result()
+    }
+}
