@@ -1,1 +1,5 @@
-//! analysis
+//! What a model's hidden states say: principal components, conflicts on a board, trajectories. Draws nothing.
+
+pub mod conflict;
+pub mod pca;
+pub mod trajectory;

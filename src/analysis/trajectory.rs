@@ -1,0 +1,196 @@
+//! How the high-level state z_H moves while the model works on one puzzle.
+//!
+//! z_H after every H cycle, flattened to one vector of `T·h` numbers each, is a cloud of `segments · H_cycles` points;
+//! the picture is its projection on the first two principal components (see [`super::pca`]).
+
+use anyhow::{Context, Result, ensure};
+use ndarray::{Array1, Array2};
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+use super::{conflict::conflict_loss, pca::Pca};
+use crate::{
+    dataset::Batch,
+    eval::infer::host_tokens,
+    model::{DeviceBatch, Model, Segment},
+    puzzle::{Board, PuzzleKind},
+};
+
+/// A puzzle to watch a model at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedPuzzle {
+    pub kind: PuzzleKind,
+    /// Length seq_len.
+    pub tokens: Vec<u8>,
+    /// Length seq_len; none where the answer is unknown.
+    pub solution: Option<Vec<u8>>,
+}
+
+/// One segment's answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SegmentFacts {
+    /// From 1.
+    pub segment: usize,
+    /// The whole puzzle is right: equal to the known solution, or, without one, a full Sudoku that keeps the givens.
+    pub solved: bool,
+    /// Cells that equal the solution, givens included; none where the solution is unknown.
+    pub cells_right: Option<u64>,
+    /// Sudoku only: see [`conflict_loss`].
+    pub conflict: Option<u32>,
+    pub q_halt: f64,
+    pub q_continue: f64,
+    /// `q_halt > q_continue`: the model would stop here.
+    pub wants_halt: bool,
+    /// Tokens. Length seq_len.
+    pub prediction: Vec<u8>,
+}
+
+/// A projected trace, and what the model answered along it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Trajectory {
+    pub kind: PuzzleKind,
+    /// Tokens. Length seq_len.
+    pub puzzle: Vec<u8>,
+    /// Tokens. Length seq_len.
+    pub solution: Option<Vec<u8>>,
+    /// Points per segment.
+    pub h_cycles: usize,
+    /// Coordinates along the first and second component, in order of time. Length segments · h_cycles.
+    pub points: Vec<[f64; 2]>,
+    /// Share of the trace's variance that each component carries.
+    pub explained_variance_ratio: [f64; 2],
+    /// In order of time.
+    pub segments: Vec<SegmentFacts>,
+}
+
+impl Trajectory {
+    /// The first segment whose answer is right.
+    pub fn first_solved(&self) -> Option<usize> {
+        self.segments.iter().find(|s| s.solved).map(|s| s.segment)
+    }
+
+    /// Whether the last segment's answer is right: the one that counts.
+    pub fn solved(&self) -> bool {
+        self.segments.last().is_some_and(|s| s.solved)
+    }
+
+    /// The first segment after which the model would stop.
+    pub fn first_halt(&self) -> Option<usize> {
+        self.segments.iter().find(|s| s.wants_halt).map(|s| s.segment)
+    }
+}
+
+/// Runs the model on one puzzle for all `halt_max_steps` segments and projects the trace of z_H.
+///
+/// # Errors
+/// A puzzle of another size or alphabet than the model's; states that hold NaN; fewer than two points.
+pub fn trace_puzzle(model: &Model, puzzle: &WatchedPuzzle) -> Result<Trajectory> {
+    check_fit(model, puzzle)?;
+    let cells = puzzle.tokens.len();
+    let row = |tokens: &[u8]| Array2::from_shape_fn((1, cells), |(_, cell)| i32::from(tokens[cell]));
+    let batch = Batch {
+        inputs: row(&puzzle.tokens),
+        labels: row(puzzle.solution.as_ref().unwrap_or(&puzzle.tokens)),
+        puzzle_identifiers: Array1::zeros(1),
+    };
+    let batch = DeviceBatch::upload(&batch, model.device());
+    let mut segments = Vec::new();
+    let states = trace_states(model, &batch, |segment, done| {
+        segments.push(facts(segment, done, puzzle)?);
+        Ok(())
+    })?; // [points, T * h]
+    let pca = Pca::fit(&states, 2).context("the trace of z_H has no principal components")?;
+    let flat: Vec<f64> = Vec::try_from(pca.project(&states)?.f_to_device(tch::Device::Cpu)?.f_reshape([-1])?)?;
+    Ok(Trajectory {
+        kind: puzzle.kind,
+        puzzle: puzzle.tokens.clone(),
+        solution: puzzle.solution.clone(),
+        h_cycles: usize::try_from(model.config().h_cycles)?,
+        points: flat.chunks_exact(2).map(|p| [p[0], p[1]]).collect(),
+        explained_variance_ratio: [pca.explained_variance_ratio[0], pca.explained_variance_ratio[1]],
+        segments,
+    })
+}
+
+/// z_H after every H cycle of all `halt_max_steps` segments; `each` sees every segment, counted from 1.
+///
+/// # Shapes
+/// - batch: one row
+/// - result: `[halt_max_steps * H_cycles, T * h]`, f32, on the model's device
+pub fn trace_states(
+    model: &Model,
+    batch: &DeviceBatch,
+    mut each: impl FnMut(usize, &Segment) -> Result<()>,
+) -> Result<Tensor> {
+    ensure!(batch.rows() == 1, "a trace is of one puzzle, this batch has {} rows", batch.rows());
+    let mut carry = model.initial_carry(1);
+    let mut states: Vec<Tensor> = Vec::new();
+    for segment in 1..=usize::try_from(model.config().halt_max_steps)? {
+        let done = model.segment(&carry, batch, true);
+        for z_h in &done.trace {
+            states.push(z_h.f_to_kind(Kind::Float)?.f_reshape([-1])?); // [T * h]
+        }
+        each(segment, &done)?;
+        carry = done.carry;
+    }
+    Ok(Tensor::f_stack(&states, 0)?)
+}
+
+fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
+    let dims = model.config().dims;
+    let cells = puzzle.tokens.len();
+    ensure!(
+        i64::try_from(cells) == Ok(dims.seq_len),
+        "the puzzle has {cells} cells, the model takes {}: give a puzzle of the kind that the checkpoint was trained on",
+        dims.seq_len
+    );
+    ensure!(
+        puzzle.kind.vocab_size() as i64 == dims.vocab_size,
+        "a {} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
+        puzzle.kind,
+        puzzle.kind.vocab_size(),
+        dims.vocab_size
+    );
+    let rows = [Some(&puzzle.tokens), puzzle.solution.as_ref()];
+    for tokens in rows.into_iter().flatten() {
+        ensure!(tokens.len() == cells, "the puzzle has {cells} cells, its solution {}", tokens.len());
+        if let Some(token) = tokens.iter().find(|&&t| i64::from(t) >= dims.vocab_size) {
+            anyhow::bail!("token {token} in the puzzle, but the model knows {} tokens", dims.vocab_size);
+        }
+    }
+    Ok(())
+}
+
+fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<SegmentFacts> {
+    let prediction: Vec<u8> =
+        host_tokens(&done.predictions())?.iter().map(|&t| u8::try_from(t)).collect::<Result<_, _>>()?;
+    let cells_right =
+        puzzle.solution.as_ref().map(|s| s.iter().zip(&prediction).filter(|(a, b)| a == b).count() as u64);
+    let solved = match cells_right {
+        Some(right) => right == prediction.len() as u64,
+        None => keeps_the_rules(puzzle, &prediction),
+    };
+    let conflict = (puzzle.kind == PuzzleKind::Sudoku).then(|| {
+        let digit = |cell: usize| prediction.get(cell).map_or(0, |&t| i32::from(t) - 1);
+        conflict_loss(&std::array::from_fn(digit))
+    });
+    let (q_halt, q_continue) = (done.q_halt.f_double_value(&[0])?, done.q_continue.f_double_value(&[0])?);
+    Ok(SegmentFacts {
+        segment,
+        solved,
+        cells_right,
+        conflict,
+        q_halt,
+        q_continue,
+        wants_halt: q_halt > q_continue,
+        prediction,
+    })
+}
+
+/// Whether a prediction solves a Sudoku whose solution is not known. Nothing is known about a maze without one.
+fn keeps_the_rules(puzzle: &WatchedPuzzle, prediction: &[u8]) -> bool {
+    let (Ok(question), Ok(answer)) = (Board::from_tokens(&puzzle.tokens), Board::from_tokens(prediction)) else {
+        return false;
+    };
+    puzzle.kind == PuzzleKind::Sudoku && answer.check_solves(&question).is_ok()
+}

@@ -1,0 +1,108 @@
+//! PCA and the conflict loss against golden/landscape (exact f64 SVD in numpy, upstream's own conflict loss).
+
+mod common;
+
+use common::{Tensors, assert_close, assert_near, config, device, f64s, json, raw_tensors};
+use hrm::{
+    analysis::{conflict::conflict_loss, pca::Pca, trajectory},
+    model::Model,
+    puzzle::PuzzleKind,
+};
+use tch::{Device, Kind, Tensor};
+
+#[test]
+fn random_trajectory_matches_the_exact_svd() {
+    let facts = json("landscape/pca_random.json");
+    let data = Tensors::load("landscape/pca_random.safetensors");
+    let points = data.get("trajectory").flatten(1, 2); // [20, 83 * 64]
+    let pca = Pca::fit(&points, 3).unwrap();
+    assert_close("mean", &pca.mean, &data.get("mean"), 1e-6, 1e-6);
+    assert_close("components", &pca.components.narrow(0, 0, 2), &data.get("components"), 1e-7, 1e-6);
+    for (k, wanted) in facts["singular_values_top3"].as_array().unwrap().iter().enumerate() {
+        assert_near("singular value", pca.singular_values[k], wanted.as_f64().unwrap(), 1e-8);
+    }
+    for (k, (wanted, share)) in
+        f64s(&data.get("explained_variance")).iter().zip(f64s(&data.get("explained_variance_ratio"))).enumerate()
+    {
+        assert_near("explained variance", pca.explained_variance[k], *wanted, 1e-8 * wanted);
+        assert_near("explained variance ratio", pca.explained_variance_ratio[k], share, 1e-10);
+    }
+    let projected = pca.project(&points).unwrap();
+    assert_close("projection", &projected.narrow(1, 0, 2), &data.get("projected"), 1e-5, 1e-7);
+}
+
+/// Upstream's scikit-learn result differs from ours by no more than its own randomised solver's error.
+#[test]
+fn sklearn_as_upstream_uses_it_is_near() {
+    let facts = json("landscape/pca_random.json");
+    let pca = Pca::fit(&Tensors::load("landscape/pca_random.safetensors").get("trajectory").flatten(1, 2), 2).unwrap();
+    for run in facts["sklearn_as_seed_uses_it"].as_array().unwrap() {
+        for k in 0..2 {
+            let theirs = run["explained_variance_ratio"][k].as_f64().unwrap();
+            assert_near("explained variance ratio", pca.explained_variance_ratio[k], theirs, 1e-5);
+        }
+    }
+}
+
+/// The model of golden/model/base for 16 segments on the landscape's puzzle: our whole way from weights to picture.
+#[test]
+fn trajectory_of_a_model_matches_the_landscape_golden() {
+    let facts = json("landscape/landscape.json");
+    let data = Tensors::load("landscape/landscape.safetensors");
+    let mut config = config(&json("model/base.json"));
+    config.halt_max_steps = 16;
+    let model = Model::from_tensors(config.clone(), &raw_tensors("model/base.weights.safetensors"), device()).unwrap();
+
+    let tokens = |name: &str| data.get(name).to_kind(Kind::Int).view([1, 81]).to_device(device());
+    let batch = hrm::model::DeviceBatch {
+        inputs: tokens("input_tokens"),
+        labels: tokens("label_tokens"),
+        puzzle_identifiers: Tensor::from_slice(&[facts["puzzle_identifier"].as_i64().unwrap() as i32])
+            .to_device(device()),
+    };
+    let states = trajectory::trace_states(&model, &batch, |_, _| Ok(())).unwrap(); // [32, T * h]
+    assert_eq!(states.size()[0], facts["trace_length"].as_i64().unwrap());
+    let pca = Pca::fit(&states, 4).unwrap();
+    let wanted = f64s(&data.get("singular_values"));
+    for k in 0..4 {
+        assert_near("singular value", pca.singular_values[k], wanted[k], 1e-3);
+    }
+    let cpu = |t: &Tensor| t.to_device(Device::Cpu);
+    assert_close("mean", &cpu(&pca.mean), &data.get("pca_mean"), 1e-4, 1e-4);
+    assert_close("components", &cpu(&pca.components.narrow(0, 0, 2)), &data.get("pca_components"), 1e-5, 0.0);
+
+    let centre = data.get("center_z_H").view([1, -1]);
+    let last = cpu(&states.narrow(0, states.size()[0] - 1, 1));
+    assert_close("z_H after segment 16", &last, &centre, 1e-3, 1e-3);
+    let scale = facts["scale"].as_f64().unwrap();
+    let width = (config.total_seq() * config.hidden_size) as f64;
+    assert_near("scale", width.sqrt() / 8.0, scale, 1e-12);
+    let along =
+        (pca.project(&states).unwrap() - pca.project(&states.narrow(0, states.size()[0] - 1, 1)).unwrap()) / scale;
+    assert_close("trajectory", &cpu(&along.narrow(1, 0, 2)), &data.get("trajectory_projected_over_scale"), 1e-3, 1e-3);
+}
+
+#[test]
+fn conflict_loss_matches_upstream() {
+    let boards = json("landscape/conflict_loss.json");
+    let boards = boards.as_array().unwrap();
+    assert!(!boards.is_empty());
+    for (i, case) in boards.iter().enumerate() {
+        let board: Vec<i32> = case["board"].as_array().unwrap().iter().map(|d| d.as_i64().unwrap() as i32).collect();
+        let board: [i32; 81] = board.try_into().unwrap();
+        assert_eq!(f64::from(conflict_loss(&board)), case["loss"].as_f64().unwrap(), "board {i}");
+    }
+}
+
+#[test]
+fn a_puzzle_of_the_wrong_kind_is_refused() {
+    let config = config(&json("model/base.json"));
+    let model = Model::from_tensors(config, &raw_tensors("model/base.weights.safetensors"), Device::Cpu).unwrap();
+    let watch = |kind, tokens| {
+        let puzzle = trajectory::WatchedPuzzle { kind, tokens, solution: None };
+        trajectory::trace_puzzle(&model, &puzzle).unwrap_err().to_string()
+    };
+    assert!(watch(PuzzleKind::Sudoku, vec![1; 80]).contains("80 cells"), "too short");
+    assert!(watch(PuzzleKind::Maze, vec![1; 81]).contains("another kind of puzzle"), "a maze");
+    assert!(watch(PuzzleKind::Sudoku, vec![11; 81]).contains("token 11"), "a token outside the vocabulary");
+}
