@@ -1,1 +1,13 @@
-//! viz
+//! Pictures of what [`crate::analysis`] computed, as PNG or SVG. Nothing here computes or knows a model.
+//!
+//! Text is set in DejaVu Sans, which the binary carries: no font of the system is needed. Colours stay apart for
+//! colour-blind eyes and in greyscale, and no fact is told by colour alone.
+
+pub mod axes;
+pub mod board;
+pub mod canvas;
+pub mod colormap;
+pub mod style;
+pub mod trajectory;
+
+pub use canvas::{Picture, PictureFormat, save};
