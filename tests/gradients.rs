@@ -121,10 +121,10 @@ fn gradients_accumulate_until_cleared() {
         model.params().grad().unwrap()
     };
     let (first, second) = (once(), once());
-    common::assert_close("twice", &second, &(&first * 2.0), 1e-7, 1e-6);
+    common::tensors::assert_close("twice", &second, &(&first * 2.0), 1e-7, 1e-6);
     model.params_mut().clear_grad();
     let result = model.train_segment(&carry, &batch, &draws);
     let metrics = loss_head(config.loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0);
     assert!(model.backward_segment(&result, &metrics.grads).is_some());
-    common::assert_close("after a clear", &model.params().grad().unwrap(), &first, 0.0, 0.0);
+    common::tensors::assert_close("after a clear", &model.params().grad().unwrap(), &first, 0.0, 0.0);
 }

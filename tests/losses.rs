@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Tensors, assert_close, assert_near, json};
+use common::tensors::{Tensors, assert_close, assert_near, json};
 use hrm::{config::LossType, ops};
 use tch::{Kind, Tensor};
 

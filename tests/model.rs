@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Tensors, assert_close, assert_near, config, f64s, json, raw_tensors};
+use common::tensors::{Tensors, assert_close, assert_near, config, f64s, json, raw_tensors};
 use hrm::model::{DeviceBatch, METRICS, Model, Segment, loss_head};
 use serde_json::Value;
 use tch::{Device, Tensor};
@@ -19,7 +19,7 @@ impl Case {
         let info = json(&format!("model/{name}.json"));
         let data = Tensors::load(&format!("model/{}", info["data"].as_str().unwrap()));
         let weights = raw_tensors(&format!("model/{}", info["weights"].as_str().unwrap()));
-        let device = common::device();
+        let device = common::tensors::device();
         let prefixed: Vec<_> = weights
             .into_iter()
             .map(|(n, t)| (if n.starts_with("model.inner.") { n } else { format!("model.inner.{n}") }, t))
@@ -231,7 +231,7 @@ fn initial_values_follow_the_golden_statistics() {
     }
     assert!(hrm::model::truncated_normal(&[5], 0.0).abs().max().double_value(&[]) == 0.0);
 
-    let mut config = common::config(&json("model/base.json"));
+    let mut config = common::tensors::config(&json("model/base.json"));
     config.h_layers = 1;
     config.l_layers = 1;
     let model = Model::new(config.clone(), Device::Cpu, 1).unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Tensors, assert_close, assert_near, json};
+use common::tensors::{Tensors, assert_close, assert_near, json};
 use hrm::optim::{AdamAtan2, AdamConfig, CosineSchedule, sparse_sign_sgd, total_steps};
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Tensors, assert_close, assert_near, f64s, json, raw_tensors};
+use common::tensors::{Tensors, assert_close, assert_near, f64s, json, raw_tensors};
 use hrm::{
     checkpoint::RawDtype,
     config::TrainConfig,
@@ -38,7 +38,7 @@ fn start(dtype: Option<hrm::config::Dtype>) -> Golden {
     if let Some(dtype) = dtype {
         model.forward_dtype = dtype;
     }
-    let model = Model::from_tensors(model, &weights, common::device()).unwrap();
+    let model = Model::from_tensors(model, &weights, common::tensors::device()).unwrap();
     let total = info["total_steps"].as_i64().unwrap();
     let trainer = Trainer::new(model, &config, total, config.global_batch_size);
     Golden { info, data, trainer }

@@ -1,5 +1,5 @@
 //! Reading golden files (tests/golden, made by upstream's own modules; see its MANIFEST.json) and comparing tensors.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::{collections::HashMap, path::PathBuf};
 
