@@ -1,6 +1,7 @@
 //! `hrm build-dataset`.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
@@ -36,12 +37,13 @@ pub struct BuildDatasetArgs {
     /// Folder to write (default: data/sudoku-extreme-full, -hint appended with --hint; mazes: data/maze-30x30-hard-1k)
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Kind of puzzle
-    #[arg(long, value_enum, default_value = "sudoku", hide_possible_values = true, value_name = "sudoku|maze")]
-    dataset: PuzzleKind,
-    /// Where puzzles come from: the bundled sample, a folder with train.csv and test.csv, or a file of training puzzles
-    #[arg(long, value_name = "bundled|DIR|FILE", default_value = "bundled")]
-    source: PuzzleSource,
+    /// Kind of puzzle (default: sudoku)
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze")]
+    dataset: Option<PuzzleKind>,
+    /// Where puzzles come from: a folder with train.csv and test.csv, a file of training puzzles, or the bundled sample
+    /// (default: bundled)
+    #[arg(long, value_name = "bundled|DIR|FILE")]
+    source: Option<PuzzleSource>,
     /// Where test puzzles come from (default: DIR's test.csv, else the bundled test rows)
     #[arg(long, value_name = "bundled|DIR|FILE")]
     test_source: Option<PuzzleSource>,
@@ -51,9 +53,9 @@ pub struct BuildDatasetArgs {
     /// Keep N training puzzles, drawn at random without replacement (default: all, in the file's order)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     subsample_size: Option<usize>,
-    /// Add N random shuffles of each training Sudoku: digits, rows, columns, bands, stacks, transposition
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    num_aug: usize,
+    /// Add N random shuffles of each training Sudoku: digits, rows, columns, bands, stacks, transposition (default: 0)
+    #[arg(long, value_name = "N")]
+    num_aug: Option<usize>,
     /// Keep puzzles rated N or more, in both splits (default: all)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     min_difficulty: Option<i64>,
@@ -97,6 +99,15 @@ enum TestRows {
     First(usize),
 }
 
+impl fmt::Display for TestRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::First(n) => write!(f, "{n}"),
+        }
+    }
+}
+
 impl FromStr for TestRows {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
@@ -108,14 +119,21 @@ fn at_least_one(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|&n| n > 0).ok_or_else(|| "wanted a whole number, 1 or more".to_owned())
 }
 
-/// Everything that was asked for, checked, and the lists read; nothing has been written.
+/// Everything that was asked for, with the defaults filled in and the sources found; no row has been read.
 struct Plan {
     output_dir: PathBuf,
+    kind: PuzzleKind,
     files: SplitFiles,
-    train: PuzzleList,
-    test: PuzzleList,
+    /// Rows of the test file to take; none takes all.
+    test_rows: Option<usize>,
+    min_difficulty: Option<i64>,
     options: BuildOptions,
     threads: usize,
+}
+
+struct Lists {
+    train: PuzzleList,
+    test: PuzzleList,
 }
 
 #[derive(Serialize)]
@@ -136,16 +154,16 @@ struct Report<'a> {
 pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     file_size_limits_are_errors();
-    let output_dir = output_dir(&args, &ui);
-    let output = check_output_folder(&output_dir, args.force)?;
-    let plan = Plan::new(args, global, output_dir, &ui)?;
+    let plan = Plan::new(&args, global, &ui)?;
+    let output = check_output_folder(&plan.output_dir, args.force)?;
+    let lists = plan.read_lists(&ui)?;
 
-    let watch = Watch { bar: OnceLock::new(), ui: ui.clone(), stop: AtomicBool::new(false) };
-    let watch: &'static Watch = Box::leak(Box::new(watch));
-    // Without the handler the build goes on as well; an interrupted one then leaves its temporary folder.
+    let watch: &'static Watch =
+        Box::leak(Box::new(Watch { bar: OnceLock::new(), ui: ui.clone(), stop: AtomicBool::new(false) }));
+    // Without the handler the build works as well; interrupted, it would then leave its temporary folder.
     let _ = ctrlc::set_handler(|| watch.stop.store(true, Ordering::Relaxed));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
-    let built = pool.install(|| build(&plan.train, &plan.test, &plan.options, &output, watch));
+    let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, watch));
     if let Some(bar) = watch.bar.get() {
         bar.finish_and_clear();
     }
@@ -154,7 +172,7 @@ pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     plan.tell(&built, &ui);
     ui.emit(&Report {
         output_dir: &plan.output_dir,
-        dataset: plan.train.kind(),
+        dataset: plan.kind,
         seed: plan.options.seed,
         train_source: plan.files.train.to_string(),
         test_source: plan.files.test.to_string(),
@@ -166,64 +184,85 @@ pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     })
 }
 
-fn output_dir(args: &BuildDatasetArgs, ui: &Ui) -> PathBuf {
-    if let Some(given) = &args.output_dir {
-        return given.clone();
+/// Remembers each default taken, to be told before the work starts.
+#[derive(Default)]
+struct Defaults(Vec<String>);
+
+impl Defaults {
+    fn take<T: std::fmt::Display>(&mut self, flag: &str, given: Option<T>, default: T) -> T {
+        given.unwrap_or_else(|| {
+            self.0.push(format!("{flag} {default}"));
+            default
+        })
     }
-    let folder = match (args.dataset, args.hint) {
-        (PuzzleKind::Sudoku, false) => "data/sudoku-extreme-full",
-        (PuzzleKind::Sudoku, true) => "data/sudoku-extreme-full-hint",
-        (PuzzleKind::Maze, _) => "data/maze-30x30-hard-1k",
-    };
-    say!(ui, "--output-dir not given: {folder}");
-    folder.into()
 }
 
 impl Plan {
-    fn new(args: BuildDatasetArgs, global: &GlobalArgs, output_dir: PathBuf, ui: &Ui) -> Result<Self> {
-        match args.dataset {
+    fn new(args: &BuildDatasetArgs, global: &GlobalArgs, ui: &Ui) -> Result<Self> {
+        let mut defaults = Defaults::default();
+        let kind = defaults.take("--dataset", args.dataset, PuzzleKind::Sudoku);
+        let folder = match (kind, args.hint) {
+            (PuzzleKind::Sudoku, false) => "data/sudoku-extreme-full",
+            (PuzzleKind::Sudoku, true) => "data/sudoku-extreme-full-hint",
+            (PuzzleKind::Maze, _) => "data/maze-30x30-hard-1k",
+        };
+        let given = args.output_dir.as_ref().map(|path| path.display().to_string());
+        let shown = defaults.take("--output-dir", given, folder.to_owned());
+        let output_dir = args.output_dir.clone().unwrap_or_else(|| shown.into());
+        match kind {
             PuzzleKind::Sudoku => ensure!(!args.aug, "--aug turns mazes; a Sudoku is shuffled with --num-aug N"),
-            PuzzleKind::Maze if args.num_aug > 0 => bail!("--num-aug shuffles Sudokus; a maze is turned with --aug"),
+            PuzzleKind::Maze if args.num_aug.is_some() => {
+                bail!("--num-aug shuffles Sudokus; a maze is turned with --aug")
+            }
             PuzzleKind::Maze => ensure!(!args.hint, "--hint is for Sudoku"),
         }
-        let files = resolve_sources(args.dataset, &args.source, args.test_source.as_ref())?;
-        let seed = global.seed.unwrap_or_else(|| {
-            say!(ui, "--seed not given: 0");
-            0
-        });
-        if files.train == PuzzleFile::Bundled(crate::dataset::Split::Train) {
-            say!(ui, "training puzzles: the bundled sample (1,000 of Sudoku-Extreme; others with --source)");
-        }
-        let bundled_test = matches!(files.test, PuzzleFile::Bundled(_));
-        let first_rows = match args.test_rows {
-            Some(TestRows::All) => None,
-            Some(TestRows::First(n)) => Some(n),
-            None if bundled_test => {
-                say!(
-                    ui,
-                    "test puzzles: the first {} bundled rows (--test-rows all takes all)",
-                    count(BUNDLED_TEST_ROWS)
-                );
-                Some(BUNDLED_TEST_ROWS)
-            }
-            None => None,
+        let num_aug = match kind {
+            PuzzleKind::Sudoku => defaults.take("--num-aug", args.num_aug, 0),
+            PuzzleKind::Maze => 0,
         };
+        let source = defaults.take("--source", args.source.clone(), PuzzleSource::Bundled);
+        let files = resolve_sources(kind, &source, args.test_source.as_ref())?;
+        let test_rows = if matches!(files.test, PuzzleFile::Bundled(_)) {
+            defaults.take("--test-rows", args.test_rows, TestRows::First(BUNDLED_TEST_ROWS))
+        } else {
+            args.test_rows.unwrap_or(TestRows::All)
+        };
+        let seed = defaults.take("--seed", global.seed, 0);
+        if !defaults.0.is_empty() {
+            say!(ui, "defaults taken: {}", defaults.0.join(", "));
+        }
+        Ok(Self {
+            output_dir,
+            kind,
+            files,
+            test_rows: match test_rows {
+                TestRows::All => None,
+                TestRows::First(n) => Some(n),
+            },
+            min_difficulty: args.min_difficulty,
+            options: BuildOptions {
+                augmentation: Augmentation { num_aug, hint: args.hint, dihedral: args.aug },
+                subsample_size: args.subsample_size,
+                seed,
+            },
+            threads: threads(global),
+        })
+    }
 
-        let reading = ReadOptions { kind: args.dataset, min_difficulty: args.min_difficulty, first_rows: None };
-        let train = files.train.read(&reading)?;
-        let test = files.test.read(&ReadOptions { first_rows, ..reading })?;
-        if let Some(size) = args.subsample_size.filter(|&size| size >= train.len()) {
+    fn read_lists(&self, ui: &Ui) -> Result<Lists> {
+        let reading = ReadOptions { kind: self.kind, min_difficulty: self.min_difficulty, first_rows: None };
+        let train = self.files.train.read(&reading)?;
+        let test = self.files.test.read(&ReadOptions { first_rows: self.test_rows, ..reading })?;
+        if let Some(size) = self.options.subsample_size.filter(|&size| size > train.len()) {
             say!(ui, "--subsample-size {size}: all {} training puzzles are kept, in order", count(train.len()));
         }
-        if let Some(TestRows::First(n)) = args.test_rows
-            && args.min_difficulty.is_none()
-            && test.len() < n
+        if let Some(rows) = self.test_rows
+            && self.min_difficulty.is_none()
+            && test.len() < rows
         {
-            warn(format_args!("--test-rows {n}: {} has only {}", files.test, count(test.len())));
+            warn(format_args!("--test-rows {rows}: {} has only {}", self.files.test, count(test.len())));
         }
-        let augmentation = Augmentation { num_aug: args.num_aug, hint: args.hint, dihedral: args.aug };
-        let options = BuildOptions { augmentation, subsample_size: args.subsample_size, seed };
-        Ok(Self { output_dir, files, train, test, options, threads: threads(global) })
+        Ok(Lists { train, test })
     }
 
     fn tell(&self, built: &BuildReport, ui: &Ui) {

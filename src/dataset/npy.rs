@@ -379,18 +379,20 @@ mod tests {
         let good = array(NpyDtype::I32, &[2, 3], &[1; 24]);
         let mut rng = crate::rng::stream(crate::rng::Purpose::Examples, 11, 0, 0);
         let mut refused = 0;
-        for _ in 0..3000 {
+        let file = tempfile::NamedTempFile::new()?;
+        for _ in 0..2000 {
             let mut bytes = good.clone();
             for _ in 0..=crate::rng::below(&mut rng, 3) {
                 let at = crate::rng::below(&mut rng, bytes.len() as u32) as usize;
                 bytes[at] = crate::rng::below(&mut rng, 256) as u8;
             }
-            match open(&bytes) {
+            std::fs::write(file.path(), &bytes)?;
+            match NpyFile::open(file.path()) {
                 Ok(file) => assert_eq!(file.to_i32()?.len(), file.shape().iter().product::<usize>()),
                 Err(_) => refused += 1,
             }
         }
-        assert!(refused > 500, "only {refused} of 3000 mutations were noticed");
+        assert!(refused > 500, "only {refused} of 2000 mutations were noticed");
         Ok(())
     }
 }

@@ -1,0 +1,68 @@
+//! What the tests of datasets share: golden files, and the real binary in a folder of its own.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// A file or folder of tests/golden.
+pub fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+pub fn json(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// The binary, to be run in `folder`.
+pub fn hrm(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hrm"));
+    command.current_dir(folder);
+    command
+}
+
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command that must succeed.
+pub fn ok(command: &mut Command) -> Result<Output> {
+    let output = run(command)?;
+    ensure!(output.0, "{command:?} failed:\n{}", output.1.stderr);
+    Ok(output.1)
+}
+
+/// Runs a command that must fail with an error of its own, and returns what it wrote to standard error.
+pub fn fails(command: &mut Command) -> Result<String> {
+    let output = run(command)?;
+    ensure!(!output.0, "{command:?} succeeded");
+    ensure!(output.1.stderr.contains("error:"), "{command:?} ended without an error message:\n{}", output.1.stderr);
+    Ok(output.1.stderr)
+}
+
+fn run(command: &mut Command) -> Result<(bool, Output)> {
+    let output = command.output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((output.status.success(), Output { stdout: text(&output.stdout), stderr: text(&output.stderr) }))
+}
+
+/// The sorted names in a folder, hidden ones included.
+pub fn names(folder: &Path) -> Result<Vec<String>> {
+    let list = fs::read_dir(folder).with_context(|| format!("{}", folder.display()))?;
+    let mut found =
+        list.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<Vec<_>>>()?;
+    found.sort();
+    Ok(found)
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,471 @@
+//! Dataset building and reading. The golden files come from upstream's own builders (numpy 2.4).
+
+mod common;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result};
+use common::{golden, hrm, json, names, ok, sha256};
+use hrm::{
+    dataset::{Dataset, DatasetSet, Split},
+    puzzle::{
+        Board, DIHEDRAL_INVERSE, SudokuShuffle, dihedral, inverse_dihedral, shift_digits,
+        shuffle::{ShuffleDraws, ShuffleError},
+        swap_start_goal, unshift_digits,
+    },
+};
+use ndarray::Array2;
+use serde_json::Value;
+
+fn numbers(value: &Value) -> Vec<i32> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_i64).map(|x| x as i32).collect()
+}
+
+fn bytes<const N: usize>(value: &Value) -> Result<[u8; N]> {
+    let list: Vec<u8> = numbers(value).iter().map(|&x| x as u8).collect();
+    list.try_into().ok().with_context(|| format!("{N} numbers"))
+}
+
+fn grid(value: &Value) -> Result<Array2<i32>> {
+    let rows: Vec<Vec<i32>> = value.as_array().context("rows")?.iter().map(numbers).collect();
+    Ok(Array2::from_shape_vec((rows.len(), rows[0].len()), rows.concat())?)
+}
+
+#[test]
+fn sudoku_shuffles_match_upstream() -> Result<()> {
+    let record = json(&golden("dataset/shuffle_sudoku.json"))?;
+    let cases = record["cases"].as_array().context("cases")?;
+    assert_eq!(cases.len(), 10);
+    for case in cases {
+        let draws = ShuffleDraws {
+            digit_map: bytes(&case["digit_map"])?,
+            transpose: case["transpose"].as_bool().context("transpose")?,
+            row_perm: bytes(&case["row_perm"])?,
+            col_perm: bytes(&case["col_perm"])?,
+        };
+        let shuffle = SudokuShuffle::new(&draws)?;
+        for (from, to) in [("puzzle", "out_puzzle"), ("solution", "out_solution")] {
+            let out = shuffle.apply(&Board::from_digits(bytes(&case[from])?)?);
+            assert_eq!(out.digits(), &bytes::<81>(&case[to])?);
+        }
+
+        let broken = ShuffleDraws { row_perm: [0, 1, 3, 2, 4, 5, 6, 7, 8], ..draws.clone() };
+        assert!(matches!(SudokuShuffle::new(&broken), Err(ShuffleError::Lines { axis: "row", .. })));
+        let broken = ShuffleDraws { digit_map: [1, 0, 2, 3, 4, 5, 6, 7, 8, 9], ..draws };
+        assert!(matches!(SudokuShuffle::new(&broken), Err(ShuffleError::DigitMap { .. })));
+    }
+    Ok(())
+}
+
+#[test]
+fn dihedral_symmetries_match_upstream() -> Result<()> {
+    let record = json(&golden("dataset/dihedral.json"))?;
+    assert_eq!(numbers(&record["inverse_table"]), DIHEDRAL_INVERSE.map(|i| i as i32));
+    for (input, outputs) in [("input", "outputs"), ("rect_input", "rect_outputs")] {
+        let input = grid(&record[input])?;
+        let cases = record[outputs].as_array().context("outputs")?;
+        assert_eq!(cases.len(), 8);
+        for case in cases {
+            let tid = case["tid"].as_u64().context("tid")? as usize;
+            let out = dihedral(input.view(), tid);
+            assert_eq!(out, grid(&case["out"])?, "symmetry {tid}");
+            assert_eq!(inverse_dihedral(out.view(), tid), input, "inverse of symmetry {tid}");
+        }
+    }
+    let beyond = &record["out_of_range"];
+    let input = grid(&record["input"])?;
+    let tid = beyond["tid"].as_u64().context("tid")? as usize;
+    assert_eq!(dihedral(input.view(), tid), grid(&beyond["out"])?);
+    assert_eq!(inverse_dihedral(input.view(), tid), input);
+    Ok(())
+}
+
+#[test]
+fn digit_shift_and_maze_swap_match_upstream() -> Result<()> {
+    let record = json(&golden("dataset/transforms.json"))?;
+    let x = grid(&record["x"])?;
+    let shifts = record["sudoku_cyclic_shift"].as_array().context("shifts")?;
+    assert_eq!(shifts.len(), 10);
+    for case in shifts {
+        let perm = case["perm"].as_u64().context("perm")? as u32;
+        let mut tokens = x.clone().into_raw_vec_and_offset().0;
+        shift_digits(&mut tokens, perm);
+        assert_eq!(tokens, grid(&case["out"])?.into_raw_vec_and_offset().0, "perm {perm}");
+        unshift_digits(&mut tokens, perm);
+        assert_eq!(tokens, x.clone().into_raw_vec_and_offset().0, "perm {perm} undone");
+    }
+    let y = grid(&record["y"])?;
+    let swaps = record["maze_swap"].as_array().context("swaps")?;
+    assert_eq!(swaps.len(), 3);
+    for case in swaps {
+        let mut tokens = y.clone().into_raw_vec_and_offset().0;
+        swap_start_goal(&mut tokens, case["perm"].as_u64().context("perm")? as u32);
+        assert_eq!(tokens, grid(&case["out"])?.into_raw_vec_and_offset().0);
+    }
+    Ok(())
+}
+
+/// Every file of `wanted` is in `built` with the same bytes, and `built` has nothing else but our sidecars.
+fn assert_same_folders(built: &Path, wanted: &Path) -> Result<()> {
+    assert_eq!(names(built)?, ["identifiers.json", "test", "train"]);
+    assert_eq!(fs::read(built.join("identifiers.json"))?, fs::read(wanted.join("identifiers.json"))?);
+    for split in ["train", "test"] {
+        let (built, wanted) = (built.join(split), wanted.join(split));
+        let mut expected = names(&wanted)?;
+        expected.push("all__rows.csv".into());
+        expected.sort();
+        assert_eq!(names(&built)?, expected);
+        for name in names(&wanted)? {
+            assert!(fs::read(built.join(&name))? == fs::read(wanted.join(&name))?, "{split}/{name} differs");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_plain_sudoku_dataset_is_upstreams_byte_for_byte() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let csv = golden("dataset/sudoku_csv");
+    ok(hrm(temp.path()).arg("build-dataset").arg("--source").arg(&csv).args(["--output_dir", "out"]))?;
+    assert_same_folders(&temp.path().join("out"), &golden("dataset/sudoku_noaug"))?;
+
+    let sidecar = fs::read_to_string(temp.path().join("out/train/all__rows.csv"))?;
+    let input = fs::read_to_string(csv.join("train.csv"))?;
+    let mut expected = vec!["source,rating".to_owned()];
+    for line in input.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        expected.push(format!("{},{}", fields[0], fields[3]));
+    }
+    assert_eq!(sidecar.lines().collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+#[test]
+fn maze_datasets_are_upstreams_byte_for_byte() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let csv = golden("dataset/maze_csv");
+    for (flags, name) in [(&[][..], "maze_noaug"), (&["--aug"][..], "maze_aug")] {
+        let mut command = hrm(temp.path());
+        command.args(["build-dataset", "--dataset", "maze", "--output-dir", name, "--source"]).arg(&csv).args(flags);
+        ok(&mut command)?;
+        assert_same_folders(&temp.path().join(name), &golden("dataset").join(name))?;
+        assert_listed(&temp.path().join(name), &json(&golden("dataset/maze.json"))?[name], &[])?;
+    }
+    Ok(())
+}
+
+/// Compares files with a record of their hashes (arrays) or texts (JSON); `except` is left out.
+fn assert_listed(folder: &Path, record: &Value, except: &[&str]) -> Result<()> {
+    let files = record.as_object().context("a list of files")?;
+    assert!(files.len() > 12);
+    for (name, wanted) in files.iter().filter(|(name, _)| !except.contains(&name.as_str())) {
+        let found = fs::read(folder.join(name)).with_context(|| name.clone())?;
+        match wanted.as_str() {
+            Some(text) => assert_eq!(String::from_utf8(found)?, text, "{name}"),
+            None => assert_eq!(wanted["sha256"], sha256(&found), "{name}"),
+        }
+    }
+    Ok(())
+}
+
+/// Token arrays that chance decides; upstream's are int64 where boards were augmented.
+const DRAWN: [&str; 2] = ["train/all__inputs.npy", "train/all__labels.npy"];
+
+#[test]
+fn every_recorded_sudoku_build_has_the_recorded_files() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let record = json(&golden("dataset/sudoku.json"))?;
+    let min = record["min_difficulty"]["value"].as_i64().context("value")?.to_string();
+    let none: &[&str] = &[];
+    let builds: [(&str, &Value, &[&str], &[&str]); 5] = [
+        ("noaug", &record["noaug"], &[], none),
+        ("min", &record["min_difficulty"]["files"], &["--min-difficulty", &min], none),
+        ("aug3", &record["aug3_hint"]["files"], &["--num-aug", "3", "--hint"], &DRAWN),
+        ("aug2", &record["aug2_nohint"], &["--num-aug", "2"], &DRAWN),
+        ("sub5", &record["subsample5_hint_noaug"], &["--subsample-size", "5", "--hint"], &DRAWN),
+    ];
+    for (name, files, flags, except) in builds {
+        let mut command = hrm(temp.path());
+        command.args(["build-dataset", "--output-dir", name, "--source"]).arg(golden("dataset/sudoku_csv"));
+        ok(command.args(flags))?;
+        assert_listed(&temp.path().join(name), files, except).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+fn open(folder: &Path, split: Split) -> Result<Dataset> {
+    Dataset::open(folder, split)
+}
+
+struct Row {
+    question: Board,
+    answer: Board,
+}
+
+fn row(set: &DatasetSet, example: usize) -> Result<Row> {
+    let batch = set.rows_as_stored(&[example])?;
+    let board = |tokens: &Array2<i32>| Board::from_tokens(tokens.as_slice().unwrap_or_default());
+    Ok(Row { question: board(&batch.inputs)?, answer: board(&batch.labels)? })
+}
+
+/// What holds for every Sudoku dataset with hints, upstream's or ours: groups of (1 + num_aug) boards, each followed by
+/// its hint version. Returns the (blanks, filled) pairs seen.
+fn assert_hinted(set: &DatasetSet, num_aug: usize) -> Result<BTreeSet<(usize, usize)>> {
+    let rows_per_group = 2 * (1 + num_aug);
+    assert_eq!(set.len(), set.groups() * rows_per_group);
+    let mut seen = BTreeSet::new();
+    for group in 0..set.groups() {
+        let puzzles = set.puzzles_of(group);
+        assert_eq!((puzzles.start, puzzles.len()), (group * rows_per_group, rows_per_group));
+        let original = row(set, puzzles.start)?;
+        for version in puzzles.step_by(2) {
+            assert_eq!((set.group_of(version), set.puzzle_of(version)), (group, version));
+            let (board, hinted) = (row(set, version)?, row(set, version + 1)?);
+            board.answer.check_solves(&board.question)?;
+            assert_eq!(hinted.answer, board.answer);
+            hinted.answer.check_solves(&hinted.question)?;
+            let kept = board.question.digits().iter().zip(hinted.question.digits());
+            assert!(kept.clone().all(|(&given, &now)| given == 0 || given == now));
+            let (blanks, left) = (board.question.blanks(), hinted.question.blanks());
+            assert_eq!(blanks, original.question.blanks());
+            if blanks < 2 {
+                assert_eq!(blanks, left);
+            } else {
+                assert!((1..blanks).contains(&left), "{blanks} blanks, {left} left");
+                seen.insert((blanks, blanks - left));
+            }
+        }
+    }
+    Ok(seen)
+}
+
+#[test]
+fn upstreams_augmented_int64_dataset_is_read() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let split = temp.path().join("train");
+    fs::create_dir(&split)?;
+    let folder = golden("dataset/sudoku_aug1_hint_example_train");
+    for name in names(&folder)? {
+        fs::copy(folder.join(&name), split.join(&name))?;
+    }
+    let dataset = open(temp.path(), Split::Train)?;
+    assert_eq!((dataset.meta().total_groups, dataset.len()), (20, 80));
+    assert!(assert_hinted(&dataset.sets()[0], 1)?.len() > 20);
+    assert_eq!(dataset.sets()[0].rows()?, None, "upstream writes no sidecar");
+    Ok(())
+}
+
+#[test]
+fn augmentation_keeps_every_invariant() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let mut command = hrm(temp.path());
+    command.args(["build-dataset", "--output-dir", "out", "--num-aug", "40", "--hint", "--source"]);
+    ok(command.arg(golden("dataset/sudoku_csv")))?;
+    let dataset = open(&temp.path().join("out"), Split::Train)?;
+    let set = &dataset.sets()[0];
+    let seen = assert_hinted(set, 40)?;
+    assert!(seen.len() > 300, "only {} different (blanks, filled) pairs", seen.len());
+
+    let plain = open(&golden("dataset/sudoku_noaug"), Split::Train)?;
+    let mut distinct = BTreeSet::new();
+    for group in 0..set.groups() {
+        let first = set.puzzles_of(group).start;
+        let (ours, original) = (row(set, first)?, row(&plain.sets()[0], group)?);
+        assert_eq!((ours.question, ours.answer), (original.question, original.answer));
+        for version in set.puzzles_of(group).step_by(2) {
+            distinct.insert(row(set, version)?.answer.to_string());
+        }
+    }
+    assert_eq!(distinct.len(), set.groups() * 41, "two shuffles out of 1.2e12 coincide");
+    assert_eq!(set.rows()?.map(|rows| rows.len()), Some(20));
+    Ok(())
+}
+
+#[test]
+fn a_board_with_one_blank_gets_an_unchanged_copy() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let answer = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
+    let text = format!("source,question,answer,rating\nx,.{},{answer},0\n", &answer[1..]);
+    fs::write(temp.path().join("one.csv"), text)?;
+    let flags = ["build-dataset", "--source", "one.csv", "--hint", "--num-aug", "1", "--output-dir", "out"];
+    ok(hrm(temp.path()).args(flags))?;
+    let dataset = open(&temp.path().join("out"), Split::Train)?;
+    let set = &dataset.sets()[0];
+    assert_eq!(set.len(), 4);
+    assert_eq!(row(set, 0)?.question, row(set, 1)?.question);
+    assert_eq!(row(set, 2)?.question, row(set, 3)?.question);
+    assert_hinted(set, 1)?;
+    Ok(())
+}
+
+/// All files of a dataset in one hash.
+fn folder_hash(folder: &Path) -> Result<String> {
+    let mut all = Vec::new();
+    for split in ["train", "test"] {
+        for name in names(&folder.join(split))? {
+            all.extend(fs::read(folder.join(split).join(name))?);
+        }
+    }
+    Ok(sha256(&all))
+}
+
+#[test]
+fn a_seed_decides_the_build_and_threads_do_not() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let build = |name: &str, flags: &[&str]| -> Result<String> {
+        let mut command = hrm(temp.path());
+        command.args(["build-dataset", "--output-dir", name, "--num-aug", "60", "--hint", "--subsample-size", "300"]);
+        ok(command.args(flags))?;
+        folder_hash(&temp.path().join(name))
+    };
+    let base = build("a", &["--threads", "1"])?;
+    assert_eq!(base, build("b", &["--threads", "4"])?);
+    assert_eq!(base, build("c", &["--threads", "3", "--seed", "0"])?);
+    assert_ne!(base, build("d", &["--seed", "1"])?);
+    Ok(())
+}
+
+#[test]
+fn a_bare_build_takes_the_defaults_and_says_so() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let output = ok(hrm(temp.path()).args(["build-dataset", "--hint", "--json", "report.json"]))?;
+    let taken = "defaults taken: --dataset sudoku, --output-dir data/sudoku-extreme-full-hint, --num-aug 0, \
+                 --source bundled, --test-rows 2000, --seed 0";
+    assert!(output.stdout.contains(taken), "{}", output.stdout);
+    let report = json(&temp.path().join("report.json"))?;
+    assert_eq!((&report["train"]["boards"], &report["test"]["boards"]), (&2000.into(), &2000.into()));
+    let root = temp.path().join("data/sudoku-extreme-full-hint");
+    let test = open(&root, Split::Test)?;
+    assert_eq!((test.len(), open(&root, Split::Train)?.meta().total_groups), (2000, 1000));
+
+    let bundled = Dataset::bundled_test(None)?;
+    assert_eq!(bundled.fingerprint()?, test.fingerprint()?, "the bundled rows are the built test set");
+    assert_eq!(bundled.sets()[0].rows()?, test.sets()[0].rows()?);
+
+    let all = ok(hrm(temp.path()).args(["build-dataset", "--test-rows", "all", "--json", "-"]))?;
+    let report: Value = serde_json::from_str(&all.stdout)?;
+    assert_eq!(report["test"]["boards"], 10_000);
+    assert!(all.stderr.contains("defaults taken"), "text for people goes to standard error");
+    Ok(())
+}
+
+#[test]
+fn a_subsample_is_distinct_puzzles_of_the_list() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    ok(hrm(temp.path()).args(["build-dataset", "--output-dir", "all"]))?;
+    ok(hrm(temp.path()).args(["build-dataset", "--output-dir", "some", "--subsample-size", "100"]))?;
+    let questions = |name: &str| -> Result<Vec<String>> {
+        let dataset = open(&temp.path().join(name), Split::Train)?;
+        let set = &dataset.sets()[0];
+        (0..set.len()).map(|i| Ok(row(set, i)?.question.to_string())).collect()
+    };
+    let (all, some) = (questions("all")?, questions("some")?);
+    let places: Vec<usize> = some.iter().filter_map(|q| all.iter().position(|other| other == q)).collect();
+    assert_eq!(places.len(), 100);
+    assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), 100);
+    assert!(!places.is_sorted(), "the order is the order drawn");
+    Ok(())
+}
+
+/// Upstream's int64 array of a board list and our uint8 array of it are the same data.
+#[test]
+fn fingerprints_name_the_content() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let copy = |name: &str| -> Result<std::path::PathBuf> {
+        let root = temp.path().join(name);
+        fs::create_dir_all(root.join("train"))?;
+        for file in names(&golden("dataset/sudoku_noaug/train"))? {
+            fs::copy(golden("dataset/sudoku_noaug/train").join(&file), root.join("train").join(&file))?;
+        }
+        Ok(root)
+    };
+    let original = open(&golden("dataset/sudoku_noaug"), Split::Train)?.fingerprint()?;
+    assert!(original.len() == 64 && original.chars().all(|c| c.is_ascii_hexdigit()));
+
+    let wide = copy("wide")?;
+    let inputs: Array2<u8> = ndarray_npy::read_npy(wide.join("train/all__inputs.npy"))?;
+    ndarray_npy::write_npy(wide.join("train/all__inputs.npy"), &inputs.mapv(i64::from))?;
+    assert_eq!(open(&wide, Split::Train)?.fingerprint()?, original);
+
+    let other = copy("other")?;
+    let mut inputs = inputs;
+    inputs[[3, 5]] = if inputs[[3, 5]] == 2 { 3 } else { 2 };
+    ndarray_npy::write_npy(other.join("train/all__inputs.npy"), &inputs)?;
+    assert_ne!(open(&other, Split::Train)?.fingerprint()?, original);
+    Ok(())
+}
+
+#[test]
+fn damaged_datasets_are_refused_with_a_reason() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let source = golden("dataset/sudoku_noaug/train");
+    let meta = fs::read_to_string(source.join("dataset.json"))?;
+    let case = |name: &str, wanted: &str, change: &dyn Fn(&Path) -> Result<()>| -> Result<()> {
+        let root = temp.path().join(name);
+        fs::create_dir_all(root.join("train"))?;
+        for file in names(&source)? {
+            fs::copy(source.join(&file), root.join("train").join(&file))?;
+        }
+        change(&root.join("train"))?;
+        let error = open(&root, Split::Train).map(|_| ()).map_err(|e| format!("{e:#}")).expect_err(name);
+        assert!(error.contains(wanted) && error.contains(name), "{name}: {error}");
+        Ok(())
+    };
+    let edit = |from: &str, to: &str| {
+        let text = meta.replace(from, to);
+        assert_ne!(text, meta);
+        move |folder: &Path| Ok(fs::write(folder.join("dataset.json"), &text)?)
+    };
+    let vector = |file: &'static str, values: Vec<i32>| {
+        move |folder: &Path| Ok(ndarray_npy::write_npy(folder.join(file), &ndarray::Array1::from(values.clone()))?)
+    };
+    case("seq-len", "dataset.json says seq_len 80", &edit("\"seq_len\": 81", "\"seq_len\": 80"))?;
+    case("groups", "says 21 groups", &edit("\"total_groups\": 20", "\"total_groups\": 21"))?;
+    case("vocab", "holds token", &edit("\"vocab_size\": 11", "\"vocab_size\": 5"))?;
+    case("vocab-0", "vocab_size is 0", &edit("\"vocab_size\": 11", "\"vocab_size\": 0"))?;
+    case("vocab-big", "vocab_size is", &edit("\"vocab_size\": 11", "\"vocab_size\": 99999999999"))?;
+    case("set-name", "no set's name", &edit("[\"all\"]", "[\"../../etc/all\"]"))?;
+    case("set-missing", "cannot open", &edit("[\"all\"]", "[\"other\"]"))?;
+    case("no-json", "not a dataset.json", &edit("{", "["))?;
+    case(
+        "indices",
+        "does not ascend at entry 2",
+        &vector("all__puzzle_indices.npy", [vec![0, 2, 1], (3..21).collect()].concat()),
+    )?;
+    case("indices-end", "ends with 19; there are 20 examples", &vector("all__puzzle_indices.npy", (0..20).collect()))?;
+    case("indices-start", "begins with Some(1)", &vector("all__group_indices.npy", (1..=21).collect()))?;
+    case("indices-negative", "does not ascend", &vector("all__group_indices.npy", vec![0, -5, 20]))?;
+    case("indices-none", "begins with None", &vector("all__group_indices.npy", vec![]))?;
+    case("identifiers", "puzzle identifier 7", &vector("all__puzzle_identifiers.npy", vec![7; 20]))?;
+    case("identifiers-short", "3 entries for 20 puzzles", &vector("all__puzzle_identifiers.npy", vec![0; 3]))?;
+    case("rows", "19 in all__labels.npy", &|folder| {
+        Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &Array2::<u8>::ones((19, 81)))?)
+    })?;
+    case("flat", "wanted [examples, 81]", &|folder| {
+        Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &ndarray::Array1::<u8>::ones(20 * 81))?)
+    })?;
+    case("floats", "element type", &|folder| {
+        Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &Array2::<f32>::ones((20, 81)))?)
+    })?;
+    case("cut", "damaged", &|folder| {
+        let bytes = fs::read(folder.join("all__inputs.npy"))?;
+        Ok(fs::write(folder.join("all__inputs.npy"), &bytes[..bytes.len() / 2])?)
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_missing_dataset_names_the_command_that_builds_it() {
+    let error = open(Path::new("nowhere/sudoku-hint"), Split::Train).map(|_| ()).expect_err("missing").to_string();
+    assert!(error.contains("hrm build-dataset --output-dir 'nowhere/sudoku-hint' --hint"), "{error}");
+}
+
+#[test]
+fn a_sidecar_of_another_dataset_is_noticed() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    ok(hrm(temp.path()).args(["build-dataset", "--output-dir", "out"]))?;
+    fs::write(temp.path().join("out/test/all__rows.csv"), "source,rating\na,1\n")?;
+    let error = open(&temp.path().join("out"), Split::Test)?.sets()[0].rows().expect_err("one line").to_string();
+    assert!(error.contains("1 lines for 2000 groups"), "{error}");
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! `hrm build-dataset` on bad input: a clear error with file and line, and nothing left behind.
+
+mod common;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use common::{fails, golden, hrm, names, ok};
+
+const QUESTION: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+const ANSWER: &str = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
+const HEADER: &str = "source,question,answer,rating";
+
+fn build(folder: &Path, flags: &[&str]) -> Command {
+    let mut command = hrm(folder);
+    command.arg("build-dataset").args(flags);
+    command
+}
+
+#[test]
+fn bad_lists_end_with_file_and_line_and_no_folder() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let good = format!("a,{QUESTION},{ANSWER},3");
+    let wrong = ANSWER.replacen("534678", "534687", 1);
+    let cases = [
+        ("short row", format!("{HEADER}\n{good}\na,{QUESTION},{ANSWER}\n"), "bad.csv:3: 3 fields"),
+        ("short board", format!("{HEADER}\na,{},{ANSWER},3\n", &QUESTION[2..]), "bad.csv:2: question: a board has 81"),
+        ("character", format!("{HEADER}\n{good}\na,{}x,{ANSWER},3\n", &QUESTION[1..]), "bad.csv:3: question: cell 81"),
+        ("no solution", format!("{HEADER}\na,{QUESTION},{wrong},3\n"), "bad.csv:2: the answer is no solution"),
+        ("header twice", format!("{HEADER}\n{good}\n{HEADER}\n"), "bad.csv:3: the header a second time"),
+        ("no header", format!("{good}\n{good}\n"), "bad.csv:1: found"),
+        ("no rows", format!("{HEADER}\n"), "bad.csv: the file has a header and no rows"),
+        ("empty", String::new(), "bad.csv: the file is empty"),
+        ("rating", format!("{HEADER}\r\n{good}\r\na,{QUESTION},{ANSWER},?\r\n"), "bad.csv:3: the rating is \"?\""),
+    ];
+    for (name, text, wanted) in cases {
+        fs::write(temp.path().join("bad.csv"), text)?;
+        for flags in [&["--source", "bad.csv"][..], &["--test-source", "bad.csv"]] {
+            let error = fails(build(temp.path(), &["--output-dir", "new/out"]).args(flags))?;
+            assert!(error.contains(wanted), "{name}: {error}");
+            assert_eq!(names(temp.path())?, ["bad.csv"], "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gzipped_lists_are_read_and_cut_ones_refused() -> Result<()> {
+    use std::io::Write as _;
+    let temp = tempfile::tempdir()?;
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..=200 {
+        writeln!(gz, "a,{QUESTION},{ANSWER},3")?;
+    }
+    let mut bytes = gz.finish()?;
+    let mut header = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    writeln!(header, "{HEADER}")?;
+    // Two gzip members in one file, as `cat a.gz b.gz` makes them.
+    bytes.splice(0..0, header.finish()?);
+    fs::create_dir(temp.path().join("lists"))?;
+    fs::write(temp.path().join("lists/train.csv.gz"), &bytes)?;
+    fs::write(temp.path().join("lists/test.csv"), format!("{HEADER}\na,{QUESTION},{ANSWER},3\n"))?;
+    let output = ok(&mut build(temp.path(), &["--source", "lists", "--output-dir", "out"]))?;
+    assert!(output.stdout.contains("train: 201 puzzles") && output.stdout.contains("test:  1 puzzles"));
+
+    fs::write(temp.path().join("lists/train.csv.gz"), &bytes[..bytes.len() - 12])?;
+    let error = fails(&mut build(temp.path(), &["--source", "lists", "--output-dir", "other"]))?;
+    assert!(error.contains("lists/train.csv.gz:") && error.contains("is the file whole?"), "{error}");
+    assert_eq!(names(temp.path())?, ["lists", "out"]);
+    Ok(())
+}
+
+#[test]
+fn wrong_flags_are_explained() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let cases: [(&[&str], &str); 10] = [
+        (&["--source", "nowhere.csv"], "nowhere.csv: cannot be used as a source"),
+        (&["--source", "."], "neither train.csv nor train.csv.gz"),
+        (&["--min-difficulty", "9999"], "no row is rated 9999 or more"),
+        (&["--subsample-size", "0"], "1 or more"),
+        (&["--test-rows", "some"], "1 or more"),
+        (&["--num-aug", "-1"], "error:"),
+        (&["--num-aug", "99999999"], "lower --num-aug"),
+        (&["--num-aug", "18446744073709551615", "--hint"], "lower --num-aug"),
+        (&["--aug"], "--aug turns mazes"),
+        (&["--dataset", "maze"], "no maze puzzles are bundled"),
+    ];
+    for (flags, wanted) in cases {
+        let error = fails(&mut build(temp.path(), flags))?;
+        assert!(error.contains(wanted), "{flags:?}: {error}");
+        assert!(names(temp.path())?.is_empty(), "{flags:?}");
+    }
+    let maze = golden("dataset/maze_csv");
+    for flag in [&["--hint"][..], &["--num-aug", "2"]] {
+        fails(build(temp.path(), &["--dataset", "maze", "--source"]).arg(&maze).args(flag))?;
+    }
+    assert!(names(temp.path())?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_existing_dataset_is_replaced_only_with_force() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let labels = temp.path().join("out/train/all__labels.npy");
+    ok(&mut build(temp.path(), &["--output-dir", "out", "--min-difficulty", "60"]))?;
+    let before = fs::read(&labels)?;
+    let error = fails(&mut build(temp.path(), &["--output-dir", "out"]))?;
+    assert!(error.contains("a dataset exists here") && error.contains("--force"), "{error}");
+    assert_eq!(fs::read(&labels)?, before);
+
+    ok(&mut build(temp.path(), &["--output-dir", "out", "--force"]))?;
+    assert!(fs::read(&labels)?.len() > before.len());
+    assert_eq!(names(temp.path())?, ["out"]);
+
+    let whole = fs::read(&labels)?;
+    fs::write(temp.path().join("bad.csv"), "")?;
+    fails(&mut build(temp.path(), &["--output-dir", "out", "--force", "--source", "bad.csv"]))?;
+    assert_eq!(fs::read(&labels)?, whole, "a failed build leaves the old dataset");
+
+    fs::write(temp.path().join("out/thesis.tex"), "three years of work")?;
+    let error = fails(&mut build(temp.path(), &["--output-dir", "out", "--force"]))?;
+    assert!(error.contains("thesis.tex") && error.contains("will not be replaced"), "{error}");
+    Ok(())
+}
+
+/// A write that fails half-way, as on a full disk: here the shell's limit on the size of a file.
+#[test]
+fn a_failed_write_leaves_nothing_behind() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    ok(&mut build(temp.path(), &["--output-dir", "out"]))?;
+    let before = fs::read(temp.path().join("out/train/all__inputs.npy"))?;
+    for output in ["out", "new"] {
+        let mut command = Command::new("sh");
+        let script = r#"ulimit -f 2000 && exec "$0" build-dataset --num-aug 100 --force --output-dir "$1""#;
+        command.current_dir(temp.path()).args(["-c", script, env!("CARGO_BIN_EXE_hrm"), output]);
+        let error = fails(&mut command)?;
+        assert!(error.contains("all__") && error.contains("cannot write"), "{error}");
+        assert_eq!(names(temp.path())?, ["out"]);
+        assert_eq!(fs::read(temp.path().join("out/train/all__inputs.npy"))?, before);
+    }
+    Ok(())
+}
+
+/// Ctrl-C in the middle of a long build.
+#[test]
+fn an_interrupted_build_leaves_nothing_behind() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let mut command = build(temp.path(), &["--num-aug", "50000", "--output-dir", "out"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let begin = Instant::now();
+    // The temporary folder is there once the handler stands.
+    while names(temp.path())?.is_empty() && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(names(temp.path())?.len(), 1, "one temporary folder");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    assert!(killed.success());
+    assert!(!child.wait()?.success());
+    assert!(names(temp.path())?.is_empty());
+    Ok(())
+}
