@@ -325,6 +325,28 @@ fn a_seed_decides_the_build_and_threads_do_not() -> Result<()> {
     Ok(())
 }
 
+/// Each board is drawn by seed, puzzle and version alone.
+#[test]
+fn a_seed_decides_each_board_whatever_else_is_built() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let boards = |name: &str, flags: &[&str]| -> Result<BTreeSet<Vec<i32>>> {
+        let mut command = hrm(temp.path());
+        command.args(["build-dataset", "--output-dir", name, "--num-aug", "4", "--hint", "--source"]);
+        ok(command.arg(golden("dataset/sudoku_csv")).args(flags))?;
+        let dataset = open(&temp.path().join(name), Split::Train)?;
+        let set = &dataset.sets()[0];
+        let batch = set.rows_as_stored(&(0..set.len()).collect::<Vec<_>>())?;
+        Ok(batch.inputs.rows().into_iter().map(|row| row.to_vec()).collect())
+    };
+    let all = boards("all", &[])?;
+    assert!(boards("some", &["--subsample-size", "5"])?.is_subset(&all));
+    let other = boards("other", &["--seed", "1"])?;
+    // The 20 original boards are the same under every seed, and hardly anything else is.
+    let shared = other.intersection(&all).count();
+    assert!((20..25).contains(&shared), "{shared} boards in common");
+    Ok(())
+}
+
 #[test]
 fn a_bare_build_takes_the_defaults_and_says_so() -> Result<()> {
     let temp = tempfile::tempdir()?;
