@@ -1,31 +1,42 @@
 //! Checkpoints on disk: ours (safetensors folders) and upstream's (`torch.save` files), without any libtorch type.
+//!
+//! [`resolve`] turns what a user named into the files of one checkpoint, [`Checkpoint::load`] reads them,
+//! [`safetensors_file::save_folder`] and [`torch_writer::save_folder`] write them.
+//!
+//! ```no_run
+//! let loaded = hrm::checkpoint::Checkpoint::load("checkpoints/Sudoku ACT-torch/my run".as_ref())?;
+//! for (name, tensor) in &loaded.checkpoint.tensors {
+//!     println!("{name} {:?} {}", tensor.shape, tensor.dtype);
+//! }
+//! # anyhow::Ok(())
+//! ```
+
+pub mod lfs;
+mod load;
+mod meta;
+mod pickle;
+pub mod resolve;
+pub mod safetensors_file;
+pub mod store;
+mod tensor;
+pub mod torch_file;
+pub mod torch_writer;
 
 use std::path::PathBuf;
 
+pub use load::{Dims, Loaded, infer_dims};
+pub use meta::CheckpointMeta;
+pub use resolve::{Format, Resolved, resolve, resolve_or_default};
+pub use tensor::{RawDtype, RawTensor};
+
 use crate::config::TrainConfig;
 
-/// Element type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RawDtype {
-    F64,
-    F32,
-    F16,
-    Bf16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    Bool,
-}
-
-/// A dense little-endian row-major tensor in host memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RawTensor {
-    pub dtype: RawDtype,
-    pub shape: Vec<usize>,
-    pub data: Vec<u8>,
-}
+/// Weights inside a `step_N/` folder.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The configuration beside the weights, under upstream's name.
+pub const CONFIG_FILE: &str = "all_config.yaml";
+/// Step, version, command line, data fingerprint.
+pub const META_FILE: &str = "meta.json";
 
 /// A checkpoint as read from disk. Tensor names are upstream's without `_orig_mod.`.
 #[derive(Clone, Debug)]
@@ -37,4 +48,11 @@ pub struct Checkpoint {
     pub step: Option<u64>,
     /// In the file's order.
     pub tensors: Vec<(String, RawTensor)>,
+}
+
+impl Checkpoint {
+    /// The tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<&RawTensor> {
+        self.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
 }

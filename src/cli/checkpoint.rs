@@ -1,13 +1,252 @@
-//! `hrm checkpoint`.
+//! `hrm checkpoint inspect` and `hrm checkpoint convert`.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
 
-use super::GlobalArgs;
+use super::{
+    GlobalArgs,
+    ui::{JsonArg, Ui, warn},
+};
+use crate::{
+    checkpoint::{
+        CONFIG_FILE, Checkpoint, CheckpointMeta, Dims, Format, Loaded, META_FILE, RawDtype, WEIGHTS_FILE, infer_dims,
+        resolve_or_default, safetensors_file, torch_writer,
+    },
+    config::TrainConfig,
+    say,
+};
 
 /// Look into checkpoints and convert them
 #[derive(clap::Args, Debug)]
-pub struct CheckpointArgs {}
+pub struct CheckpointArgs {
+    #[command(subcommand)]
+    command: CheckpointCommand,
+}
 
-pub fn run(_args: CheckpointArgs, _global: &GlobalArgs) -> Result<()> {
-    bail!("not written yet")
+#[derive(clap::Subcommand, Debug)]
+enum CheckpointCommand {
+    Inspect(InspectArgs),
+    Convert(ConvertArgs),
+}
+
+/// Show a checkpoint's configuration, tensors, step and origin
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+A checkpoint is a run folder (its largest step is taken), a step_N folder, a .safetensors file, or upstream's
+torch.save file or folder.
+
+Examples:
+  hrm checkpoint inspect
+  hrm checkpoint inspect checkpoints/Sudoku-extreme-full\\ ACT-torch/my-run --json -")]
+struct InspectArgs {
+    /// The checkpoint [default: the newest step of the newest run under checkpoints/]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+/// Convert between our form (safetensors) and upstream's (torch.save)
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+--to safetensors writes DST/model.safetensors, DST/all_config.yaml and DST/meta.json.
+--to torch writes DST/step_N and DST/all_config.yaml, which upstream's own loader takes.
+Without --dtype every tensor keeps its type, and converting there and back changes no bit.
+
+Examples:
+  hrm checkpoint convert checkpoint_example/run/example_checkpoint mine --to safetensors
+  hrm checkpoint convert mine for-python --to torch --dtype bf16")]
+struct ConvertArgs {
+    /// The checkpoint to read: a run folder, step_N folder, .safetensors file, or upstream's file or folder
+    src: PathBuf,
+    /// The folder to write
+    dst: PathBuf,
+    /// The form to write
+    #[arg(long, value_name = "FORM")]
+    to: Target,
+    /// Convert every floating-point tensor to this type [default: each keeps its own]
+    #[arg(long)]
+    dtype: Option<TargetDtype>,
+    /// Replace files that are there already
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+enum Target {
+    Safetensors,
+    Torch,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum TargetDtype {
+    Bf16,
+    F32,
+}
+
+pub fn run(args: CheckpointArgs, _global: &GlobalArgs) -> Result<()> {
+    match args.command {
+        CheckpointCommand::Inspect(a) => inspect(a),
+        CheckpointCommand::Convert(a) => convert(a),
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    path: String,
+    format: &'static str,
+    step: Option<u64>,
+    /// As upstream counts: without the buffers H_init, L_init and puzzle_emb.weights.
+    parameters: usize,
+    bytes: usize,
+    vocab_size: Option<usize>,
+    hidden_size: Option<usize>,
+    num_puzzle_identifiers: Option<usize>,
+    tensors: Vec<TensorLine<'a>>,
+    config: &'a TrainConfig,
+    meta: Option<&'a CheckpointMeta>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct TensorLine<'a> {
+    name: &'a str,
+    dtype: &'static str,
+    shape: &'a [usize],
+    bytes: usize,
+}
+
+fn inspect(args: InspectArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let loaded = load(&ui, args.path.as_deref())?;
+    let checkpoint = &loaded.checkpoint;
+    let Dims { vocab_size, hidden_size, num_puzzle_identifiers, .. } = infer_dims(checkpoint);
+    let lines = checkpoint.tensors.iter().map(|(name, t)| TensorLine {
+        name,
+        dtype: t.dtype.name(),
+        shape: &t.shape,
+        bytes: t.data.len(),
+    });
+    let report = Report {
+        path: checkpoint.path.display().to_string(),
+        format: format_name(loaded.format),
+        step: checkpoint.step,
+        parameters: checkpoint.parameter_count(),
+        bytes: checkpoint.tensors.iter().map(|(_, t)| t.data.len()).sum(),
+        vocab_size,
+        hidden_size,
+        num_puzzle_identifiers,
+        tensors: lines.collect(),
+        config: &checkpoint.config,
+        meta: loaded.meta.as_ref(),
+        warnings: &loaded.warnings,
+    };
+    print_report(&ui, &report)?;
+    ui.emit(&report)
+}
+
+fn print_report(ui: &Ui, report: &Report<'_>) -> Result<()> {
+    say!(ui, "checkpoint  {}", report.path);
+    say!(ui, "format      {}", report.format);
+    say!(ui, "step        {}", report.step.map_or("not recorded".into(), |s| s.to_string()));
+    say!(ui, "parameters  {} ({} bytes with buffers)", report.parameters, report.bytes);
+    let known = |n: Option<usize>| n.map_or("unknown".into(), |n| n.to_string());
+    say!(ui, "vocabulary  {}", known(report.vocab_size));
+    say!(ui, "puzzle ids  {}", known(report.num_puzzle_identifiers));
+    if let Some(meta) = report.meta {
+        say!(ui, "written by  hrm {}", meta.hrm_version);
+        say!(ui, "command     {}", meta.command_line.join(" "));
+        say!(ui, "data        {}", meta.data_fingerprint.as_deref().unwrap_or("no fingerprint"));
+        for (name, value) in &meta.other {
+            say!(ui, "{name:11} {value}");
+        }
+    }
+    say!(ui, "\nconfiguration");
+    for line in report.config.to_yaml()?.lines() {
+        say!(ui, "  {line}");
+    }
+    let width = report.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+    say!(ui, "\n{} tensors", report.tensors.len());
+    for t in &report.tensors {
+        say!(ui, "  {:width$}  {:8}  {:>10} bytes  {:?}", t.name, t.dtype, t.bytes, t.shape);
+    }
+    Ok(())
+}
+
+fn convert(args: ConvertArgs) -> Result<()> {
+    let ui = Ui::default();
+    if args.dst.exists() && !args.dst.is_dir() {
+        bail!("{}: is a file; the destination is a folder that the checkpoint is written into", args.dst.display());
+    }
+    let Loaded { checkpoint, meta, format, .. } = load(&ui, Some(&args.src))?;
+    let Checkpoint { path, config, step, mut tensors } = checkpoint;
+    if let Some(dtype) = args.dtype {
+        let dtype = match dtype {
+            TargetDtype::Bf16 => RawDtype::Bf16,
+            TargetDtype::F32 => RawDtype::F32,
+        };
+        for (_, tensor) in &mut tensors {
+            *tensor = tensor.to_float(dtype);
+        }
+    }
+    let written = match args.to {
+        Target::Safetensors => {
+            refuse_overwrite(&args, &[WEIGHTS_FILE, META_FILE, CONFIG_FILE])?;
+            let mut meta = meta.unwrap_or_else(|| CheckpointMeta::of_this_process(step, None));
+            meta.other.insert("converted_from".into(), path.display().to_string().into());
+            safetensors_file::save_folder(&args.dst, &config, &meta, &tensors)?;
+            args.dst.join(WEIGHTS_FILE)
+        }
+        Target::Torch => {
+            let step = step.unwrap_or_else(|| {
+                warn(format_args!("{}: its step is not recorded, written as step_0", path.display()));
+                0
+            });
+            // Several steps of one run share a configuration, and so can share a folder.
+            let same = std::fs::read_to_string(args.dst.join(CONFIG_FILE)).ok() == Some(config.to_yaml()?);
+            let name = format!("step_{step}");
+            refuse_overwrite(&args, &[&name])?;
+            if !same {
+                refuse_overwrite(&args, &[CONFIG_FILE])?;
+            }
+            torch_writer::sort_as_upstream(&mut tensors);
+            torch_writer::save_folder(&args.dst, step, &config, &tensors)?
+        }
+    };
+    say!(ui, "{} ({}) -> {} ({} tensors)", path.display(), format_name(format), written.display(), tensors.len());
+    Ok(())
+}
+
+/// Everything that would be replaced is looked for before anything is written.
+fn refuse_overwrite(args: &ConvertArgs, names: &[&str]) -> Result<()> {
+    let there = names.iter().map(|n| args.dst.join(n)).find(|p| p.exists());
+    match there {
+        Some(path) if !args.force => {
+            bail!("{}: is there already; give another folder, or --force to replace it", path.display())
+        }
+        Some(path) if path.is_dir() => {
+            bail!("{}: is a folder, and a file is to be written there; give another folder", path.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn load(ui: &Ui, path: Option<&Path>) -> Result<Loaded> {
+    let loaded = resolve_or_default(path, Path::new(""))?.load()?;
+    if let Some(taken) = &loaded.taken {
+        say!(ui, "{taken}");
+    }
+    for warning in &loaded.warnings {
+        warn(format_args!("{warning}"));
+    }
+    Ok(loaded)
+}
+
+fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Safetensors => "safetensors",
+        Format::Torch => "torch",
+    }
 }

@@ -93,7 +93,9 @@ impl ArchConfig {
             let (h, layers) = (self.hidden_size as f64, self.H_layers as f64 + self.L_layers as f64);
             let parameters = layers * h * h * (4.0 + 2.0 * self.expansion.max(0.0));
             faults.require(parameters.is_nan() || parameters <= MAX_PARAMETERS, || {
-                format!("the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are taken")
+                format!(
+                    "the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are taken"
+                )
             });
         }
     }

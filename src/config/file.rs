@@ -36,7 +36,7 @@ impl TrainConfig {
         let mut warnings = Vec::new();
         let mut layers = Layers::new()?;
         layers.set(Override { key: "arch.puzzle_emb_ndim".into(), value: 0.into() })?;
-        for o in flatten(parse_mapping(text)?) {
+        for o in flatten(parse_mapping(text)?)? {
             if keys::find(&o.key).is_none() {
                 warnings.push(format!("{:#}; it is ignored", unknown_key(&o.key)));
                 continue;
@@ -61,7 +61,7 @@ pub(super) fn read_training_yaml(path: &Path, arch_group: Option<&str>) -> Resul
     let mut root = read_mapping(path)?;
     root.remove("hydra");
     let defaults = root.remove("defaults");
-    let own = flatten(root);
+    let own = flatten(root).with_context(|| path.display().to_string())?;
     for o in &own {
         if keys::find(&o.key).is_none() && o.key != "arch.preset" && o.key != "recipe" {
             return Err(unknown_key(&o.key).context(path.display().to_string()));
@@ -116,7 +116,9 @@ fn defaults_list(path: &Path, value: Option<Value>) -> Result<Vec<Include>> {
                     }
                 }
             }
-            other => bail!("{}: defaults: '{other}' is not understood; expected `arch: NAME` or _self_", path.display()),
+            other => {
+                bail!("{}: defaults: '{other}' is not understood; expected `arch: NAME` or _self_", path.display())
+            }
         }
     }
     Ok(includes)
@@ -130,7 +132,8 @@ fn read_arch_group(path: &Path, name: &str) -> Result<Vec<Override>> {
     }
     let file = path.with_file_name("arch").join(format!("{name}.yaml"));
     let root = read_mapping(&file).with_context(|| format!("{}: arch: {name}", path.display()))?;
-    let values = flatten(Map::from_iter([("arch".to_owned(), Value::Object(root))]));
+    let values = flatten(Map::from_iter([("arch".to_owned(), Value::Object(root))]))
+        .with_context(|| file.display().to_string())?;
     for o in &values {
         if keys::find(&o.key).is_none() {
             return Err(unknown_key(&o.key).context(file.display().to_string()));
@@ -174,18 +177,25 @@ fn parse_mapping(text: &str) -> Result<Map<String, Value>> {
 }
 
 /// `{arch: {loss: {name: x}}}` becomes `arch.loss.name = x`. A group that holds no known key stays one entry.
-fn flatten(map: Map<String, Value>) -> Vec<Override> {
-    fn walk(prefix: &str, map: Map<String, Value>, out: &mut Vec<Override>) {
+///
+/// # Errors
+/// A known group, such as `arch`, that is a single value.
+fn flatten(map: Map<String, Value>) -> Result<Vec<Override>> {
+    fn walk(prefix: &str, map: Map<String, Value>, out: &mut Vec<Override>) -> Result<()> {
         for (name, value) in map {
             let key = format!("{prefix}{name}");
             let group = format!("{key}.");
+            let known_group = KEYS.iter().any(|k| k.name.starts_with(&group));
             match value {
-                Value::Object(inner) if KEYS.iter().any(|k| k.name.starts_with(&group)) => walk(&group, inner, out),
+                Value::Object(inner) if known_group => walk(&group, inner, out)?,
+                Value::Null if known_group => {}
+                _ if known_group => bail!("{key}: expected a group of keys below it, found a single value"),
                 value => out.push(Override { key, value }),
             }
         }
+        Ok(())
     }
     let mut out = Vec::new();
-    walk("", map, &mut out);
-    out
+    walk("", map, &mut out)?;
+    Ok(out)
 }

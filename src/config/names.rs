@@ -6,20 +6,21 @@ use super::TrainConfig;
 
 const ADJECTIVES: &[&str] = &[
     "amber", "brave", "brisk", "calm", "candid", "clever", "coral", "crisp", "curious", "daring", "eager", "early",
-    "fair", "fleet", "fond", "frosty", "gentle", "glad", "golden", "grand", "green", "happy", "hazel", "honest", "humble",
-    "idle", "indigo", "jolly", "keen", "kind", "light", "lively", "loyal", "lucid", "lucky", "merry", "mild", "modest",
-    "neat", "nimble", "noble", "olive", "patient", "plain", "polite", "proud", "quick", "quiet", "rapid", "rosy",
-    "rustic", "serene", "sharp", "silent", "silver", "sincere", "snug", "solid", "steady", "stellar", "subtle", "sunny",
-    "swift", "tidy", "tranquil", "upbeat", "velvet", "vivid", "warm", "wise", "witty", "zesty",
+    "fair", "fleet", "fond", "frosty", "gentle", "glad", "golden", "grand", "green", "happy", "hazel", "honest",
+    "humble", "idle", "indigo", "jolly", "keen", "kind", "light", "lively", "loyal", "lucid", "lucky", "merry", "mild",
+    "modest", "neat", "nimble", "noble", "olive", "patient", "plain", "polite", "proud", "quick", "quiet", "rapid",
+    "rosy", "rustic", "serene", "sharp", "silent", "silver", "sincere", "snug", "solid", "steady", "stellar", "subtle",
+    "sunny", "swift", "tidy", "tranquil", "upbeat", "velvet", "vivid", "warm", "wise", "witty", "zesty",
 ];
 
 const ANIMALS: &[&str] = &[
-    "alpaca", "badger", "bat", "beaver", "bee", "bison", "boar", "camel", "caribou", "cat", "cheetah", "chough", "cobra",
-    "condor", "crane", "cricket", "crow", "curlew", "deer", "dolphin", "dove", "eagle", "egret", "eland", "elk", "falcon",
-    "ferret", "finch", "fox", "gazelle", "gecko", "gibbon", "goose", "hare", "hawk", "heron", "hornet", "ibex", "ibis",
-    "jackal", "jay", "kestrel", "kiwi", "lark", "lemur", "lynx", "magpie", "marten", "mole", "moose", "newt", "ocelot",
-    "orca", "osprey", "otter", "owl", "panda", "pelican", "plover", "puffin", "quail", "raven", "robin", "salmon", "seal",
-    "shrew", "stork", "swan", "tapir", "tern", "toad", "turtle", "viper", "vole", "wren", "yak", "zebra",
+    "alpaca", "badger", "bat", "beaver", "bee", "bison", "boar", "camel", "caribou", "cat", "cheetah", "chough",
+    "cobra", "condor", "crane", "cricket", "crow", "curlew", "deer", "dolphin", "dove", "eagle", "egret", "eland",
+    "elk", "falcon", "ferret", "finch", "fox", "gazelle", "gecko", "gibbon", "goose", "hare", "hawk", "heron",
+    "hornet", "ibex", "ibis", "jackal", "jay", "kestrel", "kiwi", "lark", "lemur", "lynx", "magpie", "marten", "mole",
+    "moose", "newt", "ocelot", "orca", "osprey", "otter", "owl", "panda", "pelican", "plover", "puffin", "quail",
+    "raven", "robin", "salmon", "seal", "shrew", "stork", "swan", "tapir", "tern", "toad", "turtle", "viper", "vole",
+    "wren", "yak", "zebra",
 ];
 
 /// Two words joined by a hyphen, such as `nimble-otter`.
@@ -67,10 +68,7 @@ mod tests {
         assert_eq!(config.project_name.as_deref(), Some("Sudoku-extreme-1k-aug-1000 ACT-torch"));
         let run = config.run_name.clone().unwrap();
         assert!(run.starts_with("HierarchicalReasoningModel_ACTV1 ") && run.contains('-'), "{run}");
-        assert_eq!(
-            config.checkpoint_path,
-            Some(format!("checkpoints/Sudoku-extreme-1k-aug-1000 ACT-torch/{run}"))
-        );
+        assert_eq!(config.checkpoint_path, Some(format!("checkpoints/Sudoku-extreme-1k-aug-1000 ACT-torch/{run}")));
         assert_eq!(config, named("data/sudoku-Extreme-1k-aug-1000/"), "the same seed gives the same name");
     }
 

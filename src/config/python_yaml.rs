@@ -288,9 +288,8 @@ fn is_yaml_float(s: &str) -> bool {
 
 /// `2024-01-31`, or a date with a time of day behind it.
 fn is_timestamp(s: &str) -> bool {
-    let short = |p: &str, low: usize, high: usize| {
-        (low..=high).contains(&p.len()) && p.chars().all(|c| c.is_ascii_digit())
-    };
+    let short =
+        |p: &str, low: usize, high: usize| (low..=high).contains(&p.len()) && p.chars().all(|c| c.is_ascii_digit());
     let date_end = s.find(['T', 't', ' ', '\t']).unwrap_or(s.len());
     let mut date = s[..date_end].splitn(3, '-');
     let (Some(y), Some(m), Some(d)) = (date.next(), date.next(), date.next()) else { return false };

@@ -1,0 +1,104 @@
+//! Reading a checkpoint, whatever its form.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Checkpoint, CheckpointMeta, Format, Resolved, resolve, safetensors_file, torch_file};
+use crate::config::TrainConfig;
+
+/// A checkpoint and what was noticed on the way.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub checkpoint: Checkpoint,
+    pub format: Format,
+    /// From `meta.json`; upstream's files have none.
+    pub meta: Option<CheckpointMeta>,
+    /// To be printed: unknown keys of `all_config.yaml`, an unreadable `meta.json`.
+    pub warnings: Vec<String>,
+    /// Which of several checkpoints was chosen, to be printed.
+    pub taken: Option<String>,
+}
+
+impl Checkpoint {
+    /// Loads what `path` names: a run folder, a `step_N/` folder, a `.safetensors` file, upstream's file or folder.
+    ///
+    /// # Errors
+    /// With the path, what was found and what to do: see [`resolve()`], [`torch_file::read`] and
+    /// [`safetensors_file::read`]; a configuration that is damaged or describes no possible model.
+    pub fn load(path: &Path) -> Result<Loaded> {
+        resolve(path)?.load()
+    }
+}
+
+impl Resolved {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn load(&self) -> Result<Loaded> {
+        let at = || format!("{}: not usable as a checkpoint's configuration", self.config.display());
+        let size = fs::metadata(&self.config).with_context(at)?.len();
+        if size > 1 << 20 {
+            bail!("{}: {size} bytes", at());
+        }
+        let text = fs::read_to_string(&self.config).with_context(at)?;
+        let read = TrainConfig::from_checkpoint_yaml(&text).with_context(at)?;
+        read.config.arch.check().with_context(at)?;
+        let unknown = read.warnings.into_iter().map(|w| format!("{}: {w}", self.config.display()));
+        let mut warnings: Vec<String> = unknown.collect();
+        let meta = match self.meta.as_deref().map(CheckpointMeta::read) {
+            None => None,
+            Some(Ok(meta)) => meta,
+            Some(Err(e)) => {
+                warnings.push(format!("{e:#}; it is ignored"));
+                None
+            }
+        };
+        let tensors = match self.format {
+            Format::Safetensors => safetensors_file::read(&self.weights)?,
+            Format::Torch => torch_file::read(&self.weights)?,
+        };
+        let step = meta.as_ref().and_then(|m| m.step).or(self.step);
+        let checkpoint = Checkpoint { path: self.weights.clone(), config: read.config, step, tensors };
+        Ok(Loaded { checkpoint, format: self.format, meta, warnings, taken: self.taken.clone() })
+    }
+}
+
+/// Sizes that the weights tell, for what no configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dims {
+    /// Rows of the token embedding.
+    pub vocab_size: Option<usize>,
+    /// Columns of the token embedding.
+    pub hidden_size: Option<usize>,
+    /// Rows of the puzzle embedding.
+    pub num_puzzle_identifiers: Option<usize>,
+    /// Rows of the learned positions: puzzle slots and cells together.
+    pub positions: Option<usize>,
+}
+
+/// Reads [`Dims`] off the tensors' shapes; a tensor that is missing or no matrix tells nothing.
+pub fn infer_dims(checkpoint: &Checkpoint) -> Dims {
+    let matrix = |name: &str| match checkpoint.tensor(name)?.shape.as_slice() {
+        [rows, columns] => Some((*rows, *columns)),
+        _ => None,
+    };
+    let tokens = matrix("model.inner.embed_tokens.embedding_weight");
+    Dims {
+        vocab_size: tokens.map(|(rows, _)| rows),
+        hidden_size: tokens.map(|(_, columns)| columns),
+        num_puzzle_identifiers: matrix("model.inner.puzzle_emb.weights").map(|(rows, _)| rows),
+        positions: matrix("model.inner.embed_pos.embedding_weight").map(|(rows, _)| rows),
+    }
+}
+
+/// Tensors that upstream's modules hold as buffers: they are saved, but no optimizer of parameters sees them.
+const BUFFERS: [&str; 3] = ["model.inner.H_init", "model.inner.L_init", "model.inner.puzzle_emb.weights"];
+
+impl Checkpoint {
+    /// Trained numbers, as upstream counts them in `num_params`: without the initial states and the puzzle embedding.
+    pub fn parameter_count(&self) -> usize {
+        self.tensors.iter().filter(|(name, _)| !BUFFERS.contains(&name.as_str())).map(|(_, t)| t.numel()).sum()
+    }
+}

@@ -1,0 +1,234 @@
+//! What a checkpoint argument may be, and which files it stands for.
+//!
+//! - a run folder: its checkpoint with the largest step, `step_N/` folders and upstream's `step_N` files alike;
+//!   without any, upstream's single file `checkpoint` or `example_checkpoint`
+//! - a `step_N/` folder, or any folder that holds `model.safetensors`
+//! - a `.safetensors` file, or a file of `torch.save`
+//!
+//! `all_config.yaml` lies beside the weights, or, for ours, in the run folder above.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{CONFIG_FILE, META_FILE, WEIGHTS_FILE, lfs, torch_file::ZIP_MAGIC};
+
+/// How the weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Safetensors,
+    Torch,
+}
+
+/// The files of one checkpoint. The weights exist; nothing is read yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    pub weights: PathBuf,
+    pub config: PathBuf,
+    /// `meta.json`, where there is one.
+    pub meta: Option<PathBuf>,
+    pub format: Format,
+    /// The step in the name of the folder or file.
+    pub step: Option<u64>,
+    /// Says in a sentence what was chosen, where there was a choice or a default.
+    pub taken: Option<String>,
+}
+
+/// Folders that are searched, in this order, where no checkpoint is named.
+const DEFAULT_ROOTS: [&str; 2] = ["checkpoints", "checkpoint_example"];
+
+/// Finds the files of the checkpoint that `path` names.
+///
+/// # Errors
+/// Nothing there, no checkpoint in the folder, a Git LFS pointer (for weights or configuration), no `all_config.yaml`,
+/// an address of a kind that cannot be read.
+pub fn resolve(path: &Path) -> Result<Resolved> {
+    if let Some(address) = path.to_str().filter(|p| p.starts_with("hf://")) {
+        bail!("{address}: hf:// addresses cannot be read; download the repository's files and name their folder");
+    }
+    let kind = fs::metadata(path).with_context(|| {
+        format!(
+            "{}: there is no such checkpoint; give a run folder, a step_N folder, a .safetensors file or a file of \
+             torch.save",
+            path.display()
+        )
+    })?;
+    let resolved = if kind.is_dir() { resolve_folder(path)? } else { resolve_file(path)? };
+    lfs::refuse_pointer(&resolved.weights)?;
+    lfs::refuse_pointer(&resolved.config)?;
+    Ok(resolved)
+}
+
+/// [`resolve`], or without a path the newest step of the newest run under `root/checkpoints`, else one of
+/// `root/checkpoint_example`.
+///
+/// # Errors
+/// As [`resolve`]; and where no path is given, that there is none to take.
+pub fn resolve_or_default(path: Option<&Path>, root: &Path) -> Result<Resolved> {
+    let Some(path) = path else { return default_checkpoint(root) };
+    resolve(path)
+}
+
+fn default_checkpoint(root: &Path) -> Result<Resolved> {
+    let mut pointer = None;
+    for name in DEFAULT_ROOTS {
+        let mut runs = find_runs(&root.join(name));
+        runs.sort();
+        while let Some(run) = runs.pop() {
+            match resolve(&run.folder) {
+                Ok(mut resolved) => {
+                    resolved.taken = Some(format!("no checkpoint named: took {}", resolved.weights.display()));
+                    return Ok(resolved);
+                }
+                Err(e) => pointer = pointer.or(Some(e)),
+            }
+        }
+    }
+    let none = "no checkpoint was named, and there is none under checkpoints/ or checkpoint_example/: train one with \
+                `hrm train`, or name one with --checkpoint PATH";
+    Err(pointer.map_or_else(|| anyhow::anyhow!(none), |e| e.context(none)))
+}
+
+/// A folder with a checkpoint in it, ordered by age.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    written: SystemTime,
+    folder: PathBuf,
+}
+
+/// The runs one and two levels below `root`.
+fn find_runs(root: &Path) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for project in subfolders(root) {
+        for folder in subfolders(&project).into_iter().chain([project.clone()]) {
+            if let Ok(Some(found)) = candidates(&folder)
+                && !is_step_folder(&folder)
+            {
+                let written = fs::metadata(&found.weights).and_then(|m| m.modified());
+                runs.push(Run { written: written.unwrap_or(SystemTime::UNIX_EPOCH), folder });
+            }
+        }
+    }
+    runs
+}
+
+fn subfolders(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect()
+}
+
+fn is_step_folder(path: &Path) -> bool {
+    step_in_name(path).is_some() && path.join(WEIGHTS_FILE).exists()
+}
+
+/// One checkpoint of a run folder.
+struct Candidate {
+    weights: PathBuf,
+    step: Option<u64>,
+    format: Format,
+    among: usize,
+}
+
+/// `N` of `.../step_N`.
+fn step_in_name(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step_")?.parse().ok()
+}
+
+/// The checkpoint of a run folder with the largest step; none where there is no checkpoint. Upstream's rule for
+/// files: anything called `step_*`, a suffix that is no integer counts as 0.
+fn candidates(folder: &Path) -> Result<Option<Candidate>> {
+    let at = || format!("{}: cannot list the folder", folder.display());
+    let mut steps: Vec<(u64, bool, PathBuf)> = Vec::new();
+    let mut single = None;
+    for entry in fs::read_dir(folder).with_context(at)? {
+        let path = entry.with_context(at)?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        let number = step_in_name(&path);
+        if name.starts_with("step_") && path.is_file() {
+            steps.push((number.unwrap_or(0), false, path));
+        } else if let Some(step) = number
+            && path.join(WEIGHTS_FILE).is_file()
+        {
+            steps.push((step, true, path.join(WEIGHTS_FILE)));
+        } else if (name == "checkpoint" || name == "example_checkpoint") && path.is_file() {
+            single = single.max(Some(path));
+        }
+    }
+    steps.sort();
+    let among = steps.len();
+    let best = steps.pop().map(|(step, ours, weights)| Candidate {
+        step: if ours { Some(step) } else { step_in_name(&weights) },
+        format: if ours { Format::Safetensors } else { Format::Torch },
+        weights,
+        among,
+    });
+    Ok(best.or_else(|| single.map(|weights| Candidate { weights, step: None, format: Format::Torch, among: 1 })))
+}
+
+fn resolve_folder(folder: &Path) -> Result<Resolved> {
+    let weights = folder.join(WEIGHTS_FILE);
+    if weights.is_file() {
+        return with_companions(weights, Format::Safetensors, step_in_name(folder), None);
+    }
+    let Some(found) = candidates(folder)? else {
+        let runs = subfolders(folder).into_iter().filter(|p| matches!(candidates(p), Ok(Some(_))));
+        let runs: Vec<String> = runs.take(5).map(|p| p.display().to_string()).collect();
+        let hint = if runs.is_empty() { String::new() } else { format!("; name one of: {}", runs.join(", ")) };
+        bail!(
+            "{}: there is no checkpoint in this folder (looked for {WEIGHTS_FILE}, step_N, checkpoint and \
+             example_checkpoint){hint}",
+            folder.display()
+        );
+    };
+    let taken =
+        (found.among > 1).then(|| format!("took {}, the largest of {} steps", found.weights.display(), found.among));
+    with_companions(found.weights, found.format, found.step, taken)
+}
+
+fn resolve_file(path: &Path) -> Result<Resolved> {
+    let by_name = path.extension().is_some_and(|e| e == "safetensors");
+    if by_name {
+        let step = path.parent().and_then(step_in_name);
+        return with_companions(path.to_path_buf(), Format::Safetensors, step, None);
+    }
+    lfs::refuse_pointer(path)?;
+    let mut first = Vec::new();
+    let file = fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+    file.take(4).read_to_end(&mut first).with_context(|| format!("{}: cannot read", path.display()))?;
+    // A pickle (0x80) is torch's old format: its reader says so.
+    if first != ZIP_MAGIC && first.first() != Some(&0x80) {
+        bail!(
+            "{}: this is no checkpoint; expected a .safetensors file or a file of torch.save (a zip archive)",
+            path.display()
+        );
+    }
+    with_companions(path.to_path_buf(), Format::Torch, step_in_name(path), None)
+}
+
+fn with_companions(weights: PathBuf, format: Format, step: Option<u64>, taken: Option<String>) -> Result<Resolved> {
+    let folder = match weights.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let beside = folder.join(CONFIG_FILE);
+    let above = if folder.file_name().is_some() { folder.parent().map(|p| p.join(CONFIG_FILE)) } else { None };
+    let config = [Some(beside.clone()), above.filter(|_| format == Format::Safetensors)]
+        .into_iter()
+        .flatten()
+        .find(|p| p.is_file())
+        .with_context(|| {
+            format!(
+                "{}: {CONFIG_FILE} is missing (looked for {}); copy the one that the training wrote beside the weights",
+                weights.display(),
+                beside.display()
+            )
+        })?;
+    let meta = folder.join(META_FILE);
+    let meta = (format == Format::Safetensors && meta.is_file()).then_some(meta);
+    Ok(Resolved { weights, config, meta, format, step, taken })
+}
