@@ -1,13 +1,188 @@
 //! `hrm train`.
 
-use anyhow::{Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use super::GlobalArgs;
+use anyhow::{Result, bail};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::{
+    GlobalArgs,
+    ui::{JsonArg, Ui},
+};
+use crate::{
+    bench,
+    config::{self, Dtype},
+    eval::evaluate::Evaluation,
+    say,
+    train::{self, TrainMetrics, TrainObserver, TrainPlan},
+};
 
 /// Train a model
 #[derive(clap::Args, Debug)]
-pub struct TrainArgs {}
+#[command(after_help = "Without arguments: the 27M Sudoku model and the published Sudoku recipe (arch.preset=sudoku
+recipe=sudoku) on data/sudoku-extreme-full.
 
-pub fn run(_args: TrainArgs, _global: &GlobalArgs) -> Result<()> {
-    bail!("not written yet")
+Examples:
+  hrm train
+  hrm train data_path=data/sudoku-extreme-full-hint recipe=sudoku arch.preset=sudoku
+  hrm train data_path=D epochs=2000 eval_interval=500 global_batch_size=64 lr=1e-3 arch.hidden_size=128 arch.num_heads=4
+  hrm train --config config/cfg_pretrain.yaml data_path=D
+
+Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
+The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an evaluation) and
+a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.")]
+pub struct TrainArgs {
+    /// Settings in upstream's names, such as epochs=2000, lr=1e-4, arch.hidden_size=256
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Read settings from a YAML file in upstream's layout
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Compute in this dtype instead of arch.forward_dtype
+    #[arg(long, value_name = "bf16|f32")]
+    dtype: Option<Dtype>,
+    /// Check everything and print the plan, without training
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let resolved = config::resolve(args.config.as_deref(), &args.overrides)?;
+    let mut config = resolved.config;
+    if let Some(seed) = global.seed {
+        if args.overrides.iter().any(|o| o.trim_start_matches('+').starts_with("seed=")) && config.seed != seed {
+            bail!("--seed {seed} and seed={} disagree: give one of them", config.seed);
+        }
+        config.seed = seed;
+    }
+    if let Some(dtype) = args.dtype {
+        config.arch.forward_dtype = Some(dtype);
+    }
+    config.fill_names(&mut rand::rng());
+    for line in &resolved.taken {
+        say!(ui, "{line}");
+    }
+    let plan = TrainPlan::new(config)?;
+    let device = global.init()?.device;
+    describe(&ui, &plan, device);
+    if args.dry_run {
+        return ui.emit(&json!({ "derived": plan.derived(), "config": plan.config }));
+    }
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step with a checkpoint; Ctrl-C again stops at once");
+    })?;
+    let mut watcher = Watcher {
+        bar: ui.progress(plan.total_steps as u64, "training", "steps"),
+        ui: ui.clone(),
+        stop,
+        total: plan.total_steps,
+        printed: Instant::now(),
+        recent: Vec::new(),
+    };
+    let summary = train::run(&plan, device, &mut watcher)?;
+    watcher.bar.finish_and_clear();
+    if summary.stopped {
+        say!(ui, "stopped at step {} of {}", summary.steps, summary.total_steps);
+    } else {
+        say!(ui, "done: {} steps", summary.steps);
+    }
+    if let Some(at) = &summary.checkpoint {
+        say!(ui, "checkpoint: {}", at.display());
+        say!(ui, "try it:     hrm infer --checkpoint '{}'", at.display());
+    }
+    ui.emit(&summary)
+}
+
+fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
+    let (c, m, d) = (&plan.config, &plan.model, plan.derived());
+    say!(ui, "data        {} ({} puzzles in {} boards; test {})", c.data_path, plan.train.meta().total_groups,
+        plan.train.len(), plan.test.len());
+    say!(ui, "model       {:.2}M parameters: hidden {}, {} heads, {}+{} layers, {}x{} cycles, {:?} on {device:?}",
+        d.parameters as f64 / 1e6, m.hidden_size, m.num_heads, m.h_layers, m.l_layers, m.h_cycles, m.l_cycles,
+        m.forward_dtype);
+    say!(ui, "plan        {} steps of {} puzzles ({} tokens), {} evaluations", d.total_steps, c.global_batch_size,
+        d.tokens_per_step, plan.passes);
+    let rate = bench::matmul_rate(device, m.kind());
+    let least = Duration::from_secs_f64(d.flops_per_step / rate * d.total_steps as f64);
+    say!(ui, "work        {:.2} TFLOP a step; at this machine's {:.2} TFLOP/s at least {}", d.flops_per_step / 1e12,
+        rate / 1e12, indicatif::HumanDuration(least));
+    say!(ui, "run         {}", plan.run_dir.display());
+}
+
+/// Shows a run: a bar on a terminal, a line now and then elsewhere.
+struct Watcher {
+    ui: Ui,
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+    total: i64,
+    printed: Instant,
+    /// Losses since the last line.
+    recent: Vec<f64>,
+}
+
+impl Watcher {
+    fn line(&self, text: std::fmt::Arguments<'_>) {
+        self.bar.suspend(|| self.ui.say(text));
+    }
+}
+
+impl TrainObserver for Watcher {
+    fn step(&mut self, step: i64, metrics: &TrainMetrics) -> bool {
+        let get = |name| metrics.get(name).unwrap_or(f64::NAN);
+        self.recent.push(get("lm_loss"));
+        self.bar.set_position(step as u64);
+        self.bar.set_message(format!("loss {:.3} exact {:.1} %", get("lm_loss"), 100.0 * get("exact_accuracy")));
+        let every = if self.bar.is_hidden() { Duration::from_secs(10) } else { Duration::from_secs(60) };
+        if step == 1 || step == self.total || self.printed.elapsed() >= every {
+            let mean = self.recent.iter().sum::<f64>() / self.recent.len() as f64;
+            self.line(format_args!(
+                "step {step:>6}/{}  loss {mean:.4}  cells right {:>5.1} %  exact {:>5.1} %  lr {:.2e}",
+                self.total,
+                100.0 * get("accuracy"),
+                100.0 * get("exact_accuracy"),
+                metrics.lr
+            ));
+            self.printed = Instant::now();
+            self.recent.clear();
+        }
+        !self.stop.load(Ordering::SeqCst)
+    }
+
+    fn evaluating(&mut self, batch: usize, batches: usize) -> bool {
+        self.bar.set_message(format!("evaluating {batch}/{batches}"));
+        !self.stop.load(Ordering::SeqCst)
+    }
+
+    fn evaluated(&mut self, step: i64, evaluation: &Evaluation) {
+        for (set, metrics) in &evaluation.sets {
+            let get = |name: &str| 100.0 * metrics.get(name).copied().unwrap_or(f64::NAN);
+            self.line(format_args!(
+                "evaluation at step {step}, set {set}: cells right {:.1} %, exact {:.2} %, loss {:.4}",
+                get("accuracy"),
+                get("exact_accuracy"),
+                metrics.get("lm_loss").copied().unwrap_or(f64::NAN)
+            ));
+        }
+    }
+
+    fn saved(&mut self, _step: i64, folder: &Path) {
+        self.line(format_args!("saved {}", folder.display()));
+    }
 }

@@ -1,5 +1,21 @@
-//! Training.
+//! Training: a checked plan, the step, the loop, the metrics file.
+//!
+//! ```no_run
+//! use hrm::{config, train};
+//!
+//! let mut config = config::resolve(None, &["arch.preset=sudoku".into(), "recipe=sudoku".into()])?.config;
+//! config.fill_names(&mut rand::rng());
+//! let plan = train::TrainPlan::new(config)?;
+//! println!("{} steps", plan.total_steps);
+//! # anyhow::Ok(())
+//! ```
 
+mod log;
+mod plan;
+mod run;
 mod step;
 
+pub use log::{METRICS_FILE, MetricsLog, TrainMetrics};
+pub use plan::{Derived, TrainPlan};
+pub use run::{TrainObserver, TrainSummary, run};
 pub use step::{Accumulated, PuzzleGrad, StepReport, Trainer};

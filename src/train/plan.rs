@@ -1,0 +1,108 @@
+//! A training run, checked as a whole before anything starts: data, model, batch, number of steps, where it writes.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    config::TrainConfig,
+    dataset::{Dataset, DatasetMeta, SamplerConfig, Split, TrainSampler},
+    model::{Dims, HrmConfig, Params},
+    optim::total_steps,
+};
+
+/// Everything that a run needs to know and that can be known beforehand.
+#[derive(Debug)]
+pub struct TrainPlan {
+    /// With project_name, run_name and checkpoint_path filled in.
+    pub config: TrainConfig,
+    pub model: HrmConfig,
+    pub train: Arc<Dataset>,
+    pub test: Arc<Dataset>,
+    pub sampler: SamplerConfig,
+    pub total_steps: i64,
+    /// Training passes, each followed by an evaluation.
+    pub passes: i64,
+    /// `checkpoints/<project>/<run>`.
+    pub run_dir: PathBuf,
+    /// Of the training split.
+    pub fingerprint: String,
+}
+
+/// Numbers that follow from a plan, for the user to see first.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Derived {
+    pub total_steps: i64,
+    pub tokens_per_step: i64,
+    /// Trained values, the puzzle embedding included.
+    pub parameters: i64,
+    /// Matrix products alone.
+    pub flops_per_step: f64,
+}
+
+impl TrainPlan {
+    /// Opens the dataset and checks that it, the model and the hyper-parameters fit together.
+    ///
+    /// # Errors
+    /// Whatever would make the run fail later: a missing dataset (with the command that builds it), splits that
+    /// disagree, sizes that no model can have, a batch that no pass fills, a run folder that holds another run.
+    pub fn new(config: TrainConfig) -> Result<Self> {
+        config.check()?;
+        let root = Path::new(&config.data_path);
+        let open = |split| Dataset::open(root, split).map(Arc::new);
+        let (train, test) = (open(Split::Train)?, open(Split::Test)?);
+        let dims = Dims::from(train.meta());
+        let other = Dims::from(test.meta());
+        ensure!(
+            dims.seq_len == other.seq_len && dims.vocab_size == other.vocab_size,
+            "{}: the training split has {} cells and {} tokens, the test split {} and {}: they are of different puzzles",
+            root.display(),
+            dims.seq_len,
+            dims.vocab_size,
+            other.seq_len,
+            other.vocab_size
+        );
+        let model = HrmConfig::new(&config.arch, dims)?;
+        let DatasetMeta { total_groups, mean_puzzle_examples, .. } = *train.meta();
+        let steps = total_steps(config.epochs, total_groups, mean_puzzle_examples, config.global_batch_size);
+        let epochs_per_pass = config.eval_interval.unwrap_or(config.epochs);
+        let sampler = SamplerConfig {
+            seed: config.seed,
+            global_batch_size: usize::try_from(config.global_batch_size)?,
+            epochs_per_pass: usize::try_from(epochs_per_pass)?,
+            rank: 0,
+            world: 1,
+        };
+        TrainSampler::new(Arc::clone(&train), sampler)?;
+        ensure!(
+            steps > 0,
+            "{} epochs of {total_groups} puzzles give no single batch of {}: raise epochs or lower global_batch_size",
+            config.epochs,
+            config.global_batch_size
+        );
+        let run_dir = PathBuf::from(config.checkpoint_path.as_deref().context("checkpoint_path is not set")?);
+        if run_dir.join(super::METRICS_FILE).exists() {
+            bail!(
+                "{}: there is a run already; give another run_name or checkpoint_path, or move it away",
+                run_dir.display()
+            );
+        }
+        let fingerprint = train.fingerprint()?;
+        let passes = config.epochs / epochs_per_pass;
+        Ok(Self { config, model, train, test, sampler, total_steps: steps, passes, run_dir, fingerprint })
+    }
+
+    pub fn derived(&self) -> Derived {
+        let c = &self.model;
+        let dense: i64 = Params::specs(c).iter().map(|s| s.numel()).sum();
+        Derived {
+            total_steps: self.total_steps,
+            tokens_per_step: self.config.global_batch_size * c.dims.seq_len,
+            parameters: dense + c.dims.num_puzzle_identifiers * c.puzzle_emb_ndim,
+            flops_per_step: c.flops_per_train_row() * self.config.global_batch_size as f64,
+        }
+    }
+}
