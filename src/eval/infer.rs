@@ -10,51 +10,34 @@
 use std::ops::{ControlFlow, Range};
 
 use anyhow::{Result, ensure};
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2};
 use tch::{Kind, Tensor};
 
 use super::vote::{PassOutcome, checkpoint_solves, matching_cells, max_permutes, permute};
 use crate::{
-    dataset::Batch,
+    dataset::{Batch, DatasetSet},
     model::{DeviceBatch, Model, Segment},
     puzzle::PuzzleKind,
 };
 
-/// Puzzles with their answers, in file order. Labels are as stored: a cell without a label keeps its pad token.
-#[derive(Clone, Debug)]
-pub struct PuzzleSet {
-    /// Tokens. Shape `[puzzles, seq_len]`.
-    pub inputs: Array2<u8>,
-    /// Tokens. Shape `[puzzles, seq_len]`.
-    pub labels: Array2<u8>,
+/// Rows of a set under a permutation, labels as stored (a cell without a label keeps its pad token, and must be matched
+/// like any other), all with puzzle identifier 0: so upstream has them.
+pub fn permuted_rows(set: &DatasetSet, rows: Range<usize>, kind: PuzzleKind, permutation: u32) -> Result<Batch> {
+    let stored = set.rows_as_stored(&rows.collect::<Vec<_>>())?;
+    let permuted = |tokens: Array2<i32>| {
+        let shape = tokens.dim();
+        let mut flat: Vec<i32> = tokens.into_iter().collect();
+        permute(kind, &mut flat, permutation);
+        Array2::from_shape_vec(shape, flat)
+    };
+    Ok(Batch {
+        puzzle_identifiers: Array1::zeros(stored.inputs.nrows()),
+        inputs: permuted(stored.inputs)?,
+        labels: permuted(stored.labels)?,
+    })
 }
 
-impl PuzzleSet {
-    pub fn len(&self) -> usize {
-        self.inputs.nrows()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Rows under a permutation, all with puzzle identifier 0 as upstream has them.
-    pub fn batch(&self, rows: Range<usize>, kind: PuzzleKind, permutation: u32) -> Result<Batch> {
-        let permuted = |tokens: &Array2<u8>| {
-            let tokens = tokens.slice(s![rows.clone(), ..]);
-            let mut flat: Vec<i32> = tokens.iter().map(|&t| i32::from(t)).collect();
-            permute(kind, &mut flat, permutation);
-            Array2::from_shape_vec(tokens.dim(), flat)
-        };
-        Ok(Batch {
-            inputs: permuted(&self.inputs)?,
-            labels: permuted(&self.labels)?,
-            puzzle_identifiers: Array1::zeros(rows.len()),
-        })
-    }
-}
-
-/// What to run over a [`PuzzleSet`].
+/// What to run over a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InferPlan {
     pub kind: PuzzleKind,
@@ -67,11 +50,11 @@ pub struct InferPlan {
 
 impl InferPlan {
     /// Puzzles that the plan covers. The last batch is short where the batch size does not divide the set.
-    pub fn puzzles(&self, set: &PuzzleSet) -> usize {
+    pub fn puzzles(&self, set: &DatasetSet) -> usize {
         self.batches.saturating_mul(self.batch_size).min(set.len())
     }
 
-    fn check(&self, models: &[Model], set: &PuzzleSet) -> Result<()> {
+    fn check(&self, models: &[Model], set: &DatasetSet) -> Result<()> {
         ensure!(!models.is_empty(), "no checkpoint given");
         ensure!(self.batch_size > 0, "the batch size is 0: give at least 1");
         let most = max_permutes(self.kind);
@@ -81,24 +64,19 @@ impl InferPlan {
             self.permutes,
             self.kind
         );
-        ensure!(
-            set.inputs.dim() == set.labels.dim(),
-            "inputs of shape {:?} but labels of shape {:?}",
-            set.inputs.dim(),
-            set.labels.dim()
-        );
-        let seq_len = set.inputs.ncols();
         for model in models {
             let dims = model.config().dims;
             ensure!(
-                usize::try_from(dims.seq_len) == Ok(seq_len),
-                "the model takes puzzles of {} cells, the data has {seq_len}",
-                dims.seq_len
+                usize::try_from(dims.seq_len) == Ok(set.seq_len()),
+                "the model takes puzzles of {} cells, the data has {}",
+                dims.seq_len,
+                set.seq_len()
             );
-            let largest = set.inputs.iter().max().copied().unwrap_or(0);
             ensure!(
-                i64::from(largest) < dims.vocab_size,
-                "token {largest} in the data, but the model knows {} tokens: data and checkpoint are of different puzzles",
+                usize::try_from(dims.vocab_size) == Ok(self.kind.vocab_size()),
+                "a {} puzzle has {} tokens, the model knows {}: it was trained on another kind of puzzle",
+                self.kind,
+                self.kind.vocab_size(),
                 dims.vocab_size
             );
         }
@@ -203,13 +181,13 @@ fn mean(values: &[f64]) -> f64 {
 /// A plan that the puzzle, the data or a model does not allow; a failure inside libtorch.
 pub fn infer(
     models: &[Model],
-    set: &PuzzleSet,
+    set: &DatasetSet,
     plan: &InferPlan,
     mut watch: impl FnMut(&Pass) -> ControlFlow<()>,
 ) -> Result<InferOutcome> {
     plan.check(models, set)?;
     let puzzles = plan.puzzles(set);
-    let cells_in_passes = (models.len() * plan.permutes as usize * set.inputs.ncols()) as f64;
+    let cells_in_passes = (models.len() * plan.permutes as usize * set.seq_len()) as f64;
     let all_passes: Vec<(usize, u32)> =
         (0..models.len()).flat_map(|c| (0..plan.permutes).map(move |p| (c, p))).collect();
     let mut outcome = InferOutcome {
@@ -255,14 +233,14 @@ pub fn infer(
 
 fn run_pass(
     model: &Model,
-    set: &PuzzleSet,
+    set: &DatasetSet,
     kind: PuzzleKind,
     rows: Range<usize>,
     batch: usize,
     checkpoint: usize,
     permutation: u32,
 ) -> Result<Pass> {
-    let host = set.batch(rows.clone(), kind, permutation)?;
+    let host = permuted_rows(set, rows.clone(), kind, permutation)?;
     let last = last_segment(model, &DeviceBatch::upload(&host, model.device()), |_| ());
     Ok(Pass {
         batch,
@@ -305,14 +283,15 @@ pub fn host_tokens(tokens: &Tensor) -> Result<Array2<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Dataset;
 
     #[test]
     fn the_last_batch_may_be_short_and_batches_may_be_too_many() {
-        let tokens = Array2::<u8>::from_elem((13, 81), 1);
-        let set = PuzzleSet { inputs: tokens.clone(), labels: tokens };
+        let all = Dataset::bundled_test(Some(13)).unwrap();
+        let set = &all.sets()[0];
         let plan = |batch_size, batches| InferPlan { kind: PuzzleKind::Sudoku, permutes: 1, batch_size, batches };
-        assert_eq!(plan(5, 2).puzzles(&set), 10);
-        assert_eq!(plan(5, 3).puzzles(&set), 13);
-        assert_eq!(plan(5, usize::MAX).puzzles(&set), 13);
+        assert_eq!(plan(5, 2).puzzles(set), 10);
+        assert_eq!(plan(5, 3).puzzles(set), 13);
+        assert_eq!(plan(5, usize::MAX).puzzles(set), 13);
     }
 }

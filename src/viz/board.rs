@@ -84,7 +84,16 @@ impl AnswerBoard<'_> {
         DB::ErrorType: 'static,
     {
         let mark = self.mark(cell);
-        fill_mark(canvas, square, mark)?;
+        if self.puzzle[cell] > 1 {
+            // Also where the answer does not keep the given digit.
+            canvas.fill_rect(square, &GIVEN)?;
+        }
+        if mark == CellMark::Wrong {
+            if self.puzzle[cell] <= 1 {
+                canvas.fill_rect(square, &WRONG_PAPER)?;
+            }
+            turn_corner(canvas, square)?;
+        }
         let text = match self.answer[cell] {
             digit @ 2..=10 => (digit - 1).to_string(),
             0 | 1 => "–".to_owned(),
@@ -102,7 +111,10 @@ impl AnswerBoard<'_> {
         let mark = self.mark(cell);
         let answer = self.answer[cell];
         match (self.puzzle[cell], mark) {
-            (_, CellMark::Wrong) => fill_mark(canvas, square, mark)?,
+            (_, CellMark::Wrong) => {
+                canvas.fill_rect(square, &WRONG_PAPER)?;
+                turn_corner(canvas, square)?;
+            }
             (MAZE_WALL, _) => canvas.fill_rect(square, &SOFT_INK)?,
             _ => {}
         }
@@ -129,19 +141,12 @@ fn mark_color(mark: CellMark) -> RGBColor {
     }
 }
 
-/// A cell's ground: grey under givens; a wrong cell is tinted and has a corner turned, which greyscale keeps.
-fn fill_mark<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, square: Frame, mark: CellMark) -> Result<()>
+/// A wrong cell's corner, which greyscale keeps.
+fn turn_corner<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, square: Frame) -> Result<()>
 where
     DB::ErrorType: 'static,
 {
-    match mark {
-        CellMark::Given => canvas.fill_rect(square, &GIVEN),
-        CellMark::Wrong => {
-            canvas.fill_rect(square, &WRONG_PAPER)?;
-            canvas.fill_polygon(&[square.at(1.0, 0.0), square.at(1.0, 0.3), square.at(0.7, 0.0)], &WRONG)
-        }
-        CellMark::Right | CellMark::Unknown => Ok(()),
-    }
+    canvas.fill_polygon(&[square.at(1.0, 0.0), square.at(1.0, 0.3), square.at(0.7, 0.0)], &WRONG)
 }
 
 /// One entry of a board's legend: a sample cell and its name. Returns the entry's width.

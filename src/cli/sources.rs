@@ -1,0 +1,119 @@
+//! Which checkpoint and which puzzles a command works on: what the user named, else a default, said in a line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::ui::{Ui, warn};
+use crate::{
+    checkpoint::{Checkpoint, Loaded, resolve_or_default},
+    config::Dtype,
+    dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
+    puzzle::PuzzleKind,
+    say,
+};
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DtypeChoice {
+    Bf16,
+    F32,
+}
+
+impl From<DtypeChoice> for Dtype {
+    fn from(choice: DtypeChoice) -> Self {
+        match choice {
+            DtypeChoice::Bf16 => Self::Bf16,
+            DtypeChoice::F32 => Self::F32,
+        }
+    }
+}
+
+/// The name that `--dtype` has for a dtype, where it has one.
+pub fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::Bf16 => "bf16",
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::F64 => "f64",
+    }
+}
+
+/// Loads the checkpoint that `path` names; without one the newest, which is then said.
+pub fn load_checkpoint(ui: &Ui, path: Option<&Path>) -> Result<Checkpoint> {
+    let Loaded { checkpoint, warnings, taken, .. } = resolve_or_default(path, Path::new("."))?.load()?;
+    if let Some(taken) = taken {
+        say!(ui, "checkpoint: {taken}");
+    }
+    for warning in warnings {
+        warn(format_args!("{warning}"));
+    }
+    Ok(checkpoint)
+}
+
+/// Test puzzles and where they come from.
+#[derive(Debug)]
+pub struct TestPuzzles {
+    pub dataset: Dataset,
+    pub kind: PuzzleKind,
+    /// The folder, or words for the bundled rows.
+    pub origin: String,
+}
+
+impl TestPuzzles {
+    /// The set that upstream reads: the one named `all`, else the first.
+    pub fn set(&self) -> Result<&DatasetSet> {
+        let sets = self.dataset.sets();
+        let set = sets.iter().find(|s| s.name() == "all").or_else(|| sets.first());
+        let set = set.with_context(|| format!("{}: the test split names no set of puzzles", self.origin))?;
+        ensure!(!set.is_empty(), "{}: the test split holds no puzzles", self.origin);
+        if sets.len() > 1 {
+            warn(format_args!("{}: {} sets; only '{}' is read", self.origin, sets.len(), set.name()));
+        }
+        Ok(set)
+    }
+}
+
+/// The test split at `data_path`; without one the checkpoint's own, if it is there, else the bundled rows.
+pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
+    let own = PathBuf::from(&checkpoint.config.data_path);
+    let (dataset, origin) = match data_path {
+        Some(path) => (Dataset::open(path, Split::Test)?, path.display().to_string()),
+        None if own.join("test").exists() => {
+            say!(ui, "puzzles: {}/test, the checkpoint's data_path (--data-path names others)", own.display());
+            (Dataset::open(&own, Split::Test)?, own.display().to_string())
+        }
+        None => {
+            let text = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
+            let vocab = vocab_size(checkpoint).unwrap_or(PuzzleKind::Sudoku.vocab_size());
+            ensure!(
+                vocab == PuzzleKind::Sudoku.vocab_size(),
+                "{}: its data_path {} is not here, and the bundled puzzles are Sudokus ({} tokens, the checkpoint knows \
+                 {vocab}): name its puzzles with --data-path",
+                checkpoint.path.display(),
+                own.display(),
+                PuzzleKind::Sudoku.vocab_size()
+            );
+            say!(ui, "puzzles: {text}, as the checkpoint's data_path {} is not here", own.display());
+            (Dataset::bundled_test(None)?, text)
+        }
+    };
+    let kind = kind_of_vocab(dataset.meta().vocab_size)
+        .with_context(|| format!("{origin}: no puzzle that is known here (Sudoku has 11 tokens, maze 6)"))?;
+    Ok(TestPuzzles { dataset, kind, origin })
+}
+
+/// The puzzle whose alphabet has that many tokens.
+pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
+    let kinds = [PuzzleKind::Sudoku, PuzzleKind::Maze];
+    match kinds.into_iter().find(|k| i64::try_from(k.vocab_size()) == Ok(vocab_size)) {
+        Some(kind) => Ok(kind),
+        None => bail!("a vocabulary of {vocab_size} tokens"),
+    }
+}
+
+/// Rows of the checkpoint's token embedding.
+pub fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
+    crate::checkpoint::infer_dims(checkpoint).vocab_size
+}
