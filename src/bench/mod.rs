@@ -1,18 +1,26 @@
 //! How fast the model is on this machine: training steps, inference, and the matrix-product rate to hold them against.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use ndarray::{Array1, Array2};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::TensorView;
 use serde::Serialize;
+use serde_json::json;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{
+    checkpoint::{RawDtype, store},
     config::TrainConfig,
     dataset::Batch,
-    model::{DeviceBatch, Exploration, HrmConfig, Model},
+    model::{DeviceBatch, Exploration, HrmConfig, Model, to_raw},
+    runtime,
     train::Trainer,
 };
 
@@ -96,6 +104,7 @@ pub fn train(
     steps: usize,
     rate: f64,
 ) -> Result<Measured> {
+    forget_peak(device);
     let model = Model::new(config.clone(), device, 0)?;
     let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
     let mut trainer = Trainer::new(model, &hyper, 1 << 40, rows);
@@ -113,6 +122,7 @@ pub fn train(
 
 /// All segments of a batch, exactly those of `hrm infer`.
 pub fn infer(config: &HrmConfig, rows: i64, device: Device, warm: usize, steps: usize, rate: f64) -> Result<Measured> {
+    forget_peak(device);
     let model = Model::new(config.clone(), device, 0)?;
     let batch = DeviceBatch::upload(&sudoku_like_batch(rows, config, 1), device);
     let times = time(device, warm, steps, || {
@@ -134,6 +144,71 @@ fn measured(device: Device, what: &str, rows: i64, seconds: f64, flops: f64, rat
         puzzles_per_s: rows as f64 / seconds,
         tflop_per_s: flops / seconds / 1e12,
         share_of_matmul_rate: flops / seconds / rate,
-        peak_memory_gib: None,
+        peak_memory_gib: peak_memory(device),
+    }
+}
+/// Records the first training step of a fresh model (with a random q head, so that its gradients are no special case)
+/// as one safetensors file: `model.*` weights, `batch.*`, `draws.*`, `loss`, `grad.model.*`.
+pub fn dump_step(
+    config: &HrmConfig,
+    hyper: &TrainConfig,
+    rows: i64,
+    seed: u64,
+    device: Device,
+    path: &Path,
+) -> Result<()> {
+    let model = Model::new(config.clone(), device, seed)?;
+    let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
+    let mut tensors = model.tensors();
+    let mut trainer = Trainer::new(model, &hyper, 1 << 40, rows);
+    let batch = DeviceBatch::upload(&sudoku_like_batch(rows, config, seed), device);
+    let draws = Exploration::draw(seed, 1, 0, rows, config.halt_max_steps, device);
+    let metrics = trainer.accumulate(&batch, &draws).metrics;
+    let mut add = |name: &str, tensor: &Tensor| tensors.push((name.to_string(), to_raw(tensor)));
+    add("batch.inputs", &batch.inputs);
+    add("batch.labels", &batch.labels);
+    add("draws.uniform", &draws.uniform);
+    add("draws.min_steps", &draws.min_steps);
+    add("loss", &metrics.loss);
+    let params = trainer.model.params();
+    for (i, spec) in params.list().iter().enumerate() {
+        if let Some(grad) = params.grad_of(i) {
+            add(&format!("grad.{}", spec.name), &grad);
+        }
+    }
+    let meta = json!({
+        "hidden_size": config.hidden_size, "num_heads": config.num_heads, "expansion": config.expansion,
+        "H_cycles": config.h_cycles, "L_cycles": config.l_cycles,
+        "H_layers": config.h_layers, "L_layers": config.l_layers,
+        "halt_max_steps": config.halt_max_steps, "halt_exploration_prob": config.halt_exploration_prob,
+        "rms_norm_eps": config.rms_norm_eps, "rope_theta": config.rope_theta,
+        "forward_dtype": config.forward_dtype,
+    });
+    let views: Vec<(&str, TensorView)> = tensors
+        .iter()
+        .map(|(name, t)| {
+            let dtype = match t.dtype {
+                RawDtype::F64 => safetensors::Dtype::F64,
+                RawDtype::Bf16 => safetensors::Dtype::BF16,
+                RawDtype::F16 => safetensors::Dtype::F16,
+                RawDtype::I32 => safetensors::Dtype::I32,
+                _ => safetensors::Dtype::F32,
+            };
+            Ok((name.as_str(), TensorView::new(dtype, t.shape.clone(), &t.data)?))
+        })
+        .collect::<Result<_>>()?;
+    let meta = HashMap::from([("hrm".to_string(), meta.to_string())]);
+    let bytes = safetensors::serialize(views, Some(meta))?;
+    store::write_bytes(path, &bytes)
+}
+
+fn peak_memory(device: Device) -> Option<f64> {
+    let Device::Cuda(index) = device else { return None };
+    runtime::device_memory(index).ok().map(|m| m.allocated_peak as f64 / (1u64 << 30) as f64)
+}
+
+fn forget_peak(device: Device) {
+    if let Device::Cuda(index) = device {
+        let _ = runtime::reset_peak_memory(index);
     }
 }

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::{
     GlobalArgs,
+    sources::DtypeChoice,
     ui::{JsonArg, Ui},
 };
 use crate::{
-    bench,
-    config::{self, Dtype},
+    bench, config,
     model::{Dims, HrmConfig},
     runtime, say,
 };
@@ -50,7 +50,7 @@ struct SpeedArgs {
     warm: Option<u32>,
     /// Compute in this dtype instead of the preset's
     #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<Dtype>,
+    dtype: Option<DtypeChoice>,
     /// train: record one step of the first batch size (weights, batch, draws, loss, gradients) for
     /// scripts/torch_reference.py
     #[arg(long, value_name = "FILE")]
@@ -68,9 +68,9 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let hyper = config::resolve(None, &args.overrides)?.config;
     let mut model = HrmConfig::new(&hyper.arch, Dims::sudoku())?;
     if let Some(dtype) = args.dtype {
-        model.forward_dtype = dtype;
+        model.forward_dtype = dtype.into();
     }
-    let device = runtime::init(global.device, global.threads)?.device;
+    let device = global.init()?.device;
     let gpu = device.is_cuda();
     let sizes = match (args.batch_size.is_empty(), gpu, training) {
         (false, ..) => args.batch_size,
@@ -88,8 +88,16 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let rate = bench::matmul_rate(device, model.kind());
     say!(ui, "matrix products in {:?}: {:.1} TFLOP/s on this machine", model.kind(), rate / 1e12);
     let unit = if training { "step" } else { "batch" };
-    say!(ui, "{:>6} {:>12} {:>12} {:>10} {:>15} {:>12}", "batch", format!("ms/{unit}"), "puzzles/s", "TFLOP/s",
-        "of matmul rate", "peak memory");
+    say!(
+        ui,
+        "{:>6} {:>12} {:>12} {:>10} {:>15} {:>12}",
+        "batch",
+        format!("ms/{unit}"),
+        "puzzles/s",
+        "TFLOP/s",
+        "of matmul rate",
+        "peak memory"
+    );
     let mut lines = Vec::new();
     for rows in sizes {
         let line = if training {
@@ -98,8 +106,15 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
             bench::infer(&model, rows, device, warm, steps, rate)?
         };
         let memory = line.peak_memory_gib.map_or_else(|| "-".into(), |g| format!("{g:.2} GiB"));
-        say!(ui, "{:>6} {:>12.2} {:>12.1} {:>10.2} {:>14.1}% {memory:>12}", line.batch_size, line.ms,
-            line.puzzles_per_s, line.tflop_per_s, 100.0 * line.share_of_matmul_rate);
+        say!(
+            ui,
+            "{:>6} {:>12.2} {:>12.1} {:>10.2} {:>14.1}% {memory:>12}",
+            line.batch_size,
+            line.ms,
+            line.puzzles_per_s,
+            line.tflop_per_s,
+            100.0 * line.share_of_matmul_rate
+        );
         lines.push(line);
     }
     ui.emit(&json!({

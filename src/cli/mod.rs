@@ -1,10 +1,13 @@
 //! The command line: every file here turns one command's arguments into a checked plan and a call into the library.
 
+mod bench;
 mod build_dataset;
 mod checkpoint;
 mod doctor;
 mod infer;
+mod interrupt;
 mod manual;
+mod sources;
 mod train;
 pub mod ui;
 mod viz;
@@ -59,6 +62,7 @@ enum Command {
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -67,7 +71,7 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(self, Self::Train(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
+        matches!(self, Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
     }
 }
 
@@ -94,6 +98,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Infer(a) => infer::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
+        Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),
         Command::Completions(a) => manual::completions(a, Cli::command()),
         Command::Man(a) => manual::man(a, Cli::command()),

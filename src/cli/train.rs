@@ -15,11 +15,11 @@ use serde_json::json;
 
 use super::{
     GlobalArgs,
+    sources::DtypeChoice,
     ui::{JsonArg, Ui},
 };
 use crate::{
-    bench,
-    config::{self, Dtype},
+    bench, config,
     eval::evaluate::Evaluation,
     say,
     train::{self, TrainMetrics, TrainObserver, TrainPlan},
@@ -48,7 +48,7 @@ pub struct TrainArgs {
     config: Option<PathBuf>,
     /// Compute in this dtype instead of arch.forward_dtype
     #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<Dtype>,
+    dtype: Option<DtypeChoice>,
     /// Check everything and print the plan, without training
     #[arg(long)]
     dry_run: bool,
@@ -67,7 +67,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         config.seed = seed;
     }
     if let Some(dtype) = args.dtype {
-        config.arch.forward_dtype = Some(dtype);
+        config.arch.forward_dtype = Some(dtype.into());
     }
     config.fill_names(&mut rand::rng());
     for line in &resolved.taken {
@@ -112,17 +112,43 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
 
 fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
     let (c, m, d) = (&plan.config, &plan.model, plan.derived());
-    say!(ui, "data        {} ({} puzzles in {} boards; test {})", c.data_path, plan.train.meta().total_groups,
-        plan.train.len(), plan.test.len());
-    say!(ui, "model       {:.2}M parameters: hidden {}, {} heads, {}+{} layers, {}x{} cycles, {:?} on {device:?}",
-        d.parameters as f64 / 1e6, m.hidden_size, m.num_heads, m.h_layers, m.l_layers, m.h_cycles, m.l_cycles,
-        m.forward_dtype);
-    say!(ui, "plan        {} steps of {} puzzles ({} tokens), {} evaluations", d.total_steps, c.global_batch_size,
-        d.tokens_per_step, plan.passes);
+    say!(
+        ui,
+        "data        {} ({} puzzles in {} boards; test {})",
+        c.data_path,
+        plan.train.meta().total_groups,
+        plan.train.len(),
+        plan.test.len()
+    );
+    say!(
+        ui,
+        "model       {:.2}M parameters: hidden {}, {} heads, {}+{} layers, {}x{} cycles, {:?} on {device:?}",
+        d.parameters as f64 / 1e6,
+        m.hidden_size,
+        m.num_heads,
+        m.h_layers,
+        m.l_layers,
+        m.h_cycles,
+        m.l_cycles,
+        m.forward_dtype
+    );
+    say!(
+        ui,
+        "plan        {} steps of {} puzzles ({} tokens), {} evaluations",
+        d.total_steps,
+        c.global_batch_size,
+        d.tokens_per_step,
+        plan.passes
+    );
     let rate = bench::matmul_rate(device, m.kind());
     let least = Duration::from_secs_f64(d.flops_per_step / rate * d.total_steps as f64);
-    say!(ui, "work        {:.2} TFLOP a step; at this machine's {:.2} TFLOP/s at least {}", d.flops_per_step / 1e12,
-        rate / 1e12, indicatif::HumanDuration(least));
+    say!(
+        ui,
+        "work        {:.2} TFLOP a step; at this machine's {:.2} TFLOP/s at least {}",
+        d.flops_per_step / 1e12,
+        rate / 1e12,
+        indicatif::HumanDuration(least)
+    );
     say!(ui, "run         {}", plan.run_dir.display());
 }
 

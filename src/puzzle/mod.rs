@@ -4,6 +4,7 @@ pub mod digit_shift;
 pub mod dihedral;
 pub mod maze;
 pub mod shuffle;
+pub mod solve;
 pub mod sudoku;
 
 pub use digit_shift::{shift_digits, unshift_digits};

@@ -135,8 +135,7 @@ impl Run<'_> {
         let mut go_on = true;
         for ((step, report), sums) in self.pending.drain(..).zip(values.chunks(width)) {
             let with_continue = self.plan.model.halt_max_steps > 1;
-            let metrics =
-                TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue);
+            let metrics = TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue);
             self.log.step(step, &metrics)?;
             if let Some((name, value)) = metrics.values.iter().find(|(_, v)| !v.is_finite()) {
                 self.log.flush()?;
@@ -183,9 +182,13 @@ impl Run<'_> {
         if part.exists() {
             fs::remove_dir_all(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
         }
-        let meta =
-            CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone()));
-        crate::checkpoint::save_folder(&part, &self.plan.config, &meta, &self.trainer.model.tensors())?;
+        let meta = CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone()));
+        crate::checkpoint::safetensors_file::save_folder(
+            &part,
+            &self.plan.config,
+            &meta,
+            &self.trainer.model.tensors(),
+        )?;
         fs::rename(&part, &folder).with_context(|| format!("{}: cannot rename", folder.display()))?;
         store::sync_folder(&self.plan.run_dir)?;
         self.observer.saved(step, &folder);
