@@ -356,6 +356,16 @@ fn the_default_is_the_newest_step_of_the_newest_run() {
     let found = resolve_or_default(None, dir.path()).unwrap();
     assert_eq!(found.weights, run("new").join("step_20/model.safetensors"));
     assert!(found.taken.unwrap().contains("step_20"), "what was taken is said");
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 866\n", "0".repeat(64));
+    fs::create_dir_all(run("newest")).unwrap();
+    fs::write(run("newest").join("step_1"), pointer).unwrap();
+    fs::write(run("newest").join("all_config.yaml"), "seed: 1\n").unwrap();
+    let taken = resolve_or_default(None, dir.path()).unwrap().taken.unwrap();
+    assert!(
+        taken.contains("step_20") && taken.contains("git lfs pull"),
+        "a newer one that is skipped is said: {taken}"
+    );
+    fs::remove_dir_all(run("newest")).unwrap();
     let shown = Command::new(env!("CARGO_BIN_EXE_hrm"))
         .args(["checkpoint", "inspect"])
         .current_dir(dir.path())
@@ -534,7 +544,7 @@ fn pickles_that_ask_for_functions_are_refused_by_name() {
     ] {
         let named = format!("`{module}.{name}`");
         let global = format!("c{module}\n{name}\n");
-        let call = [global.as_bytes(), &Asm::default().raw(b"(").text("touch /tmp/owned").raw(b"tR.").0].concat();
+        let call = [global.as_bytes(), &Asm::default().raw(b"(").text("touch owned").raw(b"tR.").0].concat();
         let e = read(&call, &[]).unwrap_err();
         assert!(e.contains(&named) && e.contains("nothing was run"), "{e}");
         let stacked = Asm::default().raw(b"\x80\x04").text(module).text(name).raw(b"\x93(").text("x").raw(b"tR.").0;
@@ -610,7 +620,7 @@ fn archives_that_are_not_torchs_are_refused() {
 fn deep_and_repeated_structures_stay_small() {
     LARGEST.set(0);
     let n = 1 << 20;
-    let deep_tuples = [b"N".repeat(1), b"\x85".repeat(n), b".".to_vec()].concat();
+    let deep_tuples = [b"N".to_vec(), b"\x85".repeat(n), b".".to_vec()].concat();
     let deep_marks = [b"(".repeat(n), b".".to_vec()].concat();
     let deep_dicts = [b"}".repeat(n), b".".to_vec()].concat();
     let itself = b"}q\x00X\x01\x00\x00\x00ah\x00s.".to_vec();

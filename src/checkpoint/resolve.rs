@@ -75,23 +75,24 @@ pub fn resolve_or_default(path: Option<&Path>, root: &Path) -> Result<Resolved> 
 }
 
 fn default_checkpoint(root: &Path) -> Result<Resolved> {
-    let mut pointer = None;
+    let mut skipped = None;
     for name in DEFAULT_ROOTS {
         let mut runs = find_runs(&root.join(name));
         runs.sort();
         while let Some(run) = runs.pop() {
             match resolve(&run.folder) {
                 Ok(mut resolved) => {
-                    resolved.taken = Some(format!("no checkpoint named: took {}", resolved.weights.display()));
+                    let why = skipped.map_or(String::new(), |e| format!(" (a newer one cannot be used: {e:#})"));
+                    resolved.taken = Some(format!("no checkpoint named: took {}{why}", resolved.weights.display()));
                     return Ok(resolved);
                 }
-                Err(e) => pointer = pointer.or(Some(e)),
+                Err(e) => skipped = skipped.or(Some(e)),
             }
         }
     }
-    let none = "no checkpoint was named, and there is none under checkpoints/ or checkpoint_example/: train one with \
-                `hrm train`, or name one with --checkpoint PATH";
-    Err(pointer.map_or_else(|| anyhow::anyhow!(none), |e| e.context(none)))
+    let none = "no checkpoint was named, and there is none to take under checkpoints/ or checkpoint_example/: train \
+                one with `hrm train`, or name one with --checkpoint PATH";
+    Err(skipped.map_or_else(|| anyhow::anyhow!(none), |e| e.context(none)))
 }
 
 /// A folder with a checkpoint in it, ordered by age.
@@ -106,9 +107,7 @@ fn find_runs(root: &Path) -> Vec<Run> {
     let mut runs = Vec::new();
     for project in subfolders(root) {
         for folder in subfolders(&project).into_iter().chain([project.clone()]) {
-            if let Ok(Some(found)) = candidates(&folder)
-                && !is_step_folder(&folder)
-            {
+            if let Ok(Some(found)) = candidates(&folder) {
                 let written = fs::metadata(&found.weights).and_then(|m| m.modified());
                 runs.push(Run { written: written.unwrap_or(SystemTime::UNIX_EPOCH), folder });
             }
@@ -120,10 +119,6 @@ fn find_runs(root: &Path) -> Vec<Run> {
 fn subfolders(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect()
-}
-
-fn is_step_folder(path: &Path) -> bool {
-    step_in_name(path).is_some() && path.join(WEIGHTS_FILE).exists()
 }
 
 /// One checkpoint of a run folder.

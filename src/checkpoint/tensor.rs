@@ -124,7 +124,8 @@ mod tests {
     fn bf16_rounds_to_nearest_even() {
         // The last but one is a hair above half-way: only its lowest bit says that it goes up.
         let above_half = f32::from_bits(0x3f80_8001);
-        let values = [1.0f32, 1.00390625, 1.01171875, -2.5, above_half, f32::INFINITY];
+        let (half_of_even, half_of_odd) = (f32::from_bits(0x3f80_8000), f32::from_bits(0x3f81_8000));
+        let values = [1.0f32, half_of_even, half_of_odd, -2.5, above_half, f32::INFINITY];
         let data = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let rounded = RawTensor::new(RawDtype::F32, vec![6], data).unwrap().to_float(RawDtype::Bf16);
         let bits: Vec<u16> = rounded.data.chunks(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();

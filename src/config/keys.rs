@@ -94,6 +94,18 @@ pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&
     names.map(|n| (closeness(n), n)).filter(|(c, _)| *c > 0.55).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, n)| n)
 }
 
+/// All keys with their defaults, one a line, for `--help`.
+pub fn help_text() -> String {
+    let defaults = serde_json::to_value(super::TrainConfig::default()).unwrap_or_default();
+    let width = KEYS.iter().map(|k| k.name.len()).max().unwrap_or(0);
+    let line = |k: &Key| {
+        let default = k.name.split('.').try_fold(&defaults, |v, part| v.get(part)).unwrap_or(&Value::Null);
+        let shown = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        format!("  {:width$}  {} [{shown}]\n", k.name, k.help)
+    };
+    KEYS.iter().map(line).collect()
+}
+
 impl Key {
     /// `value` in the form that this key stores, or an error that says what it wants.
     pub fn accept(&self, value: Value) -> Result<Value> {
@@ -197,6 +209,13 @@ mod tests {
         fields.sort();
         table.sort();
         assert_eq!(fields, table);
+    }
+
+    #[test]
+    fn help_shows_every_key_with_its_default() {
+        let text = help_text();
+        assert_eq!(text.lines().count(), KEYS.len());
+        assert!(text.contains("global_batch_size") && text.contains("[768]") && text.contains("[rope]"), "{text}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct ResolvedConfig {
 pub fn resolve(config_file: Option<&Path>, overrides: &[String]) -> Result<ResolvedConfig> {
     let typed: Vec<Override> = overrides.iter().map(|o| parse_override(o)).collect::<Result<_>>()?;
     let (groups, typed): (Vec<_>, Vec<_>) = typed.into_iter().partition(|o| o.key == "arch");
-    let arch_group = groups.last().map(|o| group_name(o)).transpose()?;
+    let arch_group = groups.last().map(group_name).transpose()?;
     let from_file = match config_file {
         Some(path) => file::read_training_yaml(path, arch_group.as_deref())?,
         None => {
@@ -118,7 +118,6 @@ impl Layers {
         let mut root = Map::new();
         for key in KEYS {
             let value = key.accept(self.follow(key.name)?)?;
-            // Serde's defaults stand in for what is null but not optional in the struct.
             let mut parts: Vec<&str> = key.name.split('.').collect();
             let last = parts.pop().unwrap_or_default();
             let mut group = &mut root;

@@ -148,8 +148,7 @@ impl Emitter {
                 }
             }
             let breakable = c == Some(' ') || start >= end;
-            let width = self.column + end.saturating_sub(start);
-            if split && 0 < end && end + 1 < chars.len() && breakable && width > BEST_WIDTH {
+            if split && 0 < end && end + 1 < chars.len() && breakable && self.column + end > BEST_WIDTH + start {
                 let run: String = chars.get(start..end).unwrap_or_default().iter().collect();
                 self.put(&format!("{run}\\"));
                 start = start.max(end);

@@ -173,3 +173,16 @@ def test_old_and_foreign_files_are_refused(tmp_path):
     assert "expected a dictionary" in hrm("inspect", source, check=False).stderr
     torch.save({"model": state_dict()}, source / "step_7")
     assert "expected a tensor" in hrm("inspect", source, check=False).stderr
+
+
+def test_configurations_are_written_as_pyyaml_writes_them(tmp_path):
+    config = yaml.safe_load((PLAIN / "all_config.yaml").read_text())
+    names = ["2024", "no", "y", "null", "caf\u00e9", "it's", "a: b", "a #b", "tab\there", "", "2024-01-31", "1:30", "0x1f"]
+    names += [" lead", "- x", "-x", "@x", "x[1]", "'q'", "long " * 40 + "end", "it's " * 40 + "end", "caf\u00e9 " * 40]
+    for i, name in enumerate(names):
+        config |= {"project_name": name, "lr": 10.0 ** -(i + 1), "eval_save_outputs": [name, "logits"]}
+        config["run_name"] = None
+        source = run_folder(tmp_path / f"run{i}", state_dict())
+        (source / "all_config.yaml").write_text(yaml.dump(config))
+        hrm("convert", source, tmp_path / f"out{i}", "--to", "torch")
+        assert (tmp_path / f"out{i}" / "all_config.yaml").read_text() == yaml.dump(config), name
