@@ -20,7 +20,7 @@ use crate::{
         solve::{Solutions, solve},
     },
     say,
-    viz::{PictureFormat, canvas::folder_of, save, trajectory::TrajectoryPicture},
+    viz::{PictureFormat, save, trajectory::TrajectoryPicture},
 };
 
 /// Draw pictures of what a model does
@@ -162,9 +162,12 @@ struct TrajectoryReport<'a> {
 fn check_output(path: &Path) -> Result<()> {
     PictureFormat::of(path)?;
     ensure!(!path.is_dir(), "{}: a folder is in the picture's place", path.display());
-    let folder = folder_of(path);
-    ensure!(folder.is_dir(), "{}: there is no folder {}: make it first", path.display(), folder.display());
-    Ok(())
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            bail!("{}: there is no folder {}: make it first", path.display(), folder.display())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn typed_board(text: &str) -> Result<Board> {

@@ -4,15 +4,10 @@
 //! and an SVG has four of its own units to each of the picture's. A PNG's letters are set here, as plotters' own
 //! setting leaves out the glyphs' side bearings; an SVG's texts stay texts.
 
-use std::{
-    ffi::OsStr,
-    fmt,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, fmt, path::Path};
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use plotters::{
     backend::{BitMapBackend, DrawingBackend, SVGBackend},
     coord::Shift,
@@ -25,6 +20,7 @@ use plotters::{
 };
 
 use super::style::{FONT_NAMES, Fonts, PAPER, fonts};
+use crate::checkpoint::store::write_bytes;
 
 /// Saved pixels per unit: a picture 1,200 wide is 2,400 pixels, 20 cm in print.
 const DENSITY: u32 = 2;
@@ -140,34 +136,7 @@ fn encode_png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
 /// A name that ends in neither .png nor .svg; a folder that is not there or cannot be written.
 pub fn save<P: Picture>(picture: &P, path: &Path) -> Result<()> {
     let bytes = render(picture, PictureFormat::of(path)?)?;
-    let at = || format!("{}: cannot write the picture", path.display());
-    let folder = folder_of(path);
-    let mut file = tempfile::NamedTempFile::new_in(&folder).with_context(at)?;
-    file.write_all(&bytes).with_context(at)?;
-    make_readable(file.as_file()).with_context(at)?;
-    file.as_file().sync_all().with_context(at)?;
-    file.persist(path).with_context(at)?;
-    Ok(())
-}
-
-/// The folder that a file stands in; `.` for a bare name.
-pub fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// Temporary files are made for their owner alone; a picture is for everyone.
-#[cfg(unix)]
-fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_file: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
+    write_bytes(path, &bytes)
 }
 
 fn drawing_error(error: impl fmt::Display) -> anyhow::Error {
