@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Tensors, assert_close, assert_near, config, device, f64s, json, raw_tensors};
+use common::tensors::{Tensors, assert_close, assert_near, config, device, f64s, json, raw_tensors};
 use hrm::{
     analysis::{conflict::conflict_loss, pca::Pca, trajectory},
     model::Model,

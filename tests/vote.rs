@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Tensors, json};
+use common::tensors::{Tensors, json};
 use hrm::{
     eval::vote::{PassOutcome, checkpoint_solves, matching_cells, max_permutes, permute, summary_line},
     puzzle::PuzzleKind,

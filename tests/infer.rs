@@ -1,0 +1,310 @@
+//! Batched inference against golden/e2e: upstream's batch_inference on two tiny checkpoints and 11 puzzles, f32.
+
+mod common;
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use common::{
+    fails, golden, hrm, ok,
+    tensors::{Tensors, assert_near, json},
+};
+use hrm::{
+    checkpoint::Checkpoint,
+    config::Dtype,
+    dataset::{Dataset, Split},
+    eval::infer::{InferPlan, infer, last_segment, permuted_rows},
+    model::{DeviceBatch, Dims, Model, loss_head},
+    puzzle::PuzzleKind,
+};
+use serde_json::Value;
+use tch::{Device, Kind};
+
+const A: &str = "checkpoint/tiny ACT-torch/Model gold fish/step_12";
+const B: &str = "e2e/run_b/step_30";
+
+fn numbers(value: &Value) -> Vec<i64> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_i64).collect()
+}
+
+fn dataset() -> Result<Dataset> {
+    Dataset::open(&golden("e2e/data"), Split::Test)
+}
+
+fn models(case: &Value) -> Result<Vec<Model>> {
+    let names = case["checkpoints"].as_str().context("checkpoints")?;
+    let paths: &[&str] = if names.starts_with("a/step_12,b") { &[A, B] } else { &[A] };
+    let dims = Dims::from(dataset()?.meta());
+    let load = |path: &&str| {
+        let loaded = Checkpoint::load(&golden(path))?;
+        Model::load(&loaded.checkpoint, dims, Device::Cpu, Some(Dtype::F32))
+    };
+    paths.iter().map(load).collect()
+}
+
+/// Every call's predictions and halts, in upstream's order, and what the voting made of them.
+fn check_calls(name: &str) -> Result<()> {
+    tch::set_num_threads(1);
+    let all = json("e2e/batch_inference.json");
+    let case = &all[name];
+    let wanted = Tensors::load(&format!("e2e/batch_inference_{name}.safetensors"));
+    let calls = case["calls"].as_array().context("calls")?;
+    let size = |key: &str| case[key].as_u64().unwrap() as usize;
+    let plan = InferPlan {
+        kind: PuzzleKind::Sudoku,
+        permutes: size("permutes") as u32,
+        batch_size: size("batch_size"),
+        batches: size("num_batch"),
+    };
+    let data = dataset()?;
+    let models = models(case)?;
+    let mut call = 0;
+    let outcome = infer(&models, &data.sets()[0], &plan, |pass| {
+        let order = (call / plan.permutes as usize) % models.len();
+        assert_eq!((pass.checkpoint, pass.permutation as usize), (order, call % plan.permutes as usize), "call {call}");
+        let predictions = wanted.get(&format!("call{call}.predictions")).to_kind(Kind::Int).contiguous().view([-1]);
+        let predictions: Vec<i32> = Vec::try_from(predictions).unwrap();
+        assert_eq!(pass.predictions.iter().copied().collect::<Vec<_>>(), predictions, "{name}, call {call}");
+        let halts: Vec<bool> = numbers(&calls[call]["act_halt"]).iter().map(|&h| h != 0).collect();
+        assert_eq!(pass.halted, halts, "{name}, call {call}");
+        call += 1;
+        ControlFlow::Continue(())
+    })?;
+    assert_eq!(call, calls.len(), "{name}");
+    let solved: Vec<i64> = outcome.solved.iter().map(|&s| i64::from(s)).collect();
+    assert_eq!(solved, numbers(&case["all_correct"]), "{name}");
+    Ok(())
+}
+
+#[test]
+fn one_checkpoint_one_permutation() -> Result<()> {
+    check_calls("A_1perm")
+}
+
+#[test]
+fn one_checkpoint_three_permutations() -> Result<()> {
+    check_calls("A_3perm")
+}
+
+#[test]
+fn two_checkpoints_one_permutation() -> Result<()> {
+    check_calls("AB_1perm")
+}
+
+#[test]
+fn two_checkpoints_three_permutations() -> Result<()> {
+    check_calls("AB_3perm")
+}
+
+/// The loss of all 16 segments of every call: the carry goes on as upstream's does.
+#[test]
+fn segment_losses_match_upstream() -> Result<()> {
+    tch::set_num_threads(1);
+    let all = json("e2e/batch_inference.json");
+    let case = &all["AB_3perm"];
+    let data = dataset()?;
+    let models = models(case)?;
+    for (call, facts) in case["calls"].as_array().context("calls")?.iter().enumerate() {
+        let model = &models[call / 3];
+        let rows = permuted_rows(&data.sets()[0], 0..11, PuzzleKind::Sudoku, (call % 3) as u32)?;
+        let mut losses = Vec::new();
+        last_segment(model, &DeviceBatch::upload(&rows, Device::Cpu), |segment| {
+            let loss_type = model.config().loss_type;
+            losses.push(loss_head(loss_type, segment, None, 1.0).loss.double_value(&[]));
+        });
+        let wanted = facts["segment_losses"].as_array().context("segment_losses")?;
+        assert_eq!(losses.len(), wanted.len());
+        for (segment, (found, wanted)) in losses.iter().zip(wanted).enumerate() {
+            let what = format!("call {call}, segment {}", segment + 1);
+            assert_near(&what, *found, wanted.as_f64().context("a loss")?, 2e-3);
+        }
+    }
+    Ok(())
+}
+
+/// `hrm infer` on the golden data, in a folder where no default can be found.
+fn infer_command(folder: &Path, checkpoints: &str, more: &[&str]) -> Command {
+    let mut command = hrm(folder);
+    let checkpoints: Vec<String> = checkpoints.split(',').map(|c| golden(c).display().to_string()).collect();
+    command.args(["infer", "--checkpoints", &checkpoints.join(","), "--dtype", "f32", "--threads", "1"]);
+    command.args(["--device", "cpu"]);
+    command.arg("--data-path").arg(golden("e2e/data")).args(more);
+    command
+}
+
+#[test]
+fn the_binary_prints_upstreams_line_and_the_json() -> Result<()> {
+    let all = json("e2e/batch_inference.json");
+    for (name, checkpoints, more) in [
+        ("A_1perm", A.to_owned(), "--num-batch 2 --batch-size 5"),
+        ("A_3perm", A.to_owned(), "--num_batch 2 --batch_size 5 --permutes 3"),
+        ("AB_1perm", format!("{A},{B}"), "--num-batch=2 --batch-size=5"),
+        ("AB_3perm", format!("{A},e2e/run_b"), "--num-batch 1 --batch-size 11 --permutes 3 --dataset sudoku"),
+    ] {
+        let case = &all[name];
+        let folder = tempfile::tempdir()?;
+        let more: Vec<&str> = more.split(' ').chain(["--json", "out.json"]).collect();
+        let output = ok(&mut infer_command(folder.path(), &checkpoints, &more))?;
+        assert_eq!(output.stdout.lines().last(), case["summary_line"].as_str(), "{name}");
+
+        let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out.json"))?)?;
+        let total = numbers(&case["all_correct"]).len();
+        assert_eq!(report["total"], total, "{name}");
+        assert_eq!(report["solved"], case["all_correct"], "{name}");
+        let correct: i64 = numbers(&case["all_correct"]).iter().sum();
+        assert_eq!(report["upstream_rule"]["correct"], correct);
+        assert_eq!(report["upstream_rule"]["total"], total);
+        assert_eq!(report["upstream_rule"]["accuracy"], correct as f64 / total as f64);
+
+        let passes = report["passes"].as_array().context("passes")?;
+        let permutes = case["permutes"].as_u64().context("permutes")?;
+        assert_eq!(passes.len() as u64, permutes * checkpoints.split(',').count() as u64, "{name}");
+        for (i, pass) in passes.iter().enumerate() {
+            assert_eq!(pass["permutation"], i as u64 % permutes);
+            assert!(pass["checkpoint"].as_str().context("checkpoint")?.contains("step_"));
+        }
+        for (key, of_pass) in [("exact_accuracy", "exact"), ("cell_accuracy", "cell")] {
+            let mean = passes.iter().filter_map(|p| p[of_pass].as_f64()).sum::<f64>() / passes.len() as f64;
+            assert_near(key, report[key].as_f64().context("a share")?, mean, 1e-12);
+            let interval = &report[format!("{key}_interval")];
+            assert!(interval["low"].as_f64() <= report[key].as_f64(), "{interval}");
+            assert!(interval["high"].as_f64() >= report[key].as_f64(), "{interval}");
+        }
+        let method = if passes.len() == 1 { "wilson" } else { "bootstrap" };
+        assert_eq!(report["exact_accuracy_interval"]["method"], method);
+        // Halts of upstream's first call are those of our first pass over the first batch.
+        if name == "AB_3perm" {
+            let halts = numbers(&case["calls"][0]["act_halt"]);
+            let share = halts.iter().sum::<i64>() as f64 / halts.len() as f64;
+            assert_near("halted", passes[0]["halted"].as_f64().context("halted")?, share, 1e-12);
+        }
+    }
+    Ok(())
+}
+
+/// Where upstream raises: 11 puzzles in batches of 5.
+#[test]
+fn by_default_all_rows_are_run_and_the_last_batch_may_be_short() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = |more: &[&str]| -> Result<Value> {
+        let mut command = infer_command(folder.path(), A, more);
+        Ok(serde_json::from_str(&ok(command.args(["--json", "-"]))?.stdout)?)
+    };
+    let five = run(&["--batch-size", "5"])?;
+    let eleven = run(&[])?;
+    let too_many = run(&["--batch-size", "4", "--num-batch", "100"])?;
+    assert_eq!(five["total"], 11);
+    assert_eq!(five["batch_size"], 5);
+    assert_eq!(eleven["batch_size"], 91);
+    for key in ["solved", "total", "upstream_rule", "exact_accuracy"] {
+        assert_eq!(five[key], eleven[key], "{key}");
+        assert_eq!(five[key], too_many[key], "{key}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_intervals() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let interval = |seed: &str| -> Result<Value> {
+        let mut command = infer_command(folder.path(), A, &["--permutes", "2", "--seed", seed, "--json", "-"]);
+        let report: Value = serde_json::from_str(&ok(&mut command)?.stdout)?;
+        Ok(report["cell_accuracy_interval"].clone())
+    };
+    assert_eq!(interval("3")?, interval("3")?);
+    assert_ne!(interval("3")?, interval("4")?);
+    Ok(())
+}
+
+/// The golden checkpoint's own data_path is nowhere: the bundled rows stand in, and that is said.
+#[test]
+fn defaults_are_said() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = folder.path().join("checkpoints/tiny ACT-torch/first");
+    std::fs::create_dir_all(&run)?;
+    for name in ["step_12", "all_config.yaml"] {
+        std::fs::copy(golden(A).with_file_name(name), run.join(name))?;
+    }
+    let flags = "infer --num-batch 1 --batch-size 3 --threads 1 --device cpu";
+    let text = ok(hrm(folder.path()).args(flags.split(' ')))?.stdout;
+    assert!(text.contains("step_12"), "{text}");
+    assert!(text.contains("bundled") && text.contains("data/tiny-public"), "{text}");
+    assert!(text.lines().last().is_some_and(|l| l.starts_with("0/3, accuracy=")), "{text}");
+
+    let test = folder.path().join("data/tiny-public/test");
+    std::fs::create_dir_all(&test)?;
+    for entry in std::fs::read_dir(golden("e2e/data/test"))? {
+        let path = entry?.path();
+        std::fs::copy(&path, test.join(path.file_name().context("a file name")?))?;
+    }
+    let text = ok(hrm(folder.path()).args(flags.split(' ')))?.stdout;
+    assert!(text.contains("puzzles: data/tiny-public/test"), "{text}");
+    assert!(!text.contains("bundled"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_runs() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (more, wanted) in [
+        ("--permutes 0", "give 1 to 9"),
+        ("--permutes 10", "give 1 to 9"),
+        ("--dataset maze", "holds sudoku puzzles"),
+        ("--dataset chess", "chess"),
+        ("--batch-size 0", "--batch-size"),
+        ("--num-batch 0", "--num-batch"),
+        ("--dtype f64", "f64"),
+        ("--batchsize 3", "--batch"),
+    ] {
+        let more: Vec<&str> = more.split(' ').chain(["--json", "out.json"]).collect();
+        let text = fails(&mut infer_command(folder.path(), A, &more))?;
+        assert!(text.contains(wanted), "{more:?}: {text}");
+    }
+    let mazes = golden("dataset/maze_noaug").display().to_string();
+    let a = golden(A).display().to_string();
+    for (flags, wanted) in [
+        (vec!["--checkpoint", &a, "--data-path", &mazes], "another kind of puzzle"),
+        (vec!["--checkpoint", &a, "--data-path", &mazes, "--permutes", "3"], "give 1 to 2"),
+        (vec!["--checkpoint", &a, "--data-path", "nowhere"], "hrm build-dataset --output-dir 'nowhere'"),
+        (vec!["--checkpoint", "nowhere"], "nowhere: there is no such checkpoint"),
+        (vec!["--checkpoint", ""], "--checkpoint"),
+        (vec![], "hrm train"),
+    ] {
+        let text = fails(hrm(folder.path()).arg("infer").args(&flags))?;
+        assert!(text.contains(wanted), "{flags:?}: {text}");
+    }
+    assert_eq!(common::names(folder.path())?, Vec::<String>::new(), "nothing is left behind");
+    Ok(())
+}
+
+/// Ctrl-C: says how far it got, writes nothing, exit code 130.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_cleanly() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = hrm(folder.path());
+    command.args(["infer", "--checkpoint"]).arg(golden(A));
+    command.args("--batch-size 1 --permutes 9 --dtype f32 --threads 1 --device cpu --json out.json".split(' '));
+    let out = PathBuf::from(folder.path()).join("text");
+    let mut child = command.stdout(std::fs::File::create(&out)?).spawn()?;
+    // The handler is set once the plan is printed; 18,000 passes take far longer.
+    let started = Instant::now();
+    while !std::fs::read_to_string(&out)?.contains("segments") {
+        anyhow::ensure!(started.elapsed() < Duration::from_secs(60), "the plan was never printed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    // SAFETY: a signal to a child that is not waited for yet.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let status = child.wait()?;
+    let text = std::fs::read_to_string(&out)?;
+    assert_eq!(status.code(), Some(130), "{text}");
+    assert!(text.contains("interrupted after") && text.contains("of 2000 puzzles"), "{text}");
+    assert!(!folder.path().join("out.json").exists());
+    Ok(())
+}
