@@ -121,7 +121,7 @@ fn segment_losses_match_upstream() -> Result<()> {
         assert_eq!(losses.len(), wanted.len());
         for (segment, (found, wanted)) in losses.iter().zip(wanted).enumerate() {
             let what = format!("call {call}, segment {}", segment + 1);
-            assert_near(&what, *found, wanted.as_f64().context("a loss")?, 2e-3);
+            assert_near(&what, *found, wanted.as_f64().context("a loss")?, 5e-4);
         }
     }
     Ok(())
@@ -258,7 +258,7 @@ fn bad_input_is_refused_before_anything_runs() -> Result<()> {
         ("--dataset chess", "chess"),
         ("--batch-size 0", "--batch-size"),
         ("--num-batch 0", "--num-batch"),
-        ("--dtype f64", "f64"),
+        ("--seed x", "--seed"),
         ("--batchsize 3", "--batch"),
     ] {
         let more: Vec<&str> = more.split(' ').chain(["--json", "out.json"]).collect();

@@ -121,7 +121,7 @@ fn bad_input_is_refused_and_leaves_no_picture() -> Result<()> {
         (vec!["--puzzle", &clash], "twice in row 1"),
         (vec!["--puzzle", PUZZLE, "--index", "1"], "cannot be used with"),
         (vec!["--index", "2000"], "give 0 to 1999"),
-        (vec!["--index", "-1"], "-1"),
+        (vec!["--index", "x"], "--index"),
         (vec!["--data-path", &mazes], "another kind of puzzle"),
         (vec!["--data-path", "nowhere"], "hrm build-dataset"),
         (vec!["-o", "picture.jpg"], "must end in .png or .svg"),
