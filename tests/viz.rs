@@ -104,7 +104,7 @@ fn a_typed_puzzle_is_solved_to_mark_the_answer() -> Result<()> {
     let report: Value = serde_json::from_str(&output.stdout)?;
     assert_eq!(report["solution"], Value::Null);
     let svg = fs::read_to_string(folder.path().join("open.svg"))?;
-    assert!(svg.contains("filled in") && svg.contains("Broken rules"));
+    assert!(svg.contains("filled in") && svg.contains("Blanks and broken rules"));
     Ok(())
 }
 

@@ -53,6 +53,16 @@ pub struct Pca {
 impl Pca {
     /// Fits the first `k` components.
     ///
+    /// ```
+    /// # use hrm::analysis::pca::Pca;
+    /// use tch::Tensor;
+    /// let points = Tensor::from_slice(&[0.0_f64, 0.0, 1.0, 1.0, 2.0, 2.0]).view([3, 2]);
+    /// let pca = Pca::fit(&points, 1)?;
+    /// assert!((pca.explained_variance_ratio[0] - 1.0).abs() < 1e-12);
+    /// assert_eq!(pca.project(&points)?.size(), [3, 1]);
+    /// # anyhow::Ok(())
+    /// ```
+    ///
     /// # Shapes
     /// - points: `[n, D]`, any floating-point dtype and device, n ≥ 2, k ≤ min(n, D)
     pub fn fit(points: &Tensor, k: usize) -> Result<Self, PcaError> {
@@ -237,11 +247,11 @@ mod tests {
             let points = Tensor::randn([n, d], (Kind::Double, tch::Device::Cpu)) + 3.0;
             let pca = Pca::fit(&points, 3).unwrap();
             let centred = &points - points.mean_dim([0_i64].as_slice(), true, Kind::Double);
-            let (_, s, vh) = centred.linalg_svd(false, "gesdd");
+            let (_, s, v) = centred.svd(true, true); // v: [d, min(n, d)]
             let s: Vec<f64> = Vec::try_from(s).unwrap();
             for (k, sigma) in s.iter().take(3).enumerate() {
                 assert!((pca.singular_values[k] - sigma).abs() < 1e-12 * s[0], "n {n}, d {d}, component {k}");
-                let cosine = vh.get(k as i64).dot(&pca.components.get(k as i64)).abs().double_value(&[]);
+                let cosine = v.select(1, k as i64).dot(&pca.components.get(k as i64)).abs().double_value(&[]);
                 assert!((cosine - 1.0).abs() < 1e-10, "n {n}, d {d}, component {k}: cosine {cosine}");
             }
         }

@@ -35,6 +35,8 @@ pub struct SegmentFacts {
     pub solved: bool,
     /// Cells that equal the solution, givens included; none where the solution is unknown.
     pub cells_right: Option<u64>,
+    /// Sudoku only: cells without a digit.
+    pub blanks: u64,
     /// Sudoku only: see [`conflict_loss`].
     pub conflict: Option<u32>,
     pub q_halt: f64,
@@ -179,6 +181,11 @@ fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<Segme
         segment,
         solved,
         cells_right,
+        blanks: if puzzle.kind == PuzzleKind::Sudoku {
+            prediction.iter().filter(|&&t| t <= 1).count() as u64
+        } else {
+            0
+        },
         conflict,
         q_halt,
         q_continue,

@@ -177,6 +177,26 @@ fn mean(values: &[f64]) -> f64 {
 
 /// Runs the plan. `watch` sees every pass as it ends and may stop the run; the unfinished batch is then left out.
 ///
+/// ```no_run
+/// use std::ops::ControlFlow;
+///
+/// use hrm::{
+///     checkpoint::Checkpoint,
+///     dataset::Dataset,
+///     eval::infer::{InferPlan, infer},
+///     model::{Dims, Model},
+///     puzzle::PuzzleKind,
+/// };
+///
+/// let puzzles = Dataset::bundled_test(Some(100))?;
+/// let checkpoint = Checkpoint::load("checkpoints/my run".as_ref())?.checkpoint;
+/// let model = Model::load(&checkpoint, Dims::from(puzzles.meta()), tch::Device::Cpu, None)?;
+/// let plan = InferPlan { kind: PuzzleKind::Sudoku, permutes: 3, batch_size: 50, batches: 2 };
+/// let outcome = infer(&[model], &puzzles.sets()[0], &plan, |_| ControlFlow::Continue(()))?;
+/// println!("{} of {}", outcome.correct(), outcome.total());
+/// # anyhow::Ok(())
+/// ```
+///
 /// # Errors
 /// A plan that the puzzle, the data or a model does not allow; a failure inside libtorch.
 pub fn infer(

@@ -32,7 +32,7 @@ pub struct AnswerBoard<'a> {
 }
 
 impl AnswerBoard<'_> {
-    /// A given counts as given only where the answer keeps it.
+    /// The solution decides; without one, a given that the answer does not keep is wrong.
     pub fn mark(&self, cell: usize) -> CellMark {
         let answer = self.answer[cell];
         let given = match self.kind {
@@ -40,11 +40,12 @@ impl AnswerBoard<'_> {
             // Of a maze everything is given but which free cells belong to the path.
             PuzzleKind::Maze => self.puzzle[cell] != MAZE_FREE && answer != MAZE_PATH,
         };
+        let kept = answer == self.puzzle[cell];
         match self.solution {
-            _ if given && answer == self.puzzle[cell] => CellMark::Given,
-            _ if given => CellMark::Wrong,
-            Some(solution) if solution[cell] == answer => CellMark::Right,
-            Some(_) => CellMark::Wrong,
+            Some(solution) if solution[cell] != answer => CellMark::Wrong,
+            None if given && !kept => CellMark::Wrong,
+            _ if given && kept => CellMark::Given,
+            Some(_) => CellMark::Right,
             None => CellMark::Unknown,
         }
     }

@@ -280,7 +280,7 @@ where
     Ok(())
 }
 
-/// Bars of what is right after each segment; of broken rules where the solution is unknown.
+/// Bars of what is right after each segment; of what is surely wrong where the solution is unknown.
 fn draw_progress<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, t: &Trajectory) -> Result<()>
 where
     DB::ErrorType: 'static,
@@ -290,12 +290,15 @@ where
     let values: Vec<f64> = t
         .segments
         .iter()
-        .map(|s| if known { s.cells_right.unwrap_or(0) as f64 } else { f64::from(s.conflict.unwrap_or(0)) })
+        .map(|s| match s.cells_right {
+            Some(right) if known => right as f64,
+            _ => f64::from(s.conflict.unwrap_or(0)) + s.blanks as f64,
+        })
         .collect();
     let top = if known { cells } else { values.iter().copied().fold(1.0, f64::max) };
     let heading = match (known, t.kind) {
         (true, _) => format!("Right cells, of {cells}"),
-        (false, PuzzleKind::Sudoku) => "Broken rules (0 is none)".to_owned(),
+        (false, PuzzleKind::Sudoku) => "Blanks and broken rules".to_owned(),
         (false, PuzzleKind::Maze) => return Ok(()),
     };
     let heading = if t.first_solved().is_some() { format!("{heading} (• solved)") } else { heading };
