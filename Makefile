@@ -11,6 +11,8 @@ HRM := $(ROOT)/target/release/hrm
 # Other programs use CUDA in the environment for a folder: only 0 and 1 mean anything here.
 SETUP_FLAGS := $(if $(filter 0 1,$(CUDA)),--cuda $(CUDA))
 export TORCH_PYTHON
+# The set-up links that Python's torch into third_party/, where cargo looks for it; torch-sys must not look elsewhere.
+unexport LIBTORCH_USE_PYTORCH
 
 .DEFAULT_GOAL := build
 .PHONY: help setup build test interop-env test-interop demo fmt clippy doc clean distclean
@@ -21,10 +23,7 @@ help: ## List the targets
 setup: ## Fetch libtorch 2.11 into third_party/ once, and check the compilers
 	@command -v $(PYTHON) >/dev/null 2>&1 || \
 	  { echo "setup: $(PYTHON) is not in PATH: install Python 3.8 or newer with pip, or name one: make $(or $(MAKECMDGOALS),build) PYTHON=/path/python3" >&2; exit 1; }
-	@CARGO="$(shell command -v $(CARGO))" $(PYTHON) scripts/setup_libtorch.py $(SETUP_FLAGS)
-
-# The set-up has linked the Python's torch into third_party/, where cargo looks for it.
-build test clippy doc: unexport LIBTORCH_USE_PYTORCH
+	@CARGO="$(shell command -v $(CARGO))" LIBTORCH_USE_PYTORCH="$(LIBTORCH_USE_PYTORCH)" $(PYTHON) scripts/setup_libtorch.py $(SETUP_FLAGS)
 
 build: setup ## Build target/release/hrm
 	@$(CARGO) build --release --bin hrm
