@@ -21,7 +21,10 @@ pub fn golden(path: &str) -> PathBuf {
 /// The CPU, or the GPU with `HRM_TEST_DEVICE=cuda`.
 pub fn device() -> Device {
     match std::env::var("HRM_TEST_DEVICE").as_deref() {
-        Ok("cuda") => Device::Cuda(0),
+        Ok("cuda") => {
+            hrm::runtime::prepare(hrm::runtime::DeviceChoice::Cuda(0));
+            Device::Cuda(0)
+        }
         _ => Device::Cpu,
     }
 }
