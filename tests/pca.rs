@@ -63,9 +63,8 @@ fn trajectory_of_a_model_matches_the_landscape_golden() {
     let states = trajectory::trace_states(&model, &batch, |_, _| Ok(())).unwrap(); // [32, T * h]
     assert_eq!(states.size()[0], facts["trace_length"].as_i64().unwrap());
     let pca = Pca::fit(&states, 4).unwrap();
-    let wanted = f64s(&data.get("singular_values"));
-    for k in 0..4 {
-        assert_near("singular value", pca.singular_values[k], wanted[k], 1e-3);
+    for (found, wanted) in pca.singular_values.iter().zip(f64s(&data.get("singular_values"))) {
+        assert_near("singular value", *found, wanted, 1e-3);
     }
     let cpu = |t: &Tensor| t.to_device(Device::Cpu);
     assert_close("mean", &cpu(&pca.mean), &data.get("pca_mean"), 1e-4, 1e-4);
