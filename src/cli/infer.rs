@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs, interrupt,
-    sources::{DtypeChoice, TestPuzzles, dtype_name, load_checkpoint, test_puzzles, vocab_size},
+    sources::{DtypeChoice, TestPuzzles, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
     ui::{JsonArg, Ui},
 };
 use crate::{
@@ -100,7 +100,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     let passes = models.len() * plan.permutes as usize;
     say!(
         ui,
-        "{total} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments, {} on {:?}",
+        "{total} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments, {} on {}",
         plan.kind,
         puzzles.origin,
         plan.batch_size,
@@ -108,7 +108,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
         plan.permutes,
         models.iter().map(|m| m.config().halt_max_steps.to_string()).collect::<Vec<_>>().join("/"),
         dtype_name(models[0].config().forward_dtype),
-        runtime.device
+        device_name(runtime.device)
     );
 
     let asked_to_stop = interrupt::flag();
@@ -309,7 +309,7 @@ impl Report {
             permutes: plan.permutes,
             batch_size: plan.batch_size,
             dtype: dtype_name(models[0].config().forward_dtype),
-            device: format!("{:?}", models[0].device()),
+            device: device_name(models[0].device()),
             seed,
             seconds,
             puzzles_per_second: if seconds > 0.0 { total as f64 / seconds } else { 0.0 },

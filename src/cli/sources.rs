@@ -40,6 +40,15 @@ pub fn dtype_name(dtype: Dtype) -> &'static str {
     }
 }
 
+/// A device as `--device` spells it.
+pub fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cpu => "cpu".to_owned(),
+        tch::Device::Cuda(n) => format!("cuda:{n}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 /// Loads the checkpoint that `path` names; without one the newest, which is then said.
 pub fn load_checkpoint(ui: &Ui, path: Option<&Path>) -> Result<Checkpoint> {
     let Loaded { checkpoint, warnings, taken, .. } = resolve_or_default(path, Path::new("."))?.load()?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
-    sources::{DtypeChoice, dtype_name, load_checkpoint, test_puzzles, vocab_size},
+    sources::{DtypeChoice, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
@@ -125,10 +125,10 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     say!(ui, "variance shown: {first:.1} % along PC1, {second:.1} % along PC2");
     say!(
         ui,
-        "picture: {} ({} on {:?})",
+        "picture: {} ({} on {})",
         args.output.display(),
         dtype_name(model.config().forward_dtype),
-        model.device()
+        device_name(model.device())
     );
     ui.emit(&TrajectoryReport {
         title: picture.title(),
