@@ -48,7 +48,7 @@ def main():
         sys.exit("test-interop: torch 2.11 has no package for Python {}.{}: name one from 3.10 to 3.14, "
                  "make test-interop PYTHON=/path/python3".format(*sys.version_info[:2]))
     started = time.time()
-    print("test-interop: installing torch 2.11 and more into .interop/ (2.2 GB to fetch, 3.5 GB on disk)", flush=True)
+    print("test-interop: installing torch 2.11 and more into .interop/ (2.3 GB to fetch, 3.5 GB on disk)", flush=True)
     shutil.rmtree(ENV, ignore_errors=True)
     log = ENV + ".log"
     if os.path.exists(log):
