@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 /// `0.707106781` keeps the variance when learned positions are added.
+#[expect(clippy::approx_constant, reason = "upstream writes these nine digits, not 1/sqrt(2)")]
 const LEARNED_SCALE: f64 = 0.707106781;
 
 /// The sum of everything that a position starts from.
