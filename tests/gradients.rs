@@ -48,10 +48,10 @@ fn check(name: &str, config: HrmConfig) {
     let target = model.train_segment(&carry, &batch, &draws).target_q_continue;
     let loss = |model: &Model| {
         let result = model.train_segment(&carry, &batch, &draws);
-        loss_head(config.loss_type, &result.segment, target.as_ref(), 0.5)
+        loss_head(model.ops(), config.loss_type, &result.segment, target.as_ref(), 0.5)
     };
     let result = model.train_segment(&carry, &batch, &draws);
-    let grads = loss_head(config.loss_type, &result.segment, target.as_ref(), 0.5).grads;
+    let grads = loss_head(model.ops(), config.loss_type, &result.segment, target.as_ref(), 0.5).grads;
     let puzzle = model.backward_segment(&result, &grads);
     assert_eq!(puzzle.is_some(), config.puzzle_emb_ndim > 0);
 
@@ -116,7 +116,7 @@ fn gradients_accumulate_until_cleared() {
     let carry = model.initial_carry(4);
     let mut once = || {
         let result = model.train_segment(&carry, &batch, &draws);
-        let metrics = loss_head(config.loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0);
+        let metrics = loss_head(model.ops(), config.loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0);
         assert!(model.backward_segment(&result, &metrics.grads).is_some());
         model.params().grad().unwrap()
     };
@@ -124,7 +124,7 @@ fn gradients_accumulate_until_cleared() {
     common::tensors::assert_close("twice", &second, &(&first * 2.0), 1e-7, 1e-6);
     model.params_mut().clear_grad();
     let result = model.train_segment(&carry, &batch, &draws);
-    let metrics = loss_head(config.loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0);
+    let metrics = loss_head(model.ops(), config.loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0);
     assert!(model.backward_segment(&result, &metrics.grads).is_some());
     common::tensors::assert_close("after a clear", &model.params().grad().unwrap(), &first, 0.0, 0.0);
 }

@@ -115,7 +115,7 @@ fn segment_losses_match_upstream() -> Result<()> {
         let mut losses = Vec::new();
         last_segment(model, &DeviceBatch::upload(&rows, Device::Cpu), |segment| {
             let loss_type = model.config().loss_type;
-            losses.push(loss_head(loss_type, segment, None, 1.0).loss.double_value(&[]));
+            losses.push(loss_head(case.model.ops(), loss_type, segment, None, 1.0).loss.double_value(&[]));
         });
         let wanted = facts["segment_losses"].as_array().context("segment_losses")?;
         assert_eq!(losses.len(), wanted.len());

@@ -84,7 +84,7 @@ fn check_f32(name: &str) {
         assert_close(&at("z_L"), &case.positions(&segment.carry.z_l), &wanted("z_L.at_zpos"), 1e-4, 1e-4);
 
         let info = &case.info["segments"][i];
-        let metrics = loss_head(loss_type, segment, None, 1.0);
+        let metrics = loss_head(case.model.ops(), loss_type, segment, None, 1.0);
         assert_near(&at("loss"), metrics.loss.double_value(&[]), info["loss_total"].as_f64().unwrap(), 2e-5);
         for (metric, value) in METRICS.iter().zip(f64s(&metrics.values)) {
             if let Some(want) = info["metrics"][metric].as_f64() {

@@ -157,7 +157,8 @@ fn first_step_in_bf16() {
     let (batch, draws) = golden.inputs(1);
     let model = &mut golden.trainer.model;
     let result = model.train_segment(&golden.trainer.carry, &batch, &draws);
-    let metrics = loss_head(model.config().loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0 / 6.0);
+    let metrics =
+        loss_head(model.ops(), model.config().loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0 / 6.0);
     let values = f64s(&metrics.values);
     for (name, value) in METRICS.iter().zip(values).filter(|(n, _)| ["lm_loss", "q_continue_loss"].contains(n)) {
         let want = golden.info["steps"][0]["raw_metrics"][name].as_f64().unwrap();

@@ -39,7 +39,7 @@ impl EvaluationSums {
         let mut rows = Vec::new();
         for _ in 0..model.config().halt_max_steps {
             let segment = model.segment(&carry, &batch, false);
-            rows.push(loss_head(model.config().loss_type, &segment, None, 1.0).values);
+            rows.push(loss_head(model.ops(), model.config().loss_type, &segment, None, 1.0).values);
             carry = segment.carry;
         }
         let rows = Tensor::stack(&rows, 0).to_device(tch::Device::Cpu); // [segments, 8]

@@ -190,9 +190,9 @@ impl Model {
             let min_steps = explore * &draws.min_steps;
             let halted = inner.q_halt.gt_tensor(&inner.q_continue).logical_or(&last);
             let halted = halted.logical_and(&steps.ge_tensor(&min_steps));
-            let next = self.inner(&inner.z_h, &inner.z_l, &e, false, None);
-            let best = next.q_halt.maximum(&next.q_continue);
-            let target = next.q_halt.where_self(&last, &best).sigmoid();
+            let (next_halt, next_continue) = self.inner_q(&inner.z_h, &inner.z_l, &e);
+            let best = next_halt.maximum(&next_continue);
+            let target = next_halt.where_self(&last, &best).sigmoid();
             let segment = inner.into_segment(steps, halted, start.batch);
             TrainSegment { segment, target_q_continue: Some(target), tape }
         })

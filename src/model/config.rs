@@ -6,6 +6,7 @@ use tch::Kind;
 use crate::{
     config::{ArchConfig, Dtype, LossType, PosEncodings},
     dataset::DatasetMeta,
+    ops::Sizes,
 };
 
 /// What the dataset decides about a model.
@@ -158,6 +159,21 @@ impl HrmConfig {
     /// The torch kind of activations and of the weights' compute copy.
     pub fn kind(&self) -> Kind {
         kind_of(self.forward_dtype)
+    }
+
+    /// What kernels are specialised on.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            hidden: self.hidden_size,
+            inter: self.intermediate_size(),
+            heads: self.num_heads,
+            head_dim: self.head_dim(),
+            total: self.total_seq(),
+            cells: self.dims.seq_len,
+            vocab: self.dims.vocab_size,
+            rope: self.pos_encodings == PosEncodings::Rope,
+            stablemax: self.loss_type == LossType::Stablemax,
+        }
     }
 
     /// Multiply-adds times two of one row's forward pass through one segment, matrix products alone.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     checkpoint::{Checkpoint, RawTensor},
     config::{Dtype, PosEncodings},
-    ops::{self, Attended, Normed, RopeTables},
+    ops::{self, Attended, Normed, Ops, RopeTables},
 };
 
 /// Positions of a layer's four weights in [`Params`].
@@ -47,6 +47,7 @@ pub struct Model {
     /// `[num_puzzle_identifiers, ndim]`, f32.
     puzzle_emb: Option<Tensor>,
     rope: Option<RopeTables>,
+    ops: Ops,
 }
 
 /// What the inner model gives for one segment.
@@ -147,6 +148,7 @@ impl Model {
         };
         let rope = (config.pos_encodings == PosEncodings::Rope)
             .then(|| RopeTables::new(config.total_seq(), config.head_dim(), config.rope_theta, device));
+        let ops = Ops::choose(device, config.kind(), config.sizes());
         Self {
             embed_tokens: index["embed_tokens.embedding_weight"],
             lm_head: index["lm_head.weight"],
@@ -162,11 +164,22 @@ impl Model {
             l_init,
             puzzle_emb,
             rope,
+            ops,
         }
     }
 
     pub fn config(&self) -> &HrmConfig {
         &self.config
+    }
+
+    /// Which form the operations take.
+    pub fn ops(&self) -> &Ops {
+        &self.ops
+    }
+
+    /// Chooses the form of the operations, for comparisons.
+    pub fn set_ops(&mut self, ops: Ops) {
+        self.ops = ops;
     }
 
     pub fn device(&self) -> Device {
@@ -236,32 +249,40 @@ impl Model {
     /// One layer, post-norm: `x = RMS(x + Attn(x)); x = RMS(x + MLP(x))`. The one place where a layer's operations
     /// are chosen.
     ///
+    /// With `keep`, attention keeps what its backward pass needs. With `first_only`, everything after attention is
+    /// computed for position 0 alone.
+    ///
     /// # Shapes
-    /// `x`: `[B, T, h]`.
-    fn layer(&self, layer: &Layer, x: &Tensor) -> LayerTape {
+    /// `x`: `[B, T, h]`; the tape's `out`: `[B, T, h]`, or `[B, 1, h]` with `first_only`.
+    fn layer(&self, layer: &Layer, x: &Tensor, keep: bool, first_only: bool) -> LayerTape {
         let eps = self.config.rms_norm_eps;
         let qkv = self.linear(x, layer.qkv); // [B, T, 3h]
-        let attended = ops::attention(&qkv, self.config.num_heads, self.rope.as_ref()); // [B, T, h]
-        let middle = ops::residual_rms_norm(x, &self.linear(&attended.out, layer.o), eps);
+        let attended = self.ops.attention(qkv, self.config.num_heads, self.rope.as_ref(), keep); // [B, T, h]
+        let middle = if first_only {
+            let first = |t: &Tensor| t.narrow(1, 0, 1).contiguous(); // [B, 1, h]
+            self.ops.residual_rms_norm(&first(x), &self.linear(&first(&attended.out), layer.o), eps)
+        } else {
+            self.ops.residual_rms_norm(x, &self.linear(&attended.out, layer.o), eps)
+        };
         let gate_up = self.linear(&middle.y, layer.gate_up); // [B, T, 2I]
-        let hidden = ops::swiglu(&gate_up); // [B, T, I]
-        let out = ops::residual_rms_norm(&middle.y, &self.linear(&hidden, layer.down), eps);
+        let hidden = self.ops.swiglu(&gate_up); // [B, T, I]
+        let out = self.ops.residual_rms_norm(&middle.y, &self.linear(&hidden, layer.down), eps);
         LayerTape { x: x.shallow_clone(), attended, middle, gate_up, hidden, out }
     }
 
     /// Gradients of a layer's weights; returns its input's. `dy`: `[B, T, h]`.
     fn layer_backward(&mut self, layer: &Layer, tape: &LayerTape, dy: &Tensor) -> Tensor {
-        let ds = ops::residual_rms_norm_backward(dy, &tape.out);
+        let ds = self.ops.residual_rms_norm_backward(dy, &tape.out);
         self.params.add_linear_grad(layer.down, &ds, &tape.hidden);
         let d_hidden = ds.matmul(self.params.forward(layer.down)); // [B, T, I]
-        let d_gate_up = ops::swiglu_backward(&d_hidden, &tape.gate_up); // [B, T, 2I]
+        let d_gate_up = self.ops.swiglu_backward(&d_hidden, &tape.gate_up); // [B, T, 2I]
         self.params.add_linear_grad(layer.gate_up, &d_gate_up, &tape.middle.y);
         let d_middle = self.linear_backward_onto(&ds, &d_gate_up, layer.gate_up);
 
-        let ds = ops::residual_rms_norm_backward(&d_middle, &tape.middle);
+        let ds = self.ops.residual_rms_norm_backward(&d_middle, &tape.middle);
         self.params.add_linear_grad(layer.o, &ds, &tape.attended.out);
         let d_out = ds.matmul(self.params.forward(layer.o)); // [B, T, h]
-        let d_qkv = ops::attention_backward(&d_out, &tape.attended, self.rope.as_ref()); // [B, T, 3h]
+        let d_qkv = self.ops.attention_backward(&d_out, &tape.attended, self.rope.as_ref()); // [B, T, 3h]
         self.params.add_linear_grad(layer.qkv, &d_qkv, &tape.x);
         self.linear_backward_onto(&ds, &d_qkv, layer.qkv)
     }
@@ -276,17 +297,11 @@ impl Model {
         flat(base).addmm(&flat(d_out), self.params.forward(weight)).view_as(base)
     }
 
-    /// One update of a module: the state plus what is injected, through its layers. With `tapes`, what the backward
-    /// pass needs is kept.
-    fn level(
-        &self,
-        layers: &[Layer],
-        z: &Tensor,
-        injection: &Tensor,
-        mut tapes: Option<&mut Vec<LayerTape>>,
-    ) -> Tensor {
-        layers.iter().fold(z + injection, |x, layer| {
-            let tape = self.layer(layer, &x);
+    /// One update of a module: its state with what is injected, `x`, through its layers. With `tapes`, what the
+    /// backward pass needs is kept. With `first_only`, the last layer ends in position 0 alone: `[B, 1, h]`.
+    fn level(&self, layers: &[Layer], x: Tensor, mut tapes: Option<&mut Vec<LayerTape>>, first_only: bool) -> Tensor {
+        layers.iter().enumerate().fold(x, |x, (i, layer)| {
+            let tape = self.layer(layer, &x, tapes.is_some(), first_only && i + 1 == layers.len());
             let y = tape.out.y.shallow_clone();
             if let Some(tapes) = &mut tapes {
                 tapes.push(tape);
@@ -316,26 +331,56 @@ impl Model {
         capture: bool,
         mut tape: Option<&mut Tape>,
     ) -> Inner {
-        let (mut z_h, mut z_l) = (z_h.shallow_clone(), z_l.shallow_clone());
         let mut trace = Vec::new();
-        for h_cycle in 1..=self.config.h_cycles {
-            for l_cycle in 1..=self.config.l_cycles {
-                let last = h_cycle == self.config.h_cycles && l_cycle == self.config.l_cycles;
-                let tapes = tape.as_mut().filter(|_| last).map(|t| &mut t.l_level);
-                z_l = self.level(&self.l_level, &z_l, &(&z_h + e), tapes);
-            }
-            let tapes = tape.as_mut().filter(|_| h_cycle == self.config.h_cycles).map(|t| &mut t.h_level);
-            z_h = self.level(&self.h_level, &z_h, &z_l, tapes);
+        let on_h = |z: &Tensor| {
             if capture {
-                trace.push(z_h.shallow_clone());
+                trace.push(z.shallow_clone());
             }
-        }
+        };
+        let (z_h, z_l) = self.cycles(z_h, z_l, e, tape.as_deref_mut(), false, on_h);
         let logits = self.logits(&z_h);
-        let q = z_h
-            .select(1, 0)
-            .linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)))
-            .to_kind(Kind::Float); // [B, 2]
-        Inner { z_h, z_l, logits, q_halt: q.select(1, 0), q_continue: q.select(1, 1), trace }
+        let (q_halt, q_continue) = self.q(&z_h);
+        Inner { z_h, z_l, logits, q_halt, q_continue, trace }
+    }
+
+    /// q_halt and q_continue alone after one segment from `z_h`, `z_l`; `[B]` f32 each. The last layer is computed
+    /// for position 0 only, which is all that the q head reads.
+    pub(super) fn inner_q(&self, z_h: &Tensor, z_l: &Tensor, e: &Tensor) -> (Tensor, Tensor) {
+        let (z_h, _) = self.cycles(z_h, z_l, e, None, true, |_| ());
+        self.q(&z_h)
+    }
+
+    /// The H and L cycles of a segment: z_H and z_L at its end. `on_h` sees z_H after each H cycle.
+    fn cycles(
+        &self,
+        z_h: &Tensor,
+        z_l: &Tensor,
+        e: &Tensor,
+        mut tape: Option<&mut Tape>,
+        first_only: bool,
+        mut on_h: impl FnMut(&Tensor),
+    ) -> (Tensor, Tensor) {
+        let (mut z_h, mut z_l) = (z_h.shallow_clone(), z_l.shallow_clone());
+        for h_cycle in 1..=self.config.h_cycles {
+            let last_h = h_cycle == self.config.h_cycles;
+            for l_cycle in 1..=self.config.l_cycles {
+                let last = last_h && l_cycle == self.config.l_cycles;
+                let tapes = tape.as_mut().filter(|_| last).map(|t| &mut t.l_level);
+                z_l = self.level(&self.l_level, self.ops.inject(&z_l, &z_h, e), tapes, false);
+            }
+            let tapes = tape.as_mut().filter(|_| last_h).map(|t| &mut t.h_level);
+            z_h = self.level(&self.h_level, &z_h + &z_l, tapes, first_only && last_h);
+            on_h(&z_h);
+        }
+        (z_h, z_l)
+    }
+
+    /// The q head at position 0: halt and continue, `[B]` f32 each.
+    fn q(&self, z_h: &Tensor) -> (Tensor, Tensor) {
+        let first = z_h.select(1, 0);
+        let q = first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)));
+        let q = q.to_kind(Kind::Float); // [B, 2]
+        (q.select(1, 0), q.select(1, 1))
     }
 
     /// Gradients of every parameter from those of a taped segment's outputs, added to what [`Params`] holds.

@@ -6,7 +6,11 @@
 use tch::{Kind, Tensor};
 
 use super::Segment;
-use crate::{config::LossType, dataset::IGNORE_LABEL, ops};
+use crate::{
+    config::LossType,
+    dataset::IGNORE_LABEL,
+    ops::{self, Ops},
+};
 
 /// Names of [`Metrics::values`], in order.
 pub const METRICS: [&str; 8] =
@@ -36,8 +40,22 @@ pub struct LossGrads {
 /// multiplies the gradients (upstream: 1 / global batch size).
 ///
 /// Every row with a labelled cell counts as valid, halted or not; the halting loss is over all rows, padding included.
-pub fn loss_head(loss_type: LossType, segment: &Segment, target_q_continue: Option<&Tensor>, scale: f64) -> Metrics {
+pub fn loss_head(
+    ops: &Ops,
+    loss_type: LossType,
+    segment: &Segment,
+    target_q_continue: Option<&Tensor>,
+    scale: f64,
+) -> Metrics {
     let labels = &segment.carry.batch.labels; // [B, S]
+    if let Some(fused) = ops.fused().filter(|_| loss_type == LossType::Stablemax) {
+        let q = (&segment.q_halt, &segment.q_continue);
+        let steps = &segment.carry.steps;
+        if let Some(done) = fused.stablemax_head(&segment.logits, labels, q, target_q_continue, steps, scale) {
+            let grads = LossGrads { d_logits: done.d_logits, d_q: done.d_q };
+            return Metrics { loss: done.loss, values: done.values, grads };
+        }
+    }
     let mask = labels.not_equal(i64::from(IGNORE_LABEL));
     let cells = mask.sum_dim_intlist(&[-1i64][..], false, Kind::Int64); // [B]
     let divisor = cells.clamp_min(1);

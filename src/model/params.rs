@@ -206,6 +206,12 @@ impl Params {
         self.grad.as_ref().map(|g| g.flat.to_kind(Kind::Float))
     }
 
+    /// Master copy, gradients and forward copy as they lie in memory, `[N]` each; the last two in the forward dtype.
+    /// None before [`Params::prepare_training`].
+    pub fn flat(&self) -> Option<(&Tensor, &Tensor, &Tensor)> {
+        self.grad.as_ref().map(|g| (&self.master, &g.flat, &self.compute))
+    }
+
     /// One parameter's gradient, shaped, f32.
     pub fn grad_of(&self, index: usize) -> Option<Tensor> {
         self.grad.as_ref().map(|g| g.views[index].to_kind(Kind::Float))

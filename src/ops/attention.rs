@@ -15,10 +15,36 @@ use super::{
 pub struct Attended {
     /// `[B, T, h]`, heads in order.
     pub out: Tensor,
+    tape: Tape,
+}
+
+#[derive(Debug)]
+enum Tape {
     /// `[B, n, T, d]` each, rotated.
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    Plain {
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+    },
+    /// The packed projection as it was, and the rows' log-sum-exp.
+    Fused {
+        qkv: Tensor,
+        lse: Tensor,
+    },
+    None,
+}
+
+impl Attended {
+    pub(super) fn fused(out: Tensor, tape: Option<(Tensor, Tensor)>) -> Self {
+        Self { out, tape: tape.map_or(Tape::None, |(qkv, lse)| Tape::Fused { qkv, lse }) }
+    }
+
+    pub(super) fn fused_tape(&self) -> Option<(&Tensor, &Tensor)> {
+        match &self.tape {
+            Tape::Fused { qkv, lse } => Some((qkv, lse)),
+            _ => None,
+        }
+    }
 }
 
 /// Self-attention through libtorch's scaled dot product attention.
@@ -39,7 +65,7 @@ pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> A
     let k = qk.narrow(2, num_heads, num_heads).transpose(1, 2);
     let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
     let out = out.transpose(1, 2).reshape([batch, total, num_heads * head_dim]); // [B, T, h]
-    Attended { out, q, k, v }
+    Attended { out, tape: Tape::Plain { q, k, v } }
 }
 
 /// Gradient of the packed projection.
@@ -47,7 +73,10 @@ pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> A
 /// # Shapes
 /// `d_out`: `[B, T, h]`; result `[B, T, 3h]`.
 pub fn attention_backward(d_out: &Tensor, attended: &Attended, tables: Option<&RopeTables>) -> Tensor {
-    let (batch, num_heads, total, head_dim) = attended.q.size4().expect("q is [B, n, T, d]");
+    let Tape::Plain { q, k, v } = &attended.tape else {
+        panic!("the plain backward pass of attention needs the tape of the plain forward pass");
+    };
+    let (batch, num_heads, total, head_dim) = q.size4().expect("q is [B, n, T, d]");
     let kind = d_out.kind();
     // The probabilities are recomputed for a slice of the batch at a time, so that long sequences fit in memory.
     let rows = (1 << 26) / (num_heads * total * total).max(1);
@@ -57,7 +86,7 @@ pub fn attention_backward(d_out: &Tensor, attended: &Attended, tables: Option<&R
         .map(|first| {
             let count = rows.min(batch - first);
             let slice = |t: &Tensor| t.narrow(0, first, count);
-            let (q, k, v) = (slice(&attended.q), slice(&attended.k), slice(&attended.v));
+            let (q, k, v) = (slice(q), slice(k), slice(v));
             let heads = |t: &Tensor| slice(t).view([count, total, num_heads, head_dim]).transpose(1, 2);
             let (d_o, o) = (heads(d_out), heads(&attended.out)); // [b, n, T, d]
             let scale = 1.0 / (head_dim as f64).sqrt();

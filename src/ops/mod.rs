@@ -1,16 +1,148 @@
-//! The model's operations, forward and backward, in their plain libtorch form, rounding where upstream's eager bf16
-//! run rounds. No autograd: each operation says what its backward pass needs.
+//! The model's operations, forward and backward. Each has a plain libtorch form, which rounds where upstream's eager
+//! bf16 run rounds and is what CPUs and tests use, and a fused CUDA form for bf16 on NVIDIA GPUs; [`Ops`] chooses.
+//! No autograd: each operation says what its backward pass needs.
 
 mod attention;
+mod cuda;
 mod embed;
 mod loss;
 mod norm;
 mod rope;
 mod swiglu;
 
+use std::sync::{Arc, Once};
+
+use tch::{Device, Kind, Tensor};
+
 pub use attention::{Attended, attention, attention_backward};
+pub use cuda::{Fused, FusedLoss, available as fused_available};
 pub use embed::{EmbeddingGrads, input_embedding, input_embedding_backward};
 pub use loss::{TokenLoss, bce_with_logits, token_loss};
 pub use norm::{Normed, residual_rms_norm, residual_rms_norm_backward};
 pub use rope::{RopeTables, rope, rope_backward};
 pub use swiglu::{swiglu, swiglu_backward};
+
+/// What the kernels are specialised on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub hidden: i64,
+    pub inter: i64,
+    pub heads: i64,
+    pub head_dim: i64,
+    /// T
+    pub total: i64,
+    /// S
+    pub cells: i64,
+    pub vocab: i64,
+    pub rope: bool,
+    pub stablemax: bool,
+}
+
+impl Sizes {
+    fn defines(&self) -> Vec<String> {
+        let mut all: Vec<String> = [
+            ("HIDDEN", self.hidden),
+            ("INTER", self.inter),
+            ("HEADS", self.heads),
+            ("HEAD_DIM", self.head_dim),
+            ("TOTAL", self.total),
+            ("CELLS", self.cells),
+            ("VOCAB", self.vocab),
+        ]
+        .iter()
+        .map(|(name, value)| format!("-D{name}={value}"))
+        .collect();
+        if self.rope {
+            all.push("-DROPE".into());
+        }
+        all
+    }
+}
+
+/// Which form the operations take.
+#[derive(Clone, Debug, Default)]
+pub struct Ops {
+    fused: Option<Arc<Fused>>,
+}
+
+impl Ops {
+    /// The plain libtorch form of everything.
+    pub fn plain() -> Self {
+        Self::default()
+    }
+
+    /// The fused form where device, dtype and sizes have one; `HRM_KERNELS=plain` declines. What has none takes the
+    /// plain form, and that is said once.
+    pub fn choose(device: Device, kind: Kind, sizes: Sizes) -> Self {
+        static SAID: Once = Once::new();
+        let Device::Cuda(index) = device else { return Self::plain() };
+        if kind != Kind::BFloat16 || std::env::var_os("HRM_KERNELS").is_some_and(|v| v == "plain") {
+            return Self::plain();
+        }
+        match fused_available().and_then(|()| Fused::new(index, sizes)) {
+            Ok(fused) => {
+                let missing = fused.missing();
+                if !missing.is_empty() {
+                    SAID.call_once(|| {
+                        eprintln!(
+                            "warning: no fused kernel for {} at these sizes: plain libtorch there",
+                            missing.join(", ")
+                        );
+                    });
+                }
+                Self { fused: Some(Arc::new(fused)) }
+            }
+            Err(e) => {
+                SAID.call_once(|| eprintln!("warning: no fused kernels, plain libtorch instead: {e:#}"));
+                Self::plain()
+            }
+        }
+    }
+
+    /// The fused kernels in use.
+    pub fn fused(&self) -> Option<&Fused> {
+        self.fused.as_deref()
+    }
+
+    /// See [`residual_rms_norm`].
+    pub fn residual_rms_norm(&self, x: &Tensor, branch: &Tensor, eps: f64) -> Normed {
+        let fused = self.fused().and_then(|f| f.residual_rms_norm(x, branch, eps));
+        fused.unwrap_or_else(|| residual_rms_norm(x, branch, eps))
+    }
+
+    /// See [`residual_rms_norm_backward`].
+    pub fn residual_rms_norm_backward(&self, dy: &Tensor, normed: &Normed) -> Tensor {
+        let fused = self.fused().and_then(|f| f.residual_rms_norm_backward(dy, normed));
+        fused.unwrap_or_else(|| residual_rms_norm_backward(dy, normed))
+    }
+
+    /// `z + (a + b)`: a module's state plus what is injected. All `[B, T, h]`.
+    pub fn inject(&self, z: &Tensor, a: &Tensor, b: &Tensor) -> Tensor {
+        self.fused().and_then(|f| f.inject(z, a, b)).unwrap_or_else(|| z + (a + b))
+    }
+
+    /// See [`swiglu`].
+    pub fn swiglu(&self, gate_up: &Tensor) -> Tensor {
+        self.fused().and_then(|f| f.swiglu(gate_up)).unwrap_or_else(|| swiglu(gate_up))
+    }
+
+    /// See [`swiglu_backward`].
+    pub fn swiglu_backward(&self, dh: &Tensor, gate_up: &Tensor) -> Tensor {
+        self.fused().and_then(|f| f.swiglu_backward(dh, gate_up)).unwrap_or_else(|| swiglu_backward(dh, gate_up))
+    }
+
+    /// See [`attention`]; with `keep`, what [`Ops::attention_backward`] needs is kept.
+    pub fn attention(&self, qkv: Tensor, num_heads: i64, tables: Option<&RopeTables>, keep: bool) -> Attended {
+        match self.fused().and_then(|f| f.attention(&qkv, tables, keep)) {
+            Some((out, lse)) => Attended::fused(out, lse.map(|lse| (qkv, lse))),
+            None => attention(&qkv, num_heads, tables),
+        }
+    }
+
+    /// See [`attention_backward`].
+    pub fn attention_backward(&self, d_out: &Tensor, attended: &Attended, tables: Option<&RopeTables>) -> Tensor {
+        let fused = self.fused().zip(attended.fused_tape());
+        let fused = fused.and_then(|(f, (qkv, lse))| f.attention_backward(d_out, qkv, &attended.out, lse, tables));
+        fused.unwrap_or_else(|| attention_backward(d_out, attended, tables))
+    }
+}

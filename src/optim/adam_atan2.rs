@@ -7,7 +7,9 @@
 //! m's bias correction multiplies outside the atan2, v's stands inside. There is no epsilon and no scale constant, so
 //! a gradient near zero gives a full-size, sign-like update.
 
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
+
+use crate::ops::Ops;
 
 /// The constants of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +36,15 @@ impl AdamAtan2 {
         Self { config, m: params.zeros_like(), v: params.zeros_like(), steps: 0 }
     }
 
+    /// The next step's three scalars on a device, for [`AdamAtan2::step_fused`]: `1 - lr wd`, `sqrt(1 - b2^t)`,
+    /// `lr / (1 - b1^t)`, computed in f64.
+    pub fn scalars(&self, lr: f64, device: Device) -> Tensor {
+        let AdamConfig { beta1, beta2, weight_decay } = self.config;
+        let t = (self.steps + 1) as f64;
+        let values = [1.0 - lr * weight_decay, (1.0 - beta2.powf(t)).sqrt(), lr / (1.0 - beta1.powf(t))];
+        Tensor::from_slice(&values.map(|v| v as f32)).to_device(device)
+    }
+
     /// One step on `params` in place. `grad`: same shape, f32; it is used as scratch memory and lost.
     pub fn step(&mut self, params: &Tensor, mut grad: Tensor, lr: f64) {
         self.steps += 1;
@@ -49,5 +60,18 @@ impl AdamAtan2 {
             let mut update = self.m.atan2(&denom);
             let _ = params.g_sub_(&update.g_mul_scalar_(lr / (1.0 - beta1.powf(t))));
         });
+    }
+
+    /// One step in one kernel, which writes the weights' copy in the forward dtype too. False, and nothing done, where
+    /// there is no such kernel.
+    ///
+    /// # Shapes
+    /// `params` f32, `grad` and `copy` bf16, flat, of one length; `scalars` from [`AdamAtan2::scalars`].
+    pub fn step_fused(&mut self, ops: &Ops, params: &Tensor, grad: &Tensor, copy: &Tensor, scalars: &Tensor) -> bool {
+        let weights = (1.0 - self.config.beta1, 1.0 - self.config.beta2);
+        let Some(fused) = ops.fused() else { return false };
+        let done = fused.adam_atan2(params, &self.m, &self.v, grad, copy, scalars, weights).is_some();
+        self.steps += u64::from(done);
+        done
     }
 }

@@ -45,6 +45,25 @@ pub fn open_cuda() -> Result<(), &'static LoadFailure> {
         .copied()
 }
 
+/// Opens torch's wrapper of NVRTC, which finds NVIDIA's compiler library where torch keeps it; once.
+///
+/// # Errors
+/// The loader's words where it is missing.
+pub fn open_nvrtc() -> anyhow::Result<()> {
+    static OUTCOME: OnceLock<Result<(), LoadFailure>> = OnceLock::new();
+    let outcome = OUTCOME.get_or_init(|| {
+        // SAFETY: the library only forwards to NVRTC and the driver.
+        match unsafe { Library::open(Some("libcaffe2_nvrtc.so"), RTLD_NOW | RTLD_GLOBAL) } {
+            Ok(library) => {
+                std::mem::forget(library);
+                Ok(())
+            }
+            Err(e) => Err(LoadFailure::from_loader(&loader_message(&e))),
+        }
+    });
+    outcome.as_ref().copied().map_err(|e| anyhow::anyhow!("{} does not open: {}", e.library, e.message))
+}
+
 /// The dynamic loader's own words, which libloading keeps in the error's source.
 pub(super) fn loader_message(error: &libloading::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)

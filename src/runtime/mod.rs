@@ -12,7 +12,8 @@ use anyhow::Result;
 
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
 pub use shim::{
-    DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, device_memory, reset_peak_memory, torch_version,
+    DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
+    torch_version,
 };
 
 /// Where and how wide this process computes.

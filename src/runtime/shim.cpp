@@ -5,6 +5,7 @@
 #include <ATen/SDPBackend.h>
 #include <ATen/Version.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 #include <torch/headeronly/version.h>
 
@@ -150,6 +151,16 @@ int hrm_try_attention(uint32_t backend, int32_t device, int32_t bf16) noexcept {
     if (device >= 0) {
       q.grad().cpu();
     }
+  });
+}
+
+
+int hrm_cuda_stream(int32_t device, void** out) noexcept {
+  return guarded([&] {
+    const auto index = static_cast<c10::DeviceIndex>(device);
+    const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    const c10::Stream stream = guard.getStream(c10::Device(c10::DeviceType::CUDA, index));
+    *out = stream.native_handle();
   });
 }
 

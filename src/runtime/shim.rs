@@ -1,6 +1,6 @@
 //! Safe wrappers around the C++ shim: what libtorch can do and tch does not expose.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
 use thiserror::Error;
 
@@ -49,6 +49,7 @@ unsafe extern "C" {
     fn hrm_cpu_capability(out: *mut *const c_char) -> i32;
     fn hrm_cuda_memory(device: i32, out: *mut DeviceMemory) -> i32;
     fn hrm_cuda_reset_peak(device: i32) -> i32;
+    fn hrm_cuda_stream(device: i32, out: *mut *mut c_void) -> i32;
     fn hrm_sdp_flags(out: *mut u32) -> i32;
     fn hrm_set_sdp_flags(flags: u32) -> i32;
     fn hrm_try_attention(backend: u32, device: i32, bf16: i32) -> i32;
@@ -90,6 +91,17 @@ pub fn device_memory(device: usize) -> Result<DeviceMemory, ShimError> {
     // SAFETY: both sides lay the struct out as six u64.
     check(unsafe { hrm_cuda_memory(index(device)?, &mut memory) })?;
     Ok(memory)
+}
+
+/// Torch's current stream on the GPU `device`, a `cudaStream_t`; null is the default stream.
+///
+/// # Errors
+/// libtorch's CUDA half is not loaded, or there is no such device.
+pub fn cuda_stream(device: usize) -> Result<*mut c_void, ShimError> {
+    let mut stream = std::ptr::null_mut();
+    // SAFETY: the pointer is valid.
+    check(unsafe { hrm_cuda_stream(index(device)?, &mut stream) })?;
+    Ok(stream)
 }
 
 /// Lets the peaks of [`device_memory`] begin at the present use.

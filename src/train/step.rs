@@ -58,7 +58,7 @@ impl Trainer {
         let result = self.model.train_segment(&self.carry, batch, draws);
         let loss_type = self.model.config().loss_type;
         let scale = 1.0 / self.config.global_batch_size as f64;
-        let metrics = loss_head(loss_type, &result.segment, result.target_q_continue.as_ref(), scale);
+        let metrics = loss_head(self.model.ops(), loss_type, &result.segment, result.target_q_continue.as_ref(), scale);
         let puzzle_grad = self.model.backward_segment(&result, &metrics.grads);
         let identifiers = result.segment.carry.batch.puzzle_identifiers.shallow_clone();
         Accumulated { result, metrics, puzzle: puzzle_grad.map(|grad| PuzzleGrad { identifiers, grad }) }
@@ -73,11 +73,20 @@ impl Trainer {
             sparse_sign_sgd(table, &puzzle.identifiers, &puzzle.grad, lr, decay);
         }
         let lr = self.schedule.lr(self.config.lr, self.step);
+        let fused = match (self.model.ops().fused(), self.model.params().flat()) {
+            (Some(_), Some((master, grad, copy))) => {
+                let scalars = self.adam.scalars(lr, master.device());
+                self.adam.step_fused(self.model.ops(), master, grad, copy, &scalars)
+            }
+            _ => false,
+        };
         let params = self.model.params_mut();
-        if let Some(grad) = params.grad() {
-            self.adam.step(params.master(), grad, lr);
+        if !fused {
+            if let Some(grad) = params.grad() {
+                self.adam.step(params.master(), grad, lr);
+            }
+            params.refresh();
         }
-        params.refresh();
         params.clear_grad();
         lr
     }

@@ -1,0 +1,177 @@
+//! The fused CUDA kernels against the plain form in f64 on random inputs, sizes odd and usual.
+//!
+//! They need a GPU: `HRM_TEST_DEVICE=cuda cargo test --release --test kernels -- --ignored --test-threads 1`.
+
+mod common;
+
+use common::tensors::{assert_close, device, f64s};
+use hrm::{
+    config::LossType,
+    ops::{self, Fused, Normed, RopeTables, Sizes},
+    optim::{AdamAtan2, AdamConfig},
+};
+use tch::{Kind, Tensor};
+
+fn cases() -> Vec<(Sizes, i64)> {
+    let sizes = |hidden, heads, total, vocab, rope| Sizes {
+        hidden,
+        inter: ((hidden * 8 / 3 + 255) / 256) * 256,
+        heads,
+        head_dim: hidden / heads,
+        total,
+        cells: total - 1,
+        vocab,
+        rope,
+        stablemax: true,
+    };
+    vec![
+        (sizes(512, 8, 82, 11, true), 19),
+        (sizes(512, 8, 82, 11, true), 1),
+        (sizes(256, 4, 82, 11, true), 7),
+        (sizes(256, 8, 128, 6, true), 3),
+        (sizes(64, 4, 26, 6, true), 5),
+        (sizes(96, 3, 17, 33, false), 4),
+        (sizes(32, 1, 1, 2, true), 3),
+        (sizes(1536, 24, 97, 11, false), 2),
+    ]
+}
+
+fn bf16(shape: &[i64]) -> Tensor {
+    Tensor::randn(shape, (Kind::Float, device())).to_kind(Kind::BFloat16)
+}
+
+fn wide(t: &Tensor) -> Tensor {
+    t.to_kind(Kind::Double)
+}
+
+#[track_caller]
+fn relative(what: &str, sizes: &Sizes, found: &Tensor, wanted: &Tensor, limit: f64) {
+    assert_eq!(found.size(), wanted.size(), "{what}");
+    let error =
+        (wide(found) - wide(wanted)).norm().double_value(&[]) / wide(wanted).norm().double_value(&[]).max(1e-30);
+    println!("{what:24} {error:.2e} {sizes:?}");
+    assert!(error < limit, "{what}, {sizes:?}: relative error {error:e}");
+}
+
+fn kernels(sizes: Sizes) -> Fused {
+    let tch::Device::Cuda(index) = device() else { panic!("set HRM_TEST_DEVICE=cuda") };
+    ops::fused_available().unwrap();
+    Fused::new(index, sizes).unwrap()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn norm_swiglu_and_injection() {
+    for (sizes, batch) in cases() {
+        let fused = kernels(sizes);
+        let shape = [batch, sizes.total, sizes.hidden];
+        let (x, branch, dy) = (bf16(&shape), bf16(&shape), bf16(&shape));
+        let found = fused.residual_rms_norm(&x, &branch, 1e-5).unwrap();
+        let s = (&x + &branch).to_kind(Kind::Double);
+        let r = (s.square().mean_dim(&[-1i64][..], true, Kind::Double) + 1e-5).rsqrt();
+        relative("rms", &sizes, &found.y, &(&s * &r), 3e-3);
+        relative("rms r", &sizes, &found.r, &r, 1e-6);
+        let normed = Normed { y: found.y.copy(), r: found.r.copy() };
+        let y = wide(&normed.y);
+        let mean = (wide(&dy) * &y).mean_dim(&[-1i64][..], true, Kind::Double);
+        let want = (wide(&dy) - y * mean) * wide(&normed.r);
+        relative("rms backward", &sizes, &fused.residual_rms_norm_backward(&dy, &normed).unwrap(), &want, 3e-3);
+        let injected = fused.inject(&x, &branch, &dy).unwrap();
+        assert_close("inject", &injected, &(&x + (&branch + &dy)), 0.0, 0.0);
+
+        let gate_up = bf16(&[batch, sizes.total, 2 * sizes.inter]) * 2.0;
+        let halves = wide(&gate_up).chunk(2, -1);
+        relative("swiglu", &sizes, &fused.swiglu(&gate_up).unwrap(), &(halves[0].silu() * &halves[1]), 4e-3);
+        let dh = bf16(&[batch, sizes.total, sizes.inter]);
+        let (g, u, d) = (&halves[0], &halves[1], wide(&dh));
+        let s = g.sigmoid();
+        let want = Tensor::cat(&[&d * u * &s * (g - g * &s + 1.0), &d * g * &s], -1);
+        relative("swiglu backward", &sizes, &fused.swiglu_backward(&dh, &gate_up).unwrap(), &want, 4e-3);
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_both_ways() {
+    for (sizes, batch) in cases() {
+        let fused = kernels(sizes);
+        let width = sizes.heads * sizes.head_dim;
+        let tables = sizes.rope.then(|| RopeTables::new(sizes.total, sizes.head_dim, 10_000.0, device()));
+        let qkv = bf16(&[batch, sizes.total, 3 * width]);
+        let (out, lse) = fused.attention(&qkv, tables.as_ref(), true).unwrap();
+        let exact = ops::attention(&wide(&qkv), sizes.heads, tables.as_ref());
+        relative("attention", &sizes, &out, &exact.out, 6e-3);
+        let (again, none) = fused.attention(&qkv, tables.as_ref(), false).unwrap();
+        assert!(again.equal(&out) && none.is_none(), "the same bits without the tape");
+        let d_out = bf16(&[batch, sizes.total, width]);
+        let found = fused.attention_backward(&d_out, &qkv, &out, &lse.unwrap(), tables.as_ref()).unwrap();
+        let want = ops::attention_backward(&wide(&d_out), &exact, tables.as_ref());
+        for (i, part) in ["dq", "dk", "dv"].iter().enumerate() {
+            let cut = |t: &Tensor| t.narrow(2, i as i64 * width, width);
+            if sizes.total > 1 || *part == "dv" {
+                relative(part, &sizes, &cut(&found), &cut(&want), 1.2e-2);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn loss_head_and_adam() {
+    for (sizes, batch) in cases().into_iter().filter(|(s, _)| s.cells > 0) {
+        let fused = kernels(sizes);
+        let logits = bf16(&[batch, sizes.cells, sizes.vocab]) * 3.0;
+        let labels = Tensor::randint(sizes.vocab, [batch, sizes.cells], (Kind::Int, device()));
+        let ignored = Tensor::rand([batch, sizes.cells], (Kind::Float, device())).lt(0.2);
+        let labels = labels.masked_fill(&ignored, -100);
+        let q = |_| Tensor::randn([batch], (Kind::Float, device()));
+        let (q_halt, q_continue, target) = (q(0), q(1), q(2).sigmoid());
+        let steps = Tensor::randint_low(1, 17, [batch], (Kind::Int, device()));
+        let found =
+            fused.stablemax_head(&logits, &labels, (&q_halt, &q_continue), Some(&target), &steps, 0.25).unwrap();
+
+        let plain = ops::token_loss(LossType::Stablemax, &logits, &labels);
+        let mask = labels.not_equal(-100);
+        let cells = mask.sum_dim_intlist(&[-1i64][..], false, Kind::Int64);
+        let weight = cells.clamp_min(1).to_kind(Kind::Double).reciprocal();
+        let lm = (&plain.loss * weight.unsqueeze(-1)).sum(Kind::Double);
+        let want = plain.d_logits * (weight * 0.25).view([-1, 1, 1]);
+        if want.norm().double_value(&[]) > 0.0 {
+            relative("d_logits", &sizes, &found.d_logits, &want, 4e-3);
+        }
+        let hits = logits.argmax(-1, false).eq_tensor(&labels).logical_and(&mask);
+        let exact = hits.sum_dim_intlist(&[-1i64][..], false, Kind::Int64).eq_tensor(&cells);
+        let (halt, d_halt) = ops::bce_with_logits(&q_halt, &exact.to_kind(Kind::Float));
+        let (go_on, d_go_on) = ops::bce_with_logits(&q_continue, &target);
+        let values = f64s(&found.values);
+        assert_close("lm_loss", &Tensor::from(values[5]), &lm.to_device(tch::Device::Cpu), 1e-9, 1e-9);
+        assert_close("q_halt_loss", &Tensor::from(values[6]), &halt.to_device(tch::Device::Cpu), 1e-5, 1e-5);
+        assert_close("q_continue_loss", &Tensor::from(values[7]), &go_on.to_device(tch::Device::Cpu), 1e-5, 1e-5);
+        let loss = &lm + (halt + go_on) * 0.5;
+        assert_close("loss", &found.loss, &loss, 1e-5, 1e-5);
+        assert_close("d_q", &found.d_q, &(Tensor::stack(&[d_halt, d_go_on], 1) * 0.125), 1e-6, 1e-5);
+        let valid = cells.gt(0);
+        assert_eq!(values[0], valid.sum(Kind::Double).double_value(&[]));
+        assert_eq!(values[2], exact.logical_and(&valid).sum(Kind::Double).double_value(&[]));
+        assert_eq!(values[4], (steps * valid).sum(Kind::Double).double_value(&[]));
+    }
+
+    let fused = kernels(cases()[0].0);
+    let config = AdamConfig { beta1: 0.9, beta2: 0.95, weight_decay: 0.1 };
+    let master = Tensor::randn([4096 + 4], (Kind::Float, device()));
+    let copy = master.to_kind(Kind::BFloat16);
+    let (plain, mut a) = (master.copy(), AdamAtan2::new(&master, config));
+    let mut b = AdamAtan2::new(&master, config);
+    for step in 0..5 {
+        let grad = bf16(&[4096 + 4]) * if step == 2 { 1e-6 } else { 1.0 };
+        let lr = 1e-3 * (step + 1) as f64;
+        let scalars = b.scalars(lr, device());
+        a.step(&plain, grad.to_kind(Kind::Float), lr);
+        b.steps += 1;
+        fused.adam_atan2(&master, &b.m, &b.v, &grad, &copy, &scalars, (0.1, 0.05)).unwrap();
+        assert_close("m", &b.m, &a.m, 1e-7, 1e-5);
+        assert_close("v", &b.v, &a.v, 1e-7, 1e-5);
+        assert_close("param", &master, &plain, 1e-6, 1e-5);
+        assert_close("copy", &copy, &master.to_kind(Kind::BFloat16), 0.0, 0.0);
+    }
+}
