@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     match libtorch() {
         Ok(root) => {
             compile(&root);
+            compile_graph_plugin(&root);
             ExitCode::SUCCESS
         }
         Err(text) => {
@@ -51,4 +52,25 @@ fn compile(root: &Path) {
         .flag_if_supported("-Wno-unused-parameter")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .compile("hrm_shim");
+}
+
+/// The plugin for CUDA graphs, embedded into the library. It needs NVIDIA's headers, not its libraries; where they are
+/// missing the embedded file is empty, and the program works without graphs.
+fn compile_graph_plugin(root: &Path) {
+    let source = "src/runtime/graph_plugin.cpp";
+    println!("cargo:rerun-if-changed={source}");
+    let plugin = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("graph_plugin.so");
+    let candidates = [root.join("../nvidia/cu13/include"), PathBuf::from("/usr/local/cuda/include")];
+    let has_headers = |d: &&PathBuf| d.join("cuda_runtime_api.h").is_file() && d.join("crt/host_defines.h").is_file();
+    let built = candidates.iter().find(has_headers).is_some_and(|cuda| {
+        let mut command = cc::Build::new().cpp(true).get_compiler().to_command();
+        command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-o"]).arg(&plugin).arg(source);
+        for include in [&root.join("include"), &root.join("include/torch/csrc/api/include"), cuda] {
+            command.arg("-I").arg(include);
+        }
+        command.status().is_ok_and(|s| s.success())
+    });
+    if !built && let Err(e) = std::fs::write(&plugin, b"") {
+        println!("cargo::error={}: {e}", plugin.display());
+    }
 }

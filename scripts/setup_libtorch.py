@@ -26,8 +26,8 @@ import threading
 import time
 
 VERSION = "2.11.0"
-# libtorch_cpu.so names libcudart and libcupti of NVIDIA's, and no more.
-LEAN = ["torch==" + VERSION, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
+# libtorch_cpu.so names libcudart and libcupti of NVIDIA's, and no more. The crt headers let the CUDA graph plugin compile.
+LEAN = ["torch==" + VERSION, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85", "nvidia-cuda-crt==13.0.88"]
 LEAN_SIZE = "0.5 GB to fetch, 1.2 GB on disk"
 FULL_SIZE = "2.7 GB to fetch, 4.8 GB on disk"
 LEAN_ROOM, FULL_ROOM = 3 << 30, 11 << 30  # wheels and their contents lie on the disk together for a while

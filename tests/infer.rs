@@ -18,7 +18,7 @@ use hrm::{
     checkpoint::Checkpoint,
     config::Dtype,
     dataset::{Dataset, Split},
-    eval::infer::{InferPlan, infer, last_segment, permuted_rows},
+    eval::infer::{InferPlan, infer, permuted_rows},
     model::{DeviceBatch, Dims, Model, loss_head},
     puzzle::PuzzleKind,
 };
@@ -113,9 +113,9 @@ fn segment_losses_match_upstream() -> Result<()> {
         let model = &models[call / 3];
         let rows = permuted_rows(&data.sets()[0], 0..11, PuzzleKind::Sudoku, (call % 3) as u32)?;
         let mut losses = Vec::new();
-        last_segment(model, &DeviceBatch::upload(&rows, Device::Cpu), |segment| {
+        model.all_segments(&DeviceBatch::upload(&rows, Device::Cpu), |segment| {
             let loss_type = model.config().loss_type;
-            losses.push(loss_head(case.model.ops(), loss_type, segment, None, 1.0).loss.double_value(&[]));
+            losses.push(loss_head(model.ops(), loss_type, segment, None, 1.0).loss.double_value(&[]));
         });
         let wanted = facts["segment_losses"].as_array().context("segment_losses")?;
         assert_eq!(losses.len(), wanted.len());

@@ -52,7 +52,9 @@ fn sign_sgd_on_the_rows_of_the_batch() {
         let get = |t: &str| data.get(&format!("{}{t}", case["prefix"].as_str().unwrap()));
         let mut table = get("weights").copy();
         let number = |k: &str| case[k].as_f64().unwrap();
-        sparse_sign_sgd(&mut table, &get("ids"), &get("grad"), number("lr"), number("weight_decay"));
+        let keep = 1.0 - number("lr") * number("weight_decay");
+        let scalars = tch::Tensor::from_slice(&[keep as f32, number("lr") as f32]);
+        sparse_sign_sgd(&mut table, &get("ids"), &get("grad"), &scalars);
         let at = case["mode"].as_str().unwrap();
         assert_close(at, &table, &get("weights_after"), info["tolerance"]["atol"].as_f64().unwrap(), 0.0);
     }

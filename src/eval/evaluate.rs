@@ -35,13 +35,10 @@ impl EvaluationSums {
     /// Runs one batch through all segments from a fresh carry and adds its metrics.
     pub fn add(&mut self, model: &Model, set: &str, batch: &Batch) {
         let batch = DeviceBatch::upload(batch, model.device());
-        let mut carry = model.initial_carry(batch.rows());
         let mut rows = Vec::new();
-        for _ in 0..model.config().halt_max_steps {
-            let segment = model.segment(&carry, &batch, false);
-            rows.push(loss_head(model.ops(), model.config().loss_type, &segment, None, 1.0).values);
-            carry = segment.carry;
-        }
+        model.all_segments(&batch, |segment| {
+            rows.push(loss_head(model.ops(), model.config().loss_type, segment, None, 1.0).values);
+        });
         let rows = Tensor::stack(&rows, 0).to_device(tch::Device::Cpu); // [segments, 8]
         match self.sums.get_mut(set) {
             Some(sum) => *sum += rows,

@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 use super::vote::{PassOutcome, checkpoint_solves, matching_cells, max_permutes, permute};
 use crate::{
     dataset::{Batch, DatasetSet},
-    model::{DeviceBatch, Model, Segment},
+    model::{DeviceBatch, Model},
     puzzle::PuzzleKind,
 };
 
@@ -261,7 +261,7 @@ fn run_pass(
     permutation: u32,
 ) -> Result<Pass> {
     let host = permuted_rows(set, rows.clone(), kind, permutation)?;
-    let last = last_segment(model, &DeviceBatch::upload(&host, model.device()), |_| ());
+    let last = model.all_segments(&DeviceBatch::upload(&host, model.device()), |_| ());
     Ok(Pass {
         batch,
         checkpoint,
@@ -271,23 +271,6 @@ fn run_pass(
         labels: host.labels,
         halted: Vec::try_from(last.halt_flags().f_to_device(tch::Device::Cpu)?)?,
     })
-}
-
-/// Runs a batch from a fresh carry through all `halt_max_steps` segments; `each` sees them in order. The last segment.
-///
-/// # Shapes
-/// - batch: rows B
-/// - result.logits: `[B, seq_len, vocab]`
-pub fn last_segment(model: &Model, batch: &DeviceBatch, mut each: impl FnMut(&Segment)) -> Segment {
-    let mut carry = model.initial_carry(batch.rows());
-    for _ in 1..model.config().halt_max_steps {
-        let segment = model.segment(&carry, batch, false);
-        each(&segment);
-        carry = segment.carry;
-    }
-    let last = model.segment(&carry, batch, false);
-    each(&last);
-    last
 }
 
 /// A prediction or a label on the host.

@@ -6,7 +6,7 @@
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{LossGrads, Model, inner::Tape};
-use crate::dataset::Batch;
+use crate::{dataset::Batch, runtime};
 
 /// A batch on the model's device.
 #[derive(Debug)]
@@ -25,13 +25,13 @@ impl DeviceBatch {
         let rows = |a: &ndarray::Array2<i32>| {
             let (n, m) = a.dim();
             let flat: Vec<i32> = a.iter().copied().collect();
-            Tensor::from_slice(&flat).view([n as i64, m as i64]).to_device(device)
+            runtime::upload(&Tensor::from_slice(&flat).view([n as i64, m as i64]), device)
         };
         let ids: Vec<i32> = batch.puzzle_identifiers.iter().copied().collect();
         Self {
             inputs: rows(&batch.inputs),
             labels: rows(&batch.labels),
-            puzzle_identifiers: Tensor::from_slice(&ids).to_device(device),
+            puzzle_identifiers: runtime::upload(&Tensor::from_slice(&ids), device),
         }
     }
 
@@ -45,6 +45,22 @@ impl DeviceBatch {
             inputs: self.inputs.shallow_clone(),
             labels: self.labels.shallow_clone(),
             puzzle_identifiers: self.puzzle_identifiers.shallow_clone(),
+        }
+    }
+
+    /// Copies another batch of the same shape into these tensors.
+    pub(crate) fn assign(&self, other: &Self) {
+        self.inputs.shallow_clone().copy_(&other.inputs);
+        self.labels.shallow_clone().copy_(&other.labels);
+        self.puzzle_identifiers.shallow_clone().copy_(&other.puzzle_identifiers);
+    }
+
+    /// The same rows in memory of their own.
+    pub fn copy(&self) -> Self {
+        Self {
+            inputs: self.inputs.copy(),
+            labels: self.labels.copy(),
+            puzzle_identifiers: self.puzzle_identifiers.copy(),
         }
     }
 
@@ -71,6 +87,38 @@ pub struct Carry {
     pub halted: Tensor,
     /// The data that each row works on.
     pub batch: DeviceBatch,
+}
+
+impl Carry {
+    /// Copies another carry of the same shape into these tensors.
+    pub(crate) fn assign(&self, other: &Self) {
+        self.z_h.shallow_clone().copy_(&other.z_h);
+        self.z_l.shallow_clone().copy_(&other.z_l);
+        self.steps.shallow_clone().copy_(&other.steps);
+        self.halted.shallow_clone().copy_(&other.halted);
+        self.batch.assign(&other.batch);
+    }
+
+    /// The same state in memory of its own.
+    pub fn copy(&self) -> Self {
+        Self {
+            z_h: self.z_h.copy(),
+            z_l: self.z_l.copy(),
+            steps: self.steps.copy(),
+            halted: self.halted.copy(),
+            batch: self.batch.copy(),
+        }
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            z_h: self.z_h.shallow_clone(),
+            z_l: self.z_l.shallow_clone(),
+            steps: self.steps.shallow_clone(),
+            halted: self.halted.shallow_clone(),
+            batch: self.batch.shallow_clone(),
+        }
+    }
 }
 
 /// One evaluation segment's result.

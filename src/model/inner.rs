@@ -12,6 +12,7 @@ use super::{
     HrmConfig,
     config::Dims,
     params::{Params, fitting, to_raw, truncated_normal},
+    segments::RecordedCell,
 };
 use crate::{
     checkpoint::{Checkpoint, RawTensor},
@@ -48,6 +49,7 @@ pub struct Model {
     puzzle_emb: Option<Tensor>,
     rope: Option<RopeTables>,
     ops: Ops,
+    pub(super) recorded: RecordedCell,
 }
 
 /// What the inner model gives for one segment.
@@ -165,6 +167,7 @@ impl Model {
             puzzle_emb,
             rope,
             ops,
+            recorded: RecordedCell::default(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Model {
 
     /// Chooses the form of the operations, for comparisons.
     pub fn set_ops(&mut self, ops: Ops) {
+        self.recorded = RecordedCell::default();
         self.ops = ops;
     }
 

@@ -7,6 +7,7 @@ mod config;
 mod inner;
 mod loss;
 mod params;
+mod segments;
 
 pub use act::{Carry, DeviceBatch, Exploration, Segment, TrainSegment};
 pub use config::{Dims, HrmConfig, kind_of};

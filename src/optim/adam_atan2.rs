@@ -7,7 +7,7 @@
 //! m's bias correction multiplies outside the atan2, v's stands inside. There is no epsilon and no scale constant, so
 //! a gradient near zero gives a full-size, sign-like update.
 
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use crate::ops::Ops;
 
@@ -17,6 +17,17 @@ pub struct AdamConfig {
     pub beta1: f64,
     pub beta2: f64,
     pub weight_decay: f64,
+}
+
+/// What changes from step to step, computed in f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamScalars {
+    /// `1 - lr wd`
+    pub keep: f64,
+    /// `sqrt(1 - b2^t)`
+    pub root: f64,
+    /// `lr / (1 - b1^t)`
+    pub rate: f64,
 }
 
 /// State for one buffer of parameters.
@@ -36,42 +47,46 @@ impl AdamAtan2 {
         Self { config, m: params.zeros_like(), v: params.zeros_like(), steps: 0 }
     }
 
-    /// The next step's three scalars on a device, for [`AdamAtan2::step_fused`]: `1 - lr wd`, `sqrt(1 - b2^t)`,
-    /// `lr / (1 - b1^t)`, computed in f64.
-    pub fn scalars(&self, lr: f64, device: Device) -> Tensor {
-        let AdamConfig { beta1, beta2, weight_decay } = self.config;
-        let t = (self.steps + 1) as f64;
-        let values = [1.0 - lr * weight_decay, (1.0 - beta2.powf(t)).sqrt(), lr / (1.0 - beta1.powf(t))];
-        Tensor::from_slice(&values.map(|v| v as f32)).to_device(device)
-    }
-
-    /// One step on `params` in place. `grad`: same shape, f32; it is used as scratch memory and lost.
-    pub fn step(&mut self, params: &Tensor, mut grad: Tensor, lr: f64) {
+    /// Begins the next step: counts it and gives its scalars.
+    pub fn begin_step(&mut self, lr: f64) -> AdamScalars {
         self.steps += 1;
         let AdamConfig { beta1, beta2, weight_decay } = self.config;
         let t = self.steps as f64;
+        AdamScalars {
+            keep: 1.0 - lr * weight_decay,
+            root: (1.0 - beta2.powf(t)).sqrt(),
+            rate: lr / (1.0 - beta1.powf(t)),
+        }
+    }
+
+    /// One step on `params` in place. `grad`: same shape, f32; it is used as scratch memory and lost.
+    pub fn step(&mut self, params: &Tensor, grad: Tensor, lr: f64) {
+        let scalars = self.begin_step(lr);
+        self.update(params, grad, scalars);
+    }
+
+    /// The arithmetic of a step that was begun, in its plain form.
+    pub fn update(&mut self, params: &Tensor, mut grad: Tensor, scalars: AdamScalars) {
         let mut params = params.shallow_clone();
         no_grad(|| {
-            let _ = params.g_mul_scalar_(1.0 - lr * weight_decay);
-            let _ = self.m.lerp_(&grad, 1.0 - beta1);
+            let _ = params.g_mul_scalar_(scalars.keep);
+            let _ = self.m.lerp_(&grad, 1.0 - self.config.beta1);
             let _ = grad.square_();
-            let _ = self.v.lerp_(&grad, 1.0 - beta2);
-            let denom = self.v.sqrt().g_div_scalar_((1.0 - beta2.powf(t)).sqrt());
+            let _ = self.v.lerp_(&grad, 1.0 - self.config.beta2);
+            let denom = self.v.sqrt().g_div_scalar_(scalars.root);
             let mut update = self.m.atan2(&denom);
-            let _ = params.g_sub_(&update.g_mul_scalar_(lr / (1.0 - beta1.powf(t))));
+            let _ = params.g_sub_(&update.g_mul_scalar_(scalars.rate));
         });
     }
 
-    /// One step in one kernel, which writes the weights' copy in the forward dtype too. False, and nothing done, where
-    /// there is no such kernel.
+    /// The arithmetic of a step that was begun, in one kernel, which writes the weights' copy in the forward dtype too.
+    /// False, and nothing done, where there is no such kernel.
     ///
     /// # Shapes
-    /// `params` f32, `grad` and `copy` bf16, flat, of one length; `scalars` from [`AdamAtan2::scalars`].
-    pub fn step_fused(&mut self, ops: &Ops, params: &Tensor, grad: &Tensor, copy: &Tensor, scalars: &Tensor) -> bool {
+    /// `params` f32, `grad` and `copy` bf16, flat, of one length; `scalars`: keep, root and rate, f32, on the device.
+    pub fn update_fused(&self, ops: &Ops, params: &Tensor, grad: &Tensor, copy: &Tensor, scalars: &Tensor) -> bool {
         let weights = (1.0 - self.config.beta1, 1.0 - self.config.beta2);
-        let Some(fused) = ops.fused() else { return false };
-        let done = fused.adam_atan2(params, &self.m, &self.v, grad, copy, scalars, weights).is_some();
-        self.steps += u64::from(done);
-        done
+        let fused = ops.fused();
+        fused.and_then(|f| f.adam_atan2(params, &self.m, &self.v, grad, copy, scalars, weights)).is_some()
     }
 }

@@ -9,15 +9,16 @@ use tch::{Kind, Tensor, no_grad};
 /// - `table`: `[num_puzzle_identifiers, ndim]`, f32
 /// - `identifiers`: `[N]` integers, duplicates allowed (all ranks' rows together)
 /// - `grad`: `[N, ndim]`, f32
-pub fn sparse_sign_sgd(table: &mut Tensor, identifiers: &Tensor, grad: &Tensor, lr: f64, weight_decay: f64) {
+/// - `scalars`: `[2]`, f32, on the table's device: `1 - lr wd` and `lr`
+pub fn sparse_sign_sgd(table: &mut Tensor, identifiers: &Tensor, grad: &Tensor, scalars: &Tensor) {
     no_grad(|| {
         let ids = identifiers.to_kind(Kind::Int64);
         // Sums over equal identifiers as one small product: every duplicate computes the same row, so writing them
         // all is harmless, and nothing waits for a list of distinct identifiers.
         let same = ids.unsqueeze(0).eq_tensor(&ids.unsqueeze(1)).to_kind(Kind::Double); // [N, N]
         let summed = same.matmul(&grad.to_kind(Kind::Double)); // [N, ndim]
-        let rows = table.index_select(0, &ids) * (1.0 - lr * weight_decay);
-        let rows = rows - summed.sign().to_kind(Kind::Float) * lr;
+        let rows = table.index_select(0, &ids) * scalars.get(0);
+        let rows = rows - summed.sign().to_kind(Kind::Float) * scalars.get(1);
         let _ = table.index_copy_(0, &ids, &rows);
     });
 }

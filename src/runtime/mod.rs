@@ -2,6 +2,7 @@
 
 mod device;
 pub mod driver;
+mod graph;
 pub mod libtorch;
 mod shim;
 mod threads;
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
+pub use graph::CudaGraph;
 pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
     torch_version,
@@ -49,6 +51,15 @@ pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
     let threads = threads::resolve(threads);
     threads::apply(threads);
     Ok(Runtime { device, threads })
+}
+
+/// A host tensor on a device. To a GPU it goes through pinned memory, so that the copy waits in the stream and not on
+/// the host.
+pub fn upload(host: &tch::Tensor, device: tch::Device) -> tch::Tensor {
+    if device.is_cuda() {
+        return host.pin_memory(device).to_device_(device, host.kind(), true, false);
+    }
+    host.to_device(device)
 }
 
 /// `0.1.0 (libtorch 2.11.0)`.

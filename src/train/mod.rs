@@ -10,11 +10,13 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod device_data;
 mod log;
 mod plan;
 mod run;
 mod step;
 
+pub use device_data::DeviceData;
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics};
 pub use plan::{Derived, TrainPlan};
 pub use run::{TrainObserver, TrainSummary, run};

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
-use super::{MetricsLog, StepReport, TrainMetrics, TrainPlan, Trainer};
+use super::{DeviceData, MetricsLog, StepReport, TrainMetrics, TrainPlan, Trainer};
 use crate::{
     checkpoint::{CheckpointMeta, store},
     dataset::{SequentialSampler, TrainSampler},
@@ -45,6 +45,8 @@ pub struct TrainSummary {
 struct Run<'a> {
     plan: &'a TrainPlan,
     trainer: Trainer,
+    /// The training boards on the GPU.
+    data: Option<DeviceData>,
     log: MetricsLog,
     observer: &'a mut dyn TrainObserver,
     /// Reports whose metrics are still on the device, with their steps.
@@ -65,6 +67,7 @@ pub fn run(plan: &TrainPlan, device: Device, observer: &mut dyn TrainObserver) -
     let mut run = Run {
         plan,
         trainer: Trainer::new(model, &plan.config, plan.total_steps, rows),
+        data: DeviceData::upload(&plan.train, device)?,
         log,
         observer,
         pending: Vec::new(),
@@ -111,7 +114,11 @@ impl Run<'_> {
             if step > self.plan.total_steps {
                 continue;
             }
-            let batch = DeviceBatch::upload(&batch.batch, device);
+            let whole = batch.examples.len() == sampler.config().local_batch_size();
+            let batch = match &self.data {
+                Some(data) if whole => data.batch(batch.set, &batch.examples),
+                _ => DeviceBatch::upload(&batch.batch, device),
+            };
             let config = &self.plan.config;
             let first = i64::try_from(sampler.config().rank * sampler.config().local_batch_size())?;
             let max_steps = self.plan.model.halt_max_steps;

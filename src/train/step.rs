@@ -5,12 +5,13 @@
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
     config::TrainConfig,
     model::{Carry, DeviceBatch, Exploration, Metrics, Model, TrainSegment, loss_head},
-    optim::{AdamAtan2, AdamConfig, CosineSchedule, sparse_sign_sgd},
+    optim::{AdamAtan2, AdamConfig, AdamScalars, CosineSchedule, sparse_sign_sgd},
+    runtime::{self, CudaGraph},
 };
 
 /// Everything that the next step depends on.
@@ -23,6 +24,7 @@ pub struct Trainer {
     pub step: i64,
     schedule: CosineSchedule,
     config: TrainConfig,
+    recorded: Recorded,
 }
 
 /// What a step leaves for the log; sums over the batch, still on the device.
@@ -34,11 +36,33 @@ pub struct StepReport {
     pub lr: f64,
 }
 
+/// The whole step as a CUDA graph, with the tensors that it reads its input from and leaves its metrics in. The carry,
+/// the parameters and the moments are the trainer's own, changed in place.
+#[derive(Debug)]
+struct StepGraph {
+    graph: CudaGraph,
+    batch: DeviceBatch,
+    draws: Exploration,
+    scalars: Tensor,
+    metrics: Tensor,
+}
+
+#[derive(Debug)]
+enum Recorded {
+    NotYet,
+    Graph(Box<StepGraph>),
+    Impossible,
+}
+
+/// Eager steps before one is recorded: libraries choose their algorithms in the first.
+const EAGER_STEPS: i64 = 2;
+
 impl Trainer {
     /// A trainer for `local_rows` rows a step out of `config.global_batch_size`.
     pub fn new(mut model: Model, config: &TrainConfig, total_steps: i64, local_rows: i64) -> Self {
         model.params_mut().prepare_training();
         let adam = AdamConfig { beta1: config.beta1, beta2: config.beta2, weight_decay: config.weight_decay };
+        let graphs = model.ops().fused().is_some() && std::env::var_os("HRM_GRAPHS").is_none_or(|v| v != "0");
         Self {
             adam: AdamAtan2::new(model.params().master(), adam),
             carry: model.initial_carry(local_rows),
@@ -50,54 +74,144 @@ impl Trainer {
             step: 0,
             model,
             config: config.clone(),
+            recorded: if graphs { Recorded::NotYet } else { Recorded::Impossible },
         }
+    }
+
+    /// Launches every step one by one, for comparisons.
+    pub fn forbid_graph(&mut self) {
+        self.recorded = Recorded::Impossible;
     }
 
     /// Forward and backward pass on one batch: adds to the gradients.
     pub fn accumulate(&mut self, batch: &DeviceBatch, draws: &Exploration) -> Accumulated {
-        let result = self.model.train_segment(&self.carry, batch, draws);
-        let loss_type = self.model.config().loss_type;
         let scale = 1.0 / self.config.global_batch_size as f64;
-        let metrics = loss_head(self.model.ops(), loss_type, &result.segment, result.target_q_continue.as_ref(), scale);
-        let puzzle_grad = self.model.backward_segment(&result, &metrics.grads);
-        let identifiers = result.segment.carry.batch.puzzle_identifiers.shallow_clone();
-        Accumulated { result, metrics, puzzle: puzzle_grad.map(|grad| PuzzleGrad { identifiers, grad }) }
+        accumulate(&mut self.model, &self.carry, batch, draws, scale)
     }
 
     /// Both optimisers on the gathered gradients, then clears them. Returns the dense learning rate.
     pub fn apply(&mut self, puzzle: Option<&PuzzleGrad>) -> f64 {
-        self.step += 1;
-        if let (Some(puzzle), Some(table)) = (puzzle, self.model.puzzle_emb_mut()) {
-            let lr = self.schedule.lr(self.config.puzzle_emb_lr, self.step);
-            let decay = self.config.puzzle_emb_weight_decay;
-            sparse_sign_sgd(table, &puzzle.identifiers, &puzzle.grad, lr, decay);
-        }
-        let lr = self.schedule.lr(self.config.lr, self.step);
-        let fused = match (self.model.ops().fused(), self.model.params().flat()) {
-            (Some(_), Some((master, grad, copy))) => {
-                let scalars = self.adam.scalars(lr, master.device());
-                self.adam.step_fused(self.model.ops(), master, grad, copy, &scalars)
-            }
-            _ => false,
-        };
-        let params = self.model.params_mut();
-        if !fused {
-            if let Some(grad) = params.grad() {
-                self.adam.step(params.master(), grad, lr);
-            }
-            params.refresh();
-        }
-        params.clear_grad();
+        let (scalars, lr) = self.begin_step();
+        let on_device = scalars.upload(self.model.device());
+        update(&mut self.model, &mut self.adam, puzzle, &on_device, Some(scalars.adam));
         lr
     }
 
-    /// The whole step.
+    /// The whole step; on a GPU with fused kernels, from the third one on, as one CUDA graph.
     pub fn train_step(&mut self, batch: &DeviceBatch, draws: &Exploration) -> StepReport {
+        if self.step >= EAGER_STEPS && !matches!(self.recorded, Recorded::Impossible) {
+            let (scalars, lr) = self.begin_step();
+            return StepReport { metrics: self.graph_step(batch, draws, scalars), lr };
+        }
         let done = self.accumulate(batch, draws);
         self.carry = done.result.segment.carry;
         let lr = self.apply(done.puzzle.as_ref());
         StepReport { metrics: done.metrics.values, lr }
     }
+
+    /// Counts the step and computes what changes from step to step.
+    fn begin_step(&mut self) -> (StepScalars, f64) {
+        self.step += 1;
+        let lr = self.schedule.lr(self.config.lr, self.step);
+        let puzzle_lr = self.schedule.lr(self.config.puzzle_emb_lr, self.step);
+        let puzzle_keep = 1.0 - puzzle_lr * self.config.puzzle_emb_weight_decay;
+        (StepScalars { adam: self.adam.begin_step(lr), puzzle_keep, puzzle_lr }, lr)
+    }
+
+    /// A step through the graph; records it first where that was not done. Returns the metrics.
+    fn graph_step(&mut self, batch: &DeviceBatch, draws: &Exploration, scalars: StepScalars) -> Tensor {
+        let on_device = scalars.upload(self.model.device());
+        if let Recorded::Graph(graph) = &self.recorded {
+            graph.batch.assign(batch);
+            graph.draws.uniform.shallow_clone().copy_(&draws.uniform);
+            graph.draws.min_steps.shallow_clone().copy_(&draws.min_steps);
+            graph.scalars.shallow_clone().copy_(&on_device);
+            if let Err(e) = graph.graph.replay() {
+                panic!("{e:#}");
+            }
+            return graph.metrics.copy();
+        }
+        let Device::Cuda(device) = self.model.device() else { panic!("graphs are for GPUs") };
+        let batch = batch.copy();
+        let draws = Exploration { uniform: draws.uniform.copy(), min_steps: draws.min_steps.copy() };
+        let metrics = Tensor::zeros([8], (Kind::Double, self.model.device()));
+        let scale = 1.0 / self.config.global_batch_size as f64;
+        let (model, adam, carry) = (&mut self.model, &mut self.adam, &self.carry);
+        let mut runs = 0;
+        let graph = CudaGraph::record(device, || {
+            let done = accumulate(model, carry, &batch, &draws, scale);
+            update(model, adam, done.puzzle.as_ref(), &on_device, None);
+            no_grad(|| {
+                carry.assign(&done.result.segment.carry);
+                metrics.shallow_clone().copy_(&done.metrics.values);
+            });
+            runs += 1;
+        });
+        let values = metrics.copy();
+        self.recorded = match graph {
+            Ok(graph) => Recorded::Graph(Box::new(StepGraph { graph, batch, draws, scalars: on_device, metrics })),
+            Err(e) => {
+                eprintln!("warning: {e:#}: training goes on without a CUDA graph");
+                assert!(runs > 0, "the step ran before it was recorded");
+                Recorded::Impossible
+            }
+        };
+        values
+    }
+}
+
+/// The step's scalars on the host.
+#[derive(Clone, Copy, Debug)]
+struct StepScalars {
+    adam: AdamScalars,
+    /// `1 - lr wd` of the puzzle embedding.
+    puzzle_keep: f64,
+    puzzle_lr: f64,
+}
+
+impl StepScalars {
+    /// `[5]` f32: keep, root, rate; puzzle keep, puzzle lr.
+    fn upload(&self, device: Device) -> Tensor {
+        let all = [self.adam.keep, self.adam.root, self.adam.rate, self.puzzle_keep, self.puzzle_lr];
+        runtime::upload(&Tensor::from_slice(&all.map(|v| v as f32)), device)
+    }
+}
+
+/// Forward and backward pass: device work alone.
+fn accumulate(model: &mut Model, carry: &Carry, batch: &DeviceBatch, draws: &Exploration, scale: f64) -> Accumulated {
+    let result = model.train_segment(carry, batch, draws);
+    let loss_type = model.config().loss_type;
+    let metrics = loss_head(model.ops(), loss_type, &result.segment, result.target_q_continue.as_ref(), scale);
+    let puzzle_grad = model.backward_segment(&result, &metrics.grads);
+    let identifiers = result.segment.carry.batch.puzzle_identifiers.shallow_clone();
+    Accumulated { result, metrics, puzzle: puzzle_grad.map(|grad| PuzzleGrad { identifiers, grad }) }
+}
+
+/// Both optimisers, the puzzle embedding's first: device work alone. `plain` are the scalars for the plain form of
+/// Adam-atan2; where there are none, only the fused form may be taken.
+fn update(
+    model: &mut Model,
+    adam: &mut AdamAtan2,
+    puzzle: Option<&PuzzleGrad>,
+    scalars: &Tensor,
+    plain: Option<AdamScalars>,
+) {
+    if let (Some(puzzle), Some(table)) = (puzzle, model.puzzle_emb_mut()) {
+        sparse_sign_sgd(table, &puzzle.identifiers, &puzzle.grad, &scalars.narrow(0, 3, 2));
+    }
+    let fused = model
+        .params()
+        .flat()
+        .is_some_and(|(master, grad, copy)| adam.update_fused(model.ops(), master, grad, copy, scalars));
+    let params = model.params_mut();
+    if !fused {
+        let plain = plain.unwrap_or_else(|| panic!("a recorded step needs the fused optimiser"));
+        if let Some(grad) = params.grad() {
+            adam.update(params.master(), grad, plain);
+        }
+        params.refresh();
+    }
+    params.clear_grad();
 }
 
 /// What a forward and backward pass leaves beside the dense gradients.
@@ -131,8 +245,8 @@ impl Exploration {
             min_steps.push(rng.random_range(2..=max_steps.max(2)) as i32);
         }
         Self {
-            uniform: Tensor::from_slice(&uniform).to_device(device),
-            min_steps: Tensor::from_slice(&min_steps).to_kind(Kind::Int).to_device(device),
+            uniform: runtime::upload(&Tensor::from_slice(&uniform), device),
+            min_steps: runtime::upload(&Tensor::from_slice(&min_steps), device),
         }
     }
 }
