@@ -42,7 +42,7 @@ struct SwiGlu {
 struct Attention {
     forward: Function,
     backward: Function,
-    /// 16-position tiles, one warp each.
+    /// 16-position tiles; one warp each backward, one for two forward.
     tiles: i64,
 }
 
@@ -98,10 +98,10 @@ impl Fused {
             .transpose()?;
         let tiles = (sizes.total + 15) / 16;
         let (rows, stride, keys) = (tiles * 16, sizes.head_dim + 8, (sizes.total + 7) / 8);
-        let forward_memory = 3 * rows * stride * 2;
+        let forward_memory = 3 * ((tiles + 1) / 2 * 32) * stride * 2;
         let score_stride = keys * 8 + if keys % 2 == 1 { 0 } else { 8 };
         let backward_memory = 4 * rows * stride * 2 + rows * score_stride * 2 + 16 + rows * 4;
-        let fits = [16, 32, 64].contains(&sizes.head_dim) && tiles <= 8 && backward_memory <= chip.shared_memory;
+        let fits = [16, 32, 64].contains(&sizes.head_dim) && tiles <= 8 && backward_memory.max(forward_memory) <= chip.shared_memory;
         let attention = fits
             .then(|| -> Result<Attention> {
                 let module = load(include_str!("kernels/attention.cu"), "attention")?;
@@ -231,7 +231,7 @@ impl Fused {
         args.tensor(qkv);
         args.optional(tables.map(|t| &t.cos)).optional(tables.map(|t| &t.sin));
         args.tensor(&out).optional(lse.as_ref()).float(self.scale() * std::f64::consts::LOG2_E);
-        attention.forward.launch(self.device, batch * s.heads, attention.tiles * 32, args);
+        attention.forward.launch(self.device, batch * s.heads, (attention.tiles + 1) / 2 * 32, args);
         Some((out, lse))
     }
 
