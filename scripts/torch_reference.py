@@ -13,6 +13,7 @@ RMS norm and rope in f32, torch's scaled dot product attention, stablemax loss i
 import argparse
 import json
 import math
+import sys
 import time
 
 import torch
@@ -285,25 +286,34 @@ def check(path, device):
             puzzle_rows,
         )
         (loss / rows).backward()
-        return float(loss), {n: getattr(model, n.replace(".", "/")).grad.float() for n in model.names}
+        return float(loss.detach()), {n: getattr(model, n.replace(".", "/")).grad.float() for n in model.names}
 
     loss, grads = run(dtype)
     exact_loss, exact = run(torch.float32)
     relative = lambda a, b: float((a - b).norm() / b.norm())
     found = float(t["loss"])
     rows_out = {"loss_hrm": found, "loss_torch": loss, "loss_torch_f32": exact_loss}
-    worst = 0.0
+    worst = apart = 0.0
     print(f"{'gradient, relative L2 distance':60} hrm-f32  torch-f32  hrm-torch")
     for name, grad in grads.items():
         ours = t["grad.model.inner." + name].to(device)
         a, b, c = relative(ours, exact[name]), relative(grad, exact[name]), relative(ours, grad)
-        worst = max(worst, a / max(b, 1e-5))
-        print(f"{name:60} {a:.5f}  {b:.5f}    {c:.5f}")
+        worst, apart = max(worst, a / max(b, 1e-5)), max(apart, c)
+        print(f"{name:60} {a:.1e}  {b:.1e}    {c:.1e}")
     rows_out["worst_ratio_of_distances_from_f32"] = worst
+    rows_out["worst_distance_hrm_torch"] = apart
     print(json.dumps(rows_out))
-    noise = 1e-3 if dtype != torch.float32 else 1e-5
-    assert abs(found - loss) <= noise * abs(loss) * 4, "the losses differ"
-    assert worst <= 2.0 or dtype == torch.float32, "our gradients are further from f32 than PyTorch's"
+    single = dtype == torch.float32
+    failures = []
+    if abs(found - loss) > (4e-5 if single else 4e-3) * abs(loss):
+        failures.append("the losses differ")
+    # In f32 both are the exact step but for rounding; in bf16 neither is, and ours may not be the worse one.
+    if single and apart > 1e-4:
+        failures.append("our gradients differ from PyTorch's")
+    if not single and worst > 2.0:
+        failures.append("our gradients are further from f32 than PyTorch's")
+    if failures:
+        sys.exit("check failed: " + "; ".join(failures))
     print("check passed")
 
 
