@@ -128,6 +128,41 @@ fn a_broken_pipe_is_no_error() {
 }
 
 #[test]
+fn a_reader_that_goes_away_costs_no_results() {
+    let dir = temp();
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let args = ["build-dataset", "--output-dir", "d", "--json", "results.json"];
+    let output = hrm(dir.path()).args(args).stdout(writer).output().expect("the binary starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let results = fs::read(dir.path().join("results.json")).expect("the JSON is written all the same");
+    assert_eq!(serde_json::from_slice::<Value>(&results).expect("JSON")["test"]["boards"], 2000);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_an_error() {
+    let dir = temp();
+    for args in [&["man"][..], &["completions", "bash"], &["doctor"], &["doctor", "--json", "-"]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("it is there on Linux");
+        let output = hrm(dir.path()).args(args).stdout(full).output().expect("the binary starts");
+        assert!(!output.status.success(), "{args:?} lost its output");
+        assert!(stderr(&output).contains("No space left"), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn json_that_cannot_be_written_is_refused_before_the_work() {
+    let dir = temp();
+    for (target, wanted) in [("", "an empty name"), (".", "this is a folder"), ("none/x.json", "no folder none")] {
+        let output = run(dir.path(), &["build-dataset", "--output-dir", "d", "--json", target]);
+        assert_eq!(output.status.code(), Some(2), "{target}");
+        assert!(stderr(&output).contains(wanted), "{target}: {}", stderr(&output));
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0, "nothing was written");
+}
+
+#[test]
 fn wrong_flags_are_refused_with_a_hint() {
     let dir = temp();
     let typo = run(dir.path(), &["doctor", "--jsn", "-"]);
@@ -256,7 +291,7 @@ fn a_gpu_that_cannot_be_used_is_one_warning_that_names_the_library() {
     assert!(said.contains("make build CUDA=1") || said.contains("nvidia-smi"), "says what to do: {said}");
     assert!(!named.status.success());
     let error = stderr(&named);
-    assert!(error.lines().count() == 1 && error.starts_with("error: --device cuda: "), "{error}");
+    assert!(error.lines().count() == 1 && error.starts_with("error: --device cuda:0: "), "{error}");
     let hidden = hrm(dir.path())
         .args(["doctor"])
         .env("PATH", &path)

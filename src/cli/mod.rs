@@ -15,7 +15,9 @@ mod viz;
 use std::{
     ffi::OsString,
     io::{self, Write},
+    num::NonZero,
     process::ExitCode,
+    thread,
 };
 
 use anyhow::Result;
@@ -33,23 +35,34 @@ pub struct Cli {
     command: Command,
 }
 
+/// Their heading in every command's help, below the command's own.
+const SHARED: &str = "Options of every command";
+
 /// Flags that mean the same on every command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct GlobalArgs {
     /// Where to compute: auto takes the GPU where one can be used
-    #[arg(long, global = true, value_name = "auto|cpu|cuda[:N]", default_value = "auto")]
+    #[arg(long, global = true, help_heading = SHARED, value_name = "auto|cpu|cuda[:N]", default_value = "auto")]
     pub device: runtime::DeviceChoice,
-    /// CPU threads (default: OMP_NUM_THREADS, else all cores)
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// CPU threads [default: OMP_NUM_THREADS, else all cores]
+    #[arg(long, global = true, help_heading = SHARED, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Seed of everything random; the same seed gives the same result
-    #[arg(long, global = true, value_name = "S")]
+    /// Seed of everything random; the same seed gives the same result [default: 0, to train the configuration's]
+    #[arg(long, global = true, help_heading = SHARED, value_name = "S", allow_negative_numbers = true)]
     pub seed: Option<u64>,
 }
 
 impl GlobalArgs {
     /// Makes libtorch ready as `--device` and `--threads` ask. Every command that computes begins with it.
     pub fn init(&self) -> Result<runtime::Runtime> {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        if let Some(threads) = self.threads
+            && usize::try_from(threads).is_ok_and(|threads| threads > cores)
+        {
+            ui::warn(format_args!(
+                "--threads {threads}: this process may use {cores} core(s); more threads are slower"
+            ));
+        }
         runtime::init(self.device, self.threads)
     }
 }
@@ -79,7 +92,13 @@ impl Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(with_dashes(std::env::args_os()));
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => match ui::lost_output() {
+            None => ExitCode::SUCCESS,
+            Some(e) => {
+                let _ = writeln!(io::stderr().lock(), "error: cannot write to standard output: {e}");
+                ExitCode::FAILURE
+            }
+        },
         Err(e) => {
             let _ = writeln!(io::stderr().lock(), "error: {e:#}");
             ExitCode::FAILURE

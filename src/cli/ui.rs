@@ -1,16 +1,19 @@
 //! What a command prints: text for people, one JSON document for programs, progress bars.
 
 use std::{
+    ffi::OsString,
     fmt,
-    fs::File,
-    io::{self, BufWriter, IsTerminal, Write},
-    path::PathBuf,
-    str::FromStr,
+    fs::{File, OpenOptions},
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// Where `--json` writes: a file, or `-` for standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,18 +22,43 @@ pub enum JsonTarget {
     File(PathBuf),
 }
 
-impl FromStr for JsonTarget {
-    type Err = std::convert::Infallible;
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Ok(if s == "-" { Self::Stdout } else { Self::File(s.into()) })
+impl JsonTarget {
+    fn parse(text: OsString) -> Result<Self, String> {
+        if text == "-" {
+            return Ok(Self::Stdout);
+        }
+        let path = PathBuf::from(text);
+        writable(&path)?;
+        Ok(Self::File(path))
     }
+}
+
+/// Whether a file can be written at `path`, or in a few words why not. To be asked before the work whose result goes
+/// there. Nothing is changed.
+pub fn writable(path: &Path) -> Result<(), String> {
+    if path.as_os_str().is_empty() {
+        return Err("an empty name: give a file".to_owned());
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let tried = match path.metadata() {
+        Ok(there) if there.is_dir() => return Err("this is a folder: give a file".to_owned()),
+        Ok(there) if there.is_file() => OpenOptions::new().append(true).open(path).map(drop),
+        // To open a pipe and close it again would end it for its reader.
+        Ok(_) => Ok(()),
+        Err(_) if !folder.is_dir() => return Err(format!("there is no folder {}: make it first", folder.display())),
+        Err(_) => tempfile::tempfile_in(folder).map(drop),
+    };
+    tried.map_err(|e| format!("cannot be written: {e}"))
 }
 
 /// The flag that every reporting command takes.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct JsonArg {
     /// Write the results as JSON to FILE; `-` is standard output, and all text then goes to standard error
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(JsonTarget::parse))]
     pub json: Option<JsonTarget>,
 }
 
@@ -45,13 +73,19 @@ impl Ui {
         Self { json: json.json.clone() }
     }
 
-    /// One line of text for people. A broken pipe ends the process quietly with success.
+    /// One line of text for people. A reader that went away (`| head -1`) is no error, and the work goes on: its files
+    /// and its JSON are still wanted. Any other failure is kept for [`lost_output`].
     pub fn say(&self, line: fmt::Arguments<'_>) {
-        let done = match self.json {
-            Some(JsonTarget::Stdout) => writeln!(io::stderr().lock(), "{line}"),
-            _ => writeln!(io::stdout().lock(), "{line}"),
-        };
-        exit_on_broken_pipe(done);
+        match self.json {
+            Some(JsonTarget::Stdout) => {
+                let _ = writeln!(io::stderr().lock(), "{line}");
+            }
+            _ => {
+                if let Err(e) = unless_broken_pipe(writeln!(io::stdout().lock(), "{line}")) {
+                    let _ = LOST.set(e);
+                }
+            }
+        }
     }
 
     /// Writes the command's JSON document where `--json` asked for it; nothing without the flag.
@@ -59,15 +93,14 @@ impl Ui {
         match &self.json {
             None => Ok(()),
             Some(JsonTarget::Stdout) => {
-                let text = serde_json::to_string_pretty(value)?;
-                exit_on_broken_pipe(writeln!(io::stdout().lock(), "{text}"));
-                Ok(())
+                let text = to_json(value)?;
+                unless_broken_pipe(io::stdout().lock().write_all(&text))
+                    .context("cannot write the JSON results to standard output")
             }
             Some(JsonTarget::File(path)) => {
                 let at = || format!("{}: cannot write the JSON results", path.display());
-                let mut file = BufWriter::new(File::create(path).with_context(at)?);
-                serde_json::to_writer_pretty(&mut file, value).with_context(at)?;
-                writeln!(file).and_then(|()| file.flush()).with_context(at)
+                let text = to_json(value)?;
+                File::create(path).and_then(|mut file| file.write_all(&text)).with_context(at)
             }
         }
     }
@@ -91,21 +124,57 @@ pub fn warn(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "warning: {line}");
 }
 
-/// Writes a generated document to standard output. A broken pipe ends the process quietly with success.
+/// Writes a generated document to standard output. A broken pipe is no error.
 pub fn print_document(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    let done = out.write_all(bytes).and_then(|()| out.flush());
-    if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-        return Ok(());
-    }
-    done.context("cannot write to standard output")
+    unless_broken_pipe(out.write_all(bytes).and_then(|()| out.flush())).context("cannot write to standard output")
 }
 
-fn exit_on_broken_pipe(result: io::Result<()>) {
-    if let Err(e) = result
-        && e.kind() == io::ErrorKind::BrokenPipe
-    {
-        std::process::exit(0);
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why text for standard output was lost (a full disk, say), if any was.
+pub fn lost_output() -> Option<&'static io::Error> {
+    LOST.get()
+}
+
+fn unless_broken_pipe(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|e| if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) })
+}
+
+/// A document and a newline: an object's keys on lines of their own, an array on one line, as most hold a number for
+/// every cell or puzzle.
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Layout(PrettyFormatter::new())))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+struct Layout(PrettyFormatter<'static>);
+
+impl Formatter for Layout {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object(writer)
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object(writer)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(writer)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object_value(writer)
     }
 }
 
@@ -113,4 +182,29 @@ fn exit_on_broken_pipe(result: io::Result<()>) {
 #[macro_export]
 macro_rules! say {
     ($ui:expr, $($arg:tt)*) => { $ui.say(format_args!($($arg)*)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::to_json;
+
+    #[test]
+    fn arrays_stand_on_one_line_and_keys_on_their_own() {
+        let value = json!({"a": [1, [2, 3]], "b": [{"c": [], "d": {}}, {"e": 4}], "f": null});
+        let text = String::from_utf8(to_json(&value).unwrap()).unwrap();
+        let wanted = r#"{
+  "a": [1, [2, 3]],
+  "b": [{
+    "c": [],
+    "d": {}
+  }, {
+    "e": 4
+  }],
+  "f": null
+}
+"#;
+        assert_eq!(text, wanted);
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::{
     GlobalArgs,
     sources::{DtypeChoice, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
-    ui::{JsonArg, Ui, warn},
+    ui::{JsonArg, Ui, warn, writable},
 };
 use crate::{
     analysis::trajectory::{Trajectory, WatchedPuzzle, trace_puzzle},
@@ -48,8 +48,8 @@ Defaults:
 Examples:
   hrm viz trajectory
   hrm viz trajectory --checkpoint runs/a/step_52080 --index 7 -o seven.svg
-  hrm viz trajectory --puzzle \
-53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+  hrm viz trajectory -o mine.png --puzzle \\
+    53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
 
 /// The path of the model's high-level state while it works on a puzzle
 #[derive(clap::Args, Debug)]
@@ -161,13 +161,7 @@ struct TrajectoryReport<'a> {
 /// Told before anything heavy starts.
 fn check_output(path: &Path) -> Result<()> {
     PictureFormat::of(path)?;
-    ensure!(!path.is_dir(), "{}: a folder is in the picture's place", path.display());
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            bail!("{}: there is no folder {}: make it first", path.display(), folder.display())
-        }
-        _ => Ok(()),
-    }
+    writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
 
 fn typed_board(text: &str) -> Result<Board> {
@@ -225,9 +219,9 @@ fn of_dataset(ui: &Ui, args: &TrajectoryArgs, checkpoint: &Checkpoint) -> Result
     });
     ensure!(
         index < set.len(),
-        "--index {index}: {} holds {} test puzzles: give 0 to {}",
-        puzzles.origin,
+        "--index {index}: there are {} test puzzles in {}: give 0 to {}",
         set.len(),
+        puzzles.origin,
         set.len() - 1
     );
     let kind = puzzles.kind;
