@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::json;
 
 use super::{
     GlobalArgs,
-    sources::DtypeChoice,
-    ui::{JsonArg, Ui},
+    sources::{DtypeChoice, device_name, dtype_name},
+    ui::{JsonArg, Ui, writable},
 };
 use crate::{
     bench, config,
@@ -18,9 +18,15 @@ use crate::{
 
 /// Measure training or inference speed on this machine
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "The model has random weights and the puzzles are random: no checkpoint and no dataset is needed. A training step is that \
+of `hrm train`; `infer` runs a batch through all halt_max_steps segments. The rates stand beside that of a large matrix \
+product on the same machine.
+
+Examples:
   hrm bench train --batch-size 384,768
-  hrm bench infer --batch-size 103,1030 --json speed.json")]
+  hrm bench infer --batch-size 103,1030 --json speed.json"
+)]
 pub struct BenchArgs {
     #[command(subcommand)]
     what: What,
@@ -36,10 +42,10 @@ enum What {
 
 #[derive(clap::Args, Debug)]
 struct SpeedArgs {
-    /// Model to measure, as for `hrm train`: arch.preset=NAME or arch.KEY=VALUE (default: arch.preset=sudoku)
+    /// Model to measure, as for `hrm train`: arch.preset=NAME or arch.KEY=VALUE [default: arch.preset=sudoku]
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Batch sizes to measure (default: 384,768 to train and 91,1000 to infer on a GPU; 8 on a CPU)
+    /// Batch sizes to measure [default: 384,768 to train and 91,1000 to infer on a GPU; 8 on a CPU]
     #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
     batch_size: Vec<i64>,
     /// Timed steps (train) or batches (infer) [default: 20, on a CPU 3]
@@ -70,6 +76,10 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     if let Some(dtype) = args.dtype {
         model.forward_dtype = dtype.into();
     }
+    if let Some(path) = &args.dump {
+        ensure!(training, "--dump records a training step: use it with `hrm bench train`");
+        writable(path).map_err(|why| anyhow!("--dump {}: {why}", path.display()))?;
+    }
     let device = global.init()?.device;
     let gpu = device.is_cuda();
     let sizes = match (args.batch_size.is_empty(), gpu, training) {
@@ -81,12 +91,17 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let steps = args.steps.unwrap_or(if gpu { 20 } else { 3 }) as usize;
     let warm = args.warm.unwrap_or(if gpu { 5 } else { 1 }) as usize;
     if let Some(path) = &args.dump {
-        ensure!(training, "--dump records a training step: use it with `hrm bench train`");
         bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), device, path)?;
         say!(ui, "recorded one step in {}: python3 scripts/torch_reference.py check {0}", path.display());
     }
     let rate = bench::matmul_rate(device, model.kind());
-    say!(ui, "matrix products in {:?}: {:.1} TFLOP/s on this machine", model.kind(), rate / 1e12);
+    say!(
+        ui,
+        "matrix products in {}: {:.2} TFLOP/s on {}",
+        dtype_name(model.forward_dtype),
+        rate / 1e12,
+        device_name(device)
+    );
     let unit = if training { "step" } else { "batch" };
     say!(
         ui,
@@ -118,9 +133,9 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
         lines.push(line);
     }
     ui.emit(&json!({
-        "device": format!("{device:?}"),
+        "device": device_name(device),
         "version": runtime::long_version(),
-        "dtype": model.forward_dtype,
+        "dtype": dtype_name(model.forward_dtype),
         "matmul_tflop_per_s": rate / 1e12,
         "results": lines,
     }))
