@@ -254,11 +254,13 @@ fn bad_input_is_refused_before_anything_runs() -> Result<()> {
     for (more, wanted) in [
         ("--permutes 0", "give 1 to 9"),
         ("--permutes 10", "give 1 to 9"),
-        ("--dataset maze", "holds sudoku puzzles"),
+        ("--dataset maze", "are sudoku (a vocabulary of 11 tokens, maze has 6)"),
         ("--dataset chess", "chess"),
         ("--batch-size 0", "--batch-size"),
         ("--num-batch 0", "--num-batch"),
         ("--seed x", "--seed"),
+        ("--permutes -1", "invalid value '-1'"),
+        ("--seed -1", "invalid value '-1'"),
         ("--batchsize 3", "--batch"),
     ] {
         let more: Vec<&str> = more.split(' ').chain(["--json", "out.json"]).collect();

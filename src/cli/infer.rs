@@ -57,7 +57,7 @@ pub struct InferArgs {
     #[arg(long, visible_alias = "checkpoint", value_name = "PATH[,PATH...]", value_delimiter = ',')]
     checkpoints: Vec<PathBuf>,
     /// Disguises of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes
-    #[arg(long, value_name = "K", default_value_t = 1)]
+    #[arg(long, value_name = "K", default_value_t = 1, allow_negative_numbers = true)]
     permutes: u32,
     /// Batches to run [default: all rows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -86,7 +86,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     let set = puzzles.set()?;
     let plan = plan(&args, &puzzles, set.len())?;
     if plan.batches.checked_mul(plan.batch_size).is_none_or(|asked| asked > set.len()) && args.num_batch.is_some() {
-        say!(ui, "{} holds {} test puzzles: fewer than asked for; all are run once", puzzles.origin, set.len());
+        say!(ui, "fewer test puzzles than asked for: all {} of {} are run once", set.len(), puzzles.origin);
     }
 
     let runtime = global.init()?;
@@ -106,8 +106,8 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
         plan.batch_size,
         models.len(),
         plan.permutes,
-        models.iter().map(|m| m.config().halt_max_steps.to_string()).collect::<Vec<_>>().join("/"),
-        dtype_name(models[0].config().forward_dtype),
+        of_each(models.iter().map(|m| m.config().halt_max_steps)),
+        of_each(models.iter().map(|m| dtype_name(m.config().forward_dtype))),
         device_name(runtime.device)
     );
 
@@ -148,7 +148,7 @@ fn plan(args: &InferArgs, puzzles: &TestPuzzles, rows: usize) -> Result<InferPla
         Some(kind) => {
             ensure!(
                 kind == puzzles.kind,
-                "--dataset {kind}: {} holds {} puzzles (a vocabulary of {} tokens, {kind} has {})",
+                "--dataset {kind}: the puzzles of {} are {} (a vocabulary of {} tokens, {kind} has {})",
                 puzzles.origin,
                 puzzles.kind,
                 puzzles.kind.vocab_size(),
@@ -213,7 +213,7 @@ struct Report {
     checkpoints: Vec<CheckpointReport>,
     permutes: u32,
     batch_size: usize,
-    dtype: &'static str,
+    dtype: String,
     device: String,
     seed: u64,
     seconds: f64,
@@ -244,6 +244,16 @@ struct CheckpointReport {
     path: String,
     step: Option<u64>,
     segments: i64,
+    dtype: &'static str,
+}
+
+/// One value per checkpoint: said once where all are equal, else all with slashes between.
+fn of_each<T: PartialEq + ToString>(values: impl Iterator<Item = T>) -> String {
+    let mut values: Vec<T> = values.collect();
+    if values.iter().all(|v| *v == values[0]) {
+        values.truncate(1);
+    }
+    values.iter().map(T::to_string).collect::<Vec<_>>().join("/")
 }
 
 fn share(part: u64, whole: u64) -> f64 {
@@ -304,11 +314,12 @@ impl Report {
                     path: checkpoint.path.display().to_string(),
                     step: checkpoint.step,
                     segments: model.config().halt_max_steps,
+                    dtype: dtype_name(model.config().forward_dtype),
                 })
                 .collect(),
             permutes: plan.permutes,
             batch_size: plan.batch_size,
-            dtype: dtype_name(models[0].config().forward_dtype),
+            dtype: of_each(models.iter().map(|m| dtype_name(m.config().forward_dtype))),
             device: device_name(models[0].device()),
             seed,
             seconds,
