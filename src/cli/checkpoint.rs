@@ -35,7 +35,7 @@ enum CheckpointCommand {
 /// Show a checkpoint's configuration, tensors, step and origin
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A checkpoint is a run folder (its largest step is taken), a step_N folder, a .safetensors file, or upstream's
+A checkpoint is a run folder (its largest step is taken), a step_N folder, a .safetensors file, or upstream's \
 torch.save file or folder.
 
 Examples:

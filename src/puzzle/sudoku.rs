@@ -37,7 +37,7 @@ pub enum SolutionError {
     #[error("row {}, column {} is given as {given}, the answer has {answer} there",
         .cell / SIDE + 1, .cell % SIDE + 1)]
     Given { cell: usize, given: u8, answer: u8 },
-    #[error("the answer has {digit} twice in {unit}")]
+    #[error("{digit} stands twice in {unit}")]
     Repeated { digit: u8, unit: Unit },
 }
 

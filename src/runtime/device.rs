@@ -103,8 +103,8 @@ impl CudaState {
                 let range = if *count == 1 { "cuda:0".into() } else { format!("cuda:0 to cuda:{}", count - 1) };
                 bail!("--device cuda:{n}: this machine has {count} usable GPU(s): give {range}")
             }
-            (DeviceChoice::Cuda(_), Err(obstacle)) => {
-                bail!("--device cuda: {obstacle} (`--device auto` goes on with the CPU)")
+            (DeviceChoice::Cuda(n), Err(obstacle)) => {
+                bail!("--device cuda:{n}: {obstacle} (`--device auto` goes on with the CPU)")
             }
         }
     }

@@ -20,9 +20,9 @@ use crate::{
 /// Say what was found on this machine and what to do about what was not
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Looks at libtorch, the NVIDIA driver and GPUs, memory, the implementations of attention that work (each is run once,
-forward and backward), and at the datasets and checkpoints under data/, checkpoints/ and checkpoint_example/ of the
-folder that it is run in. Nothing is written but the file that --json names. The exit status is 0 also where something
+Looks at libtorch, the NVIDIA driver and GPUs, memory, the implementations of attention that work (each is run once, \
+forward and backward), and at the datasets and checkpoints under data/, checkpoints/ and checkpoint_example/ of the \
+folder that it is run in. Nothing is written but the file that --json names. The exit status is 0 also where something \
 is missing: `advice` in the JSON lists it.
 
 Examples:
