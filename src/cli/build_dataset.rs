@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -15,7 +15,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
 
 use super::{
-    GlobalArgs,
+    GlobalArgs, interrupt,
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         ReadOptions, SplitFiles, SplitReport, build, check_output_folder, resolve_sources,
     },
     puzzle::PuzzleKind,
-    say,
+    runtime, say,
 };
 
 /// Build a dataset folder from puzzle lists
@@ -153,17 +153,13 @@ struct Report<'a> {
 
 pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    file_size_limits_are_errors();
     let plan = Plan::new(&args, global, &ui)?;
     let output = check_output_folder(&plan.output_dir, args.force)?;
     let lists = plan.read_lists(&ui)?;
 
-    let watch: &'static Watch =
-        Box::leak(Box::new(Watch { bar: OnceLock::new(), ui: ui.clone(), stop: AtomicBool::new(false) }));
-    // Without the handler the build works as well; interrupted, it would then leave its temporary folder.
-    let _ = ctrlc::set_handler(|| watch.stop.store(true, Ordering::Relaxed));
+    let watch = Watch { bar: OnceLock::new(), ui: ui.clone(), stop: interrupt::flag("") };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
-    let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, watch));
+    let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, &watch));
     if let Some(bar) = watch.bar.get() {
         bar.finish_and_clear();
     }
@@ -245,7 +241,7 @@ impl Plan {
                 subsample_size: args.subsample_size,
                 seed,
             },
-            threads: threads(global),
+            threads: runtime::cpu_threads(global.threads),
         })
     }
 
@@ -290,28 +286,11 @@ fn count(n: usize) -> HumanCount {
     HumanCount(n as u64)
 }
 
-/// `--threads`, else OMP_NUM_THREADS, else all cores.
-fn threads(global: &GlobalArgs) -> usize {
-    let from_environment = || std::env::var("OMP_NUM_THREADS").ok()?.trim().parse().ok().filter(|&n| n > 0);
-    let all_cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    global.threads.map(|n| n as usize).or_else(from_environment).unwrap_or_else(all_cores)
-}
-
-/// A write beyond the user's file size limit should fail like a full disk; by default it kills the process, and the
-/// half-written folder would stay.
-fn file_size_limits_are_errors() {
-    #[cfg(unix)]
-    // SAFETY: ignoring a signal installs no handler.
-    unsafe {
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-    }
-}
-
 /// The progress bar, and Ctrl-C.
 struct Watch {
     bar: OnceLock<ProgressBar>,
     ui: Ui,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
 }
 
 impl Progress for Watch {

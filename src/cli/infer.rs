@@ -111,7 +111,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
         device_name(runtime.device)
     );
 
-    let asked_to_stop = interrupt::flag();
+    let asked_to_stop = interrupt::flag("");
     let bar = ui.progress((total * passes) as u64, "infer", "passes");
     let started = Instant::now();
     let (mut rows_done, mut exact_done) = (0_u64, 0_u64);

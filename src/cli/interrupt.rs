@@ -1,6 +1,7 @@
-//! Ctrl-C: the first asks the command to stop at the next safe place, the second ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks the command to stop at the next safe place, the second ends the process at once.
 
 use std::{
+    io::Write,
     process,
     sync::{
         Arc,
@@ -8,18 +9,31 @@ use std::{
     },
 };
 
-/// The exit code of a command that Ctrl-C stopped: 128 + SIGINT, as shells have it.
+/// The exit code of a command that was asked to stop before it was done: 128 + SIGINT, as shells have it.
 pub const INTERRUPTED: i32 = 130;
 
-/// Becomes true at the first Ctrl-C. To be called once in a process; where no handler can be set, Ctrl-C goes on
-/// ending the process at once.
-pub fn flag() -> Arc<AtomicBool> {
+/// Becomes true at the first signal, which also prints `note` for people, if there is one. To be called once in a
+/// process; where no handler can be set, a signal goes on ending the process at once.
+pub fn flag(note: &'static str) -> Arc<AtomicBool> {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
     let _ = ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::SeqCst) {
             process::exit(INTERRUPTED);
         }
+        if !note.is_empty() {
+            let _ = writeln!(std::io::stderr().lock(), "\n{note}");
+        }
     });
     asked
+}
+
+/// A write beyond the user's file size limit should fail like a full disk, with an error that names the file; by
+/// default it kills the process.
+pub fn file_size_limits_are_errors() {
+    #[cfg(unix)]
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }

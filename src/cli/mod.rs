@@ -108,6 +108,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let global = &cli.global;
+    interrupt::file_size_limits_are_errors();
     if cli.command.computes() {
         runtime::prepare(global.device);
     }

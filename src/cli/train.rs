@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +15,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{
-    GlobalArgs,
+    GlobalArgs, interrupt,
     sources::DtypeChoice,
     ui::{JsonArg, Ui},
 };
@@ -25,9 +26,8 @@ use crate::{
     train::{self, TrainMetrics, TrainObserver, TrainPlan},
 };
 
-/// Train a model
-#[derive(clap::Args, Debug)]
-#[command(after_help = "Without arguments: the 27M Sudoku model and the published Sudoku recipe (arch.preset=sudoku
+const DETAILS: &str = "\
+Without arguments: the 27M Sudoku model and the published Sudoku recipe (arch.preset=sudoku
 recipe=sudoku) on data/sudoku-extreme-full.
 
 Examples:
@@ -38,7 +38,19 @@ Examples:
 
 Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
 The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an evaluation) and
-a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.")]
+a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.";
+
+/// Examples and the table of all keys.
+fn details() -> String {
+    let presets = config::PRESETS.iter().map(|p| ("arch.preset", p));
+    let sets = presets.chain(config::RECIPES.iter().map(|p| ("recipe", p)));
+    let sets: String = sets.map(|(key, p)| format!("  {key}={}  {}\n", p.name, p.help)).collect();
+    format!("{DETAILS}\n\nSets of keys:\n{sets}\nKeys [default]:\n{}", config::keys::help_text())
+}
+
+/// Train a model
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example: hrm train data_path=D epochs=2000 lr=1e-3    (--help lists all keys)", after_long_help = details())]
 pub struct TrainArgs {
     /// Settings in upstream's names, such as epochs=2000, lr=1e-4, arch.hidden_size=256
     #[arg(value_name = "KEY=VALUE")]
@@ -80,14 +92,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         return ui.emit(&json!({ "derived": plan.derived(), "config": plan.config }));
     }
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step with a checkpoint; Ctrl-C again stops at once");
-    })?;
+    let stop = interrupt::flag("stopping after this step with a checkpoint; Ctrl-C again stops at once");
     let mut watcher = Watcher {
         bar: ui.progress(plan.total_steps as u64, "training", "steps"),
         ui: ui.clone(),
@@ -107,7 +112,11 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "checkpoint: {}", at.display());
         say!(ui, "try it:     hrm infer --checkpoint '{}'", at.display());
     }
-    ui.emit(&summary)
+    ui.emit(&summary)?;
+    if summary.stopped {
+        process::exit(interrupt::INTERRUPTED);
+    }
+    Ok(())
 }
 
 fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {

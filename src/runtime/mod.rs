@@ -17,6 +17,7 @@ pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
     torch_version,
 };
+pub use threads::resolve as cpu_threads;
 
 /// Where and how wide this process computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{DeviceData, MetricsLog, StepReport, TrainMetrics, TrainPlan, Trainer};
 use crate::{
-    checkpoint::{CheckpointMeta, store},
+    checkpoint::{CheckpointMeta, safetensors_file, store},
     dataset::{SequentialSampler, TrainSampler},
     eval::evaluate::{Evaluation, EvaluationSums},
     model::{DeviceBatch, Exploration, Model},
@@ -140,17 +140,14 @@ impl Run<'_> {
         let width = stacked.size()[1] as usize;
         let values: Vec<f64> = Vec::try_from(stacked.to_kind(Kind::Double).to_device(Device::Cpu).view([-1]))?;
         let mut go_on = true;
-        for ((step, report), sums) in self.pending.drain(..).zip(values.chunks(width)) {
+        for ((step, report), sums) in std::mem::take(&mut self.pending).into_iter().zip(values.chunks(width)) {
             let with_continue = self.plan.model.halt_max_steps > 1;
             let metrics = TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue);
             self.log.step(step, &metrics)?;
             if let Some((name, value)) = metrics.values.iter().find(|(_, v)| !v.is_finite()) {
                 self.log.flush()?;
-                let last = match &self.summary.checkpoint {
-                    Some(at) => format!("the last good checkpoint is {}", at.display()),
-                    None => "there is no earlier checkpoint".into(),
-                };
-                bail!("step {step}: {name} is {value}; {last}. A smaller lr or a longer lr_warmup_steps may help");
+                let what = self.advice(format!("step {step}: {name} is {value}"));
+                bail!("{what}. A smaller lr or a longer lr_warmup_steps may help");
             }
             go_on &= self.observer.step(step, &metrics);
         }
@@ -172,6 +169,14 @@ impl Run<'_> {
         Ok(Some(sums.finish()))
     }
 
+    /// What went wrong, and what is left of the run.
+    fn advice(&self, what: String) -> String {
+        match &self.summary.checkpoint {
+            Some(at) => format!("{what}; the last good checkpoint is {}", at.display()),
+            None => format!("{what}; there is no earlier checkpoint"),
+        }
+    }
+
     fn stop(&mut self) -> Result<()> {
         self.summary.stopped = true;
         self.save()
@@ -190,12 +195,12 @@ impl Run<'_> {
             fs::remove_dir_all(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
         }
         let meta = CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone()));
-        crate::checkpoint::safetensors_file::save_folder(
-            &part,
-            &self.plan.config,
-            &meta,
-            &self.trainer.model.tensors(),
-        )?;
+        let tensors = self.trainer.model.tensors();
+        if let Err(e) = safetensors_file::save_folder(&part, &self.plan.config, &meta, &tensors) {
+            // What is half there would only take the room that was missing.
+            let _ = fs::remove_dir_all(&part);
+            return Err(e.context(self.advice(format!("no checkpoint of step {step}"))));
+        }
         fs::rename(&part, &folder).with_context(|| format!("{}: cannot rename", folder.display()))?;
         store::sync_folder(&self.plan.run_dir)?;
         self.observer.saved(step, &folder);
