@@ -37,7 +37,7 @@ pub struct TrainPlan {
 pub struct Derived {
     pub total_steps: i64,
     pub tokens_per_step: i64,
-    /// Trained values, the puzzle embedding included.
+    /// Upstream's `num_params`: without the puzzle embedding, which is a buffer there.
     pub parameters: i64,
     /// Matrix products alone.
     pub flops_per_step: f64,
@@ -78,6 +78,11 @@ impl TrainPlan {
         };
         TrainSampler::new(Arc::clone(&train), sampler)?;
         ensure!(
+            config.eval_save_outputs.is_empty(),
+            "eval_save_outputs={:?}: saving tensors at evaluations is not supported; leave it empty",
+            config.eval_save_outputs
+        );
+        ensure!(
             steps > 0,
             "{} epochs of {total_groups} puzzles give no single batch of {}: raise epochs or lower global_batch_size",
             config.epochs,
@@ -97,11 +102,10 @@ impl TrainPlan {
 
     pub fn derived(&self) -> Derived {
         let c = &self.model;
-        let dense: i64 = Params::specs(c).iter().map(|s| s.numel()).sum();
         Derived {
             total_steps: self.total_steps,
             tokens_per_step: self.config.global_batch_size * c.dims.seq_len,
-            parameters: dense + c.dims.num_puzzle_identifiers * c.puzzle_emb_ndim,
+            parameters: Params::specs(c).iter().map(|s| s.numel()).sum(),
             flops_per_step: c.flops_per_train_row() * self.config.global_batch_size as f64,
         }
     }
