@@ -33,7 +33,7 @@ hrm build-dataset --output-dir demo/data --num-aug 20 --hint --test-rows 200
 say "2/4  Training a very small HRM on the CPU: about two minutes on two cores"
 train=(train data_path=demo/data checkpoint_path=demo/run
   epochs=32 eval_interval=32 global_batch_size=32
-  lr=2e-3 lr_warmup_steps=50 lr_min_ratio=0.1 weight_decay=0.1 puzzle_emb_lr=2e-3
+  lr=1e-3 lr_warmup_steps=50 lr_min_ratio=0.1 weight_decay=1.0 puzzle_emb_lr=1e-3
   arch.hidden_size=64 arch.num_heads=4 arch.H_layers=1 arch.L_layers=1 arch.halt_max_steps=8
   --dtype f32 --device cpu)
 show "${train[@]}"

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{
     GlobalArgs, interrupt,
     sources::DtypeChoice,
-    ui::{JsonArg, Ui},
+    ui::{JsonArg, Ui, sparkline},
 };
 use crate::{
     bench, config,
@@ -99,7 +99,8 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         stop,
         total: plan.total_steps,
         printed: Instant::now(),
-        recent: Vec::new(),
+        losses: Vec::new(),
+        told: 0,
     };
     let summary = train::run(&plan, device, &mut watcher)?;
     watcher.bar.finish_and_clear();
@@ -107,6 +108,12 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "stopped at step {} of {}", summary.steps, summary.total_steps);
     } else {
         say!(ui, "done: {} steps", summary.steps);
+    }
+    // Rows work on a puzzle for several steps: means of some dozen steps show what single losses hide.
+    let losses = &watcher.losses;
+    if losses.len() >= 200 {
+        let (first, last) = (mean(&losses[..50]), mean(&losses[losses.len() - 50..]));
+        say!(ui, "loss:       {first:.3} {} {last:.3} (first and last 50 steps)", sparkline(losses, 40));
     }
     if let Some(at) = &summary.checkpoint {
         say!(ui, "checkpoint: {}", at.display());
@@ -117,6 +124,10 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         process::exit(interrupt::INTERRUPTED);
     }
     Ok(())
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
@@ -168,8 +179,10 @@ struct Watcher {
     stop: Arc<AtomicBool>,
     total: i64,
     printed: Instant,
-    /// Losses since the last line.
-    recent: Vec<f64>,
+    /// Of every step.
+    losses: Vec<f64>,
+    /// How many of them earlier lines have told.
+    told: usize,
 }
 
 impl Watcher {
@@ -181,12 +194,12 @@ impl Watcher {
 impl TrainObserver for Watcher {
     fn step(&mut self, step: i64, metrics: &TrainMetrics) -> bool {
         let get = |name| metrics.get(name).unwrap_or(f64::NAN);
-        self.recent.push(get("lm_loss"));
+        self.losses.push(get("lm_loss"));
         self.bar.set_position(step as u64);
         self.bar.set_message(format!("loss {:.3} exact {:.1} %", get("lm_loss"), 100.0 * get("exact_accuracy")));
         let every = if self.bar.is_hidden() { Duration::from_secs(10) } else { Duration::from_secs(60) };
         if step == 1 || step == self.total || self.printed.elapsed() >= every {
-            let mean = self.recent.iter().sum::<f64>() / self.recent.len() as f64;
+            let mean = mean(&self.losses[self.told..]);
             self.line(format_args!(
                 "step {step:>6}/{}  loss {mean:.4}  cells right {:>5.1} %  exact {:>5.1} %  lr {:.2e}",
                 self.total,
@@ -195,7 +208,7 @@ impl TrainObserver for Watcher {
                 metrics.lr
             ));
             self.printed = Instant::now();
-            self.recent.clear();
+            self.told = self.losses.len();
         }
         !self.stop.load(Ordering::SeqCst)
     }

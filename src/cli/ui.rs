@@ -130,6 +130,18 @@ pub fn print_document(bytes: &[u8]) -> Result<()> {
     unless_broken_pipe(out.write_all(bytes).and_then(|()| out.flush())).context("cannot write to standard output")
 }
 
+/// A line of bars, one for each equal part of `values`: its mean, between the smallest and the largest of them. Empty
+/// where there are fewer values than bars.
+pub fn sparkline(values: &[f64], bars: usize) -> String {
+    const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let Some(part) = values.len().checked_div(bars).filter(|&n| n > 0) else { return String::new() };
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let means: Vec<f64> = values.chunks(part).take(bars).map(mean).collect();
+    let (low, high) = means.iter().fold((f64::MAX, f64::MIN), |(a, b), &x| (a.min(x), b.max(x)));
+    let level = |x: &f64| if high > low { ((x - low) / (high - low) * 7.0).round() as usize } else { 0 };
+    means.iter().map(|x| LEVELS[level(x).min(7)]).collect()
+}
+
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// Why text for standard output was lost (a full disk, say), if any was.
@@ -188,7 +200,7 @@ macro_rules! say {
 mod tests {
     use serde_json::json;
 
-    use super::to_json;
+    use super::{sparkline, to_json};
 
     #[test]
     fn arrays_stand_on_one_line_and_keys_on_their_own() {
@@ -206,5 +218,14 @@ mod tests {
 }
 "#;
         assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn a_sparkline_falls_with_its_values() {
+        assert_eq!(sparkline(&[8.0, 6.0, 4.0, 4.0, 1.0, 1.0], 3), "█▅▁");
+        assert_eq!(sparkline(&[2.0; 4], 2), "▁▁");
+        assert_eq!(sparkline(&[1.0], 2), "");
+        assert_eq!(sparkline(&[f64::NAN, 1.0], 2).chars().count(), 2);
+        assert_eq!(sparkline(&[1.0], 0), "");
     }
 }
