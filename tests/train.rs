@@ -315,7 +315,8 @@ fn a_killed_run_leaves_only_whole_checkpoints() -> Result<()> {
         let run = folder.path().join("run");
         let steps = whole_checkpoints(&run)?;
         assert!(steps.len() > round);
-        let largest = steps.iter().filter_map(|s| s.strip_prefix("step_")?.parse::<u64>().ok()).max().context("steps")?;
+        let largest =
+            steps.iter().filter_map(|s| s.strip_prefix("step_")?.parse::<u64>().ok()).max().context("steps")?;
 
         // A part that looks complete, of a later step: as if killed just before the rename.
         let part = run.join(".step_99999999.part");

@@ -57,10 +57,11 @@ pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
 /// A host tensor on a device. To a GPU it goes through pinned memory, so that the copy waits in the stream and not on
 /// the host.
 pub fn upload(host: &tch::Tensor, device: tch::Device) -> tch::Tensor {
-    if device.is_cuda() {
-        return host.pin_memory(device).to_device_(device, host.kind(), true, false);
+    let pinned = if device.is_cuda() { shim::pin(host).ok() } else { None };
+    match pinned {
+        Some(pinned) => pinned.to_device_(device, host.kind(), true, false),
+        None => host.to_device(device),
     }
-    host.to_device(device)
 }
 
 /// `0.1.0 (libtorch 2.11.0)`.

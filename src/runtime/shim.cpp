@@ -155,6 +155,11 @@ int hrm_try_attention(uint32_t backend, int32_t device, int32_t bf16) noexcept {
 }
 
 
+// A copy of a host tensor in pinned memory; the caller owns the new tensor.
+int hrm_pin(void* tensor, void** out) noexcept {
+  return guarded([&] { *out = new at::Tensor(static_cast<at::Tensor*>(tensor)->pin_memory()); });
+}
+
 int hrm_cuda_stream(int32_t device, void** out) noexcept {
   return guarded([&] {
     const auto index = static_cast<c10::DeviceIndex>(device);

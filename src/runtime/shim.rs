@@ -49,6 +49,7 @@ unsafe extern "C" {
     fn hrm_cpu_capability(out: *mut *const c_char) -> i32;
     fn hrm_cuda_memory(device: i32, out: *mut DeviceMemory) -> i32;
     fn hrm_cuda_reset_peak(device: i32) -> i32;
+    fn hrm_pin(tensor: *mut c_void, out: *mut *mut c_void) -> i32;
     fn hrm_cuda_stream(device: i32, out: *mut *mut c_void) -> i32;
     fn hrm_sdp_flags(out: *mut u32) -> i32;
     fn hrm_set_sdp_flags(flags: u32) -> i32;
@@ -91,6 +92,17 @@ pub fn device_memory(device: usize) -> Result<DeviceMemory, ShimError> {
     // SAFETY: both sides lay the struct out as six u64.
     check(unsafe { hrm_cuda_memory(index(device)?, &mut memory) })?;
     Ok(memory)
+}
+
+/// A copy of a host tensor in pinned memory. tch's own call names a device, which torch warns about each time.
+///
+/// # Errors
+/// libtorch's CUDA half is not loaded, or no memory can be pinned.
+pub fn pin(host: &tch::Tensor) -> Result<tch::Tensor, ShimError> {
+    let mut pinned = std::ptr::null_mut();
+    // SAFETY: a live tensor in; on success a new tensor out, owned by the caller.
+    check(unsafe { hrm_pin(host.as_ptr().cast_mut().cast(), &mut pinned) })?;
+    Ok(unsafe { tch::Tensor::from_ptr(pinned.cast()) })
 }
 
 /// Torch's current stream on the GPU `device`, a `cudaStream_t`; null is the default stream.

@@ -101,7 +101,9 @@ impl Fused {
         let forward_memory = 3 * ((tiles + 1) / 2 * 32) * stride * 2;
         let score_stride = keys * 8 + if keys % 2 == 1 { 0 } else { 8 };
         let backward_memory = 4 * rows * stride * 2 + rows * score_stride * 2 + 16 + rows * 4;
-        let fits = [16, 32, 64].contains(&sizes.head_dim) && tiles <= 8 && backward_memory.max(forward_memory) <= chip.shared_memory;
+        let fits = [16, 32, 64].contains(&sizes.head_dim)
+            && tiles <= 8
+            && backward_memory.max(forward_memory) <= chip.shared_memory;
         let attention = fits
             .then(|| -> Result<Attention> {
                 let module = load(include_str!("kernels/attention.cu"), "attention")?;
