@@ -8,7 +8,12 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{cli::ui::Ui, dataset::DatasetMeta, say};
+use crate::{
+    checkpoint::{WEIGHTS_FILE, lfs},
+    cli::ui::Ui,
+    dataset::DatasetMeta,
+    say,
+};
 
 /// Built datasets.
 #[derive(Serialize)]
@@ -106,7 +111,7 @@ fn look_into(path: PathBuf) -> Run {
     let mut lfs_pointers = Vec::new();
     for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = entry.path().join("model.safetensors");
+        let ours = entry.path().join(WEIGHTS_FILE);
         let is_step = name.strip_prefix("step_").is_some_and(|n| n.parse::<u64>().is_ok());
         let file = match entry.path() {
             _ if ours.is_file() => ours,
@@ -125,9 +130,8 @@ fn look_into(path: PathBuf) -> Run {
 }
 
 fn is_lfs_pointer(path: &Path) -> bool {
-    const START: &[u8] = b"version https://git-lfs.github.com/spec/";
     let mut head = Vec::new();
-    File::open(path).is_ok_and(|f| f.take(START.len() as u64).read_to_end(&mut head).is_ok()) && head == START
+    File::open(path).is_ok_and(|f| f.take(64).read_to_end(&mut head).is_ok()) && lfs::is_pointer(&head)
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {
