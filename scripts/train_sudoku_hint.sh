@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Upstream's Sudoku training with hints: each of the 1,001,000 boards once more with some blanks filled; the 27M model, 52,083 steps of 768 puzzles.
+# Upstream's Sudoku training with hints: as train_sudoku.sh, but each of the 1,001,000 boards stands once more in the
+# data with some of its blanks filled.
 # Arguments go to `hrm train`: bash scripts/train_sudoku_hint.sh run_name=mine global_batch_size=384
 set -euo pipefail
 cd "$(dirname "$0")/.."

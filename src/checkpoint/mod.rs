@@ -1,6 +1,6 @@
 //! Checkpoints on disk: ours (safetensors folders) and upstream's (`torch.save` files), without any libtorch type.
 //!
-//! [`resolve`] turns what a user named into the files of one checkpoint, [`Checkpoint::load`] reads them,
+//! [`resolve()`] turns what a user named into the files of one checkpoint, [`Checkpoint::load`] reads them,
 //! [`safetensors_file::save_folder`] and [`torch_writer::save_folder`] write them.
 //!
 //! ```no_run

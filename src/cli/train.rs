@@ -27,8 +27,8 @@ use crate::{
 };
 
 const DETAILS: &str = "\
-Without arguments: the 27M Sudoku model and the published Sudoku recipe (arch.preset=sudoku
-recipe=sudoku) on data/sudoku-extreme-full.
+Without arguments: the 27M Sudoku model and the published Sudoku recipe (arch.preset=sudoku recipe=sudoku) on \
+data/sudoku-extreme-full.
 
 Examples:
   hrm train
@@ -37,8 +37,8 @@ Examples:
   hrm train --config config/cfg_pretrain.yaml data_path=D
 
 Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
-The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an evaluation) and
-a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.";
+The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an \
+evaluation) and a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.";
 
 /// Examples and the table of all keys.
 fn details() -> String {
