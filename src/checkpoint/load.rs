@@ -51,7 +51,7 @@ impl Resolved {
             None => None,
             Some(Ok(meta)) => meta,
             Some(Err(e)) => {
-                warnings.push(format!("{e:#}; it is ignored"));
+                warnings.push(format!("ignored: {e:#}"));
                 None
             }
         };

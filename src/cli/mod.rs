@@ -47,7 +47,7 @@ pub struct GlobalArgs {
     /// CPU threads [default: OMP_NUM_THREADS, else all cores]
     #[arg(long, global = true, help_heading = SHARED, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Seed of everything random; the same seed gives the same result [default: 0, to train the configuration's]
+    /// Seed of everything random; the same seed gives the same result [default: 0; train: the configuration's]
     #[arg(long, global = true, help_heading = SHARED, value_name = "S", allow_negative_numbers = true)]
     pub seed: Option<u64>,
 }

@@ -38,7 +38,7 @@ impl TrainConfig {
         layers.set(Override { key: "arch.puzzle_emb_ndim".into(), value: 0.into() })?;
         for o in flatten(parse_mapping(text)?)? {
             if keys::find(&o.key).is_none() {
-                warnings.push(format!("{:#}; it is ignored", unknown_key(&o.key)));
+                warnings.push(format!("ignored: {:#}", unknown_key(&o.key)));
                 continue;
             }
             layers.set(o)?;

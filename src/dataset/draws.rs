@@ -18,7 +18,9 @@ pub struct PassKey {
 /// Makes the draws of each pass. The same key must give the same draws again, because a restored sampler replays a pass
 /// up to its place.
 pub trait DrawSource {
+    /// The draws of one pass.
     type Pass: PassDraws;
+    /// Begins a pass.
     fn start(&mut self, key: PassKey) -> Self::Pass;
 }
 

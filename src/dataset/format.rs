@@ -170,10 +170,12 @@ impl Dataset {
         self.root.as_deref()
     }
 
+    /// Train or test.
     pub fn split(&self) -> Split {
         self.split
     }
 
+    /// What `dataset.json` says.
     pub fn meta(&self) -> &DatasetMeta {
         &self.meta
     }
@@ -352,6 +354,7 @@ impl DatasetSet {
         Ok(())
     }
 
+    /// As `dataset.json` lists it; `all` in what is built here.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -370,10 +373,12 @@ impl DatasetSet {
         self.seq_len
     }
 
+    /// Number of puzzles; each has one example or more.
     pub fn puzzles(&self) -> usize {
         self.puzzle_identifiers.len()
     }
 
+    /// Number of groups; each has one puzzle or more. An epoch takes one example of each.
     pub fn groups(&self) -> usize {
         self.group_indices.len().saturating_sub(1)
     }

@@ -105,6 +105,7 @@ impl PuzzleList {
         }
     }
 
+    /// Sudoku or maze.
     pub fn kind(&self) -> PuzzleKind {
         self.kind
     }

@@ -48,10 +48,12 @@ impl SequentialSampler {
         self.dataset.sets().iter().map(|set| set.len().div_ceil(self.global_batch_size)).sum()
     }
 
+    /// What is read.
     pub fn dataset(&self) -> &Arc<Dataset> {
         &self.dataset
     }
 
+    /// Where the reader stands.
     pub fn state(&self) -> SequentialState {
         self.state
     }

@@ -118,10 +118,12 @@ impl<D: DrawSource> TrainSampler<D> {
         Ok(Self { dataset, config, draws, state, pass: None })
     }
 
+    /// What is drawn from.
     pub fn dataset(&self) -> &Arc<Dataset> {
         &self.dataset
     }
 
+    /// Seed, batch size, epochs a pass, ranks.
     pub fn config(&self) -> &SamplerConfig {
         &self.config
     }

@@ -34,6 +34,7 @@ pub trait Picture {
     /// Width and height in units.
     fn size(&self) -> [u32; 2];
 
+    /// Paints it all on an empty canvas.
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
     where
         DB::ErrorType: 'static;
@@ -195,18 +196,22 @@ impl Lettering {
         Self { size, color, bold: false, anchor: Anchor::Left, upwards: false }
     }
 
+    /// In bold type.
     pub fn bold(self) -> Self {
         Self { bold: true, ..self }
     }
 
+    /// Centred on its point.
     pub fn middle(self) -> Self {
         Self { anchor: Anchor::Middle, ..self }
     }
 
+    /// Ending at its point.
     pub fn right(self) -> Self {
         Self { anchor: Anchor::Right, ..self }
     }
 
+    /// Written from bottom to top.
     pub fn upwards(self) -> Self {
         Self { upwards: true, ..self }
     }
@@ -236,11 +241,13 @@ where
         ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: (width * self.scale).round().max(1.0) as u32 }
     }
 
+    /// Fills a rectangle.
     pub fn fill_rect(&self, frame: Frame, color: &impl Color) -> Result<()> {
         let corners = [self.to_backend(frame.at(0.0, 0.0)), self.to_backend(frame.at(1.0, 1.0))];
         self.area.draw(&Rectangle::new(corners, color.to_rgba().filled())).map_err(drawing_error)
     }
 
+    /// Draws the edge of a rectangle, `width` wide.
     pub fn outline(&self, frame: Frame, color: &impl Color, width: f64) -> Result<()> {
         let side = |x: f64, y: f64, w: f64, h: f64| Frame { left: x, top: y, width: w, height: h };
         let (left, top, half) = (frame.left - width / 2.0, frame.top - width / 2.0, width / 2.0);
@@ -251,11 +258,13 @@ where
         self.fill_rect(side(frame.right() - half, top, width, tall), color)
     }
 
+    /// Draws a line through the points, `width` wide.
     pub fn line(&self, points: &[Point], color: &impl Color, width: f64) -> Result<()> {
         let path: Vec<_> = points.iter().map(|&p| self.to_backend(p)).collect();
         self.area.draw(&PathElement::new(path, self.stroke(color, width))).map_err(drawing_error)
     }
 
+    /// Fills the polygon with these corners.
     pub fn fill_polygon(&self, points: &[Point], color: &impl Color) -> Result<()> {
         let path: Vec<_> = points.iter().map(|&p| self.to_backend(p)).collect();
         self.area.draw(&Polygon::new(path, color.to_rgba().filled())).map_err(drawing_error)
@@ -272,6 +281,7 @@ where
         self.area.draw(&disc(radius, color.to_rgba().filled())).map_err(drawing_error)
     }
 
+    /// Writes one line of text.
     pub fn text(&self, text: &str, at: Point, how: Lettering) -> Result<()> {
         if self.texts_stay_texts { self.text_as_text(text, at, how) } else { self.text_as_glyphs(text, at, how) }
     }
