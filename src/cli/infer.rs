@@ -27,6 +27,9 @@ use crate::{
     say,
 };
 
+/// Rows of a batch where nothing better is known.
+const UPSTREAMS_BATCH: u64 = 91;
+
 const DETAILS: &str = "\
 Every batch of test puzzles goes through every checkpoint under every permutation (Sudoku: the digits shifted \
 cyclically by 0, 1, ..; maze: start and goal swapped), always for all halt_max_steps segments. The last segment counts.
@@ -39,6 +42,7 @@ correct/total, accuracy=x.
 Defaults:
   --checkpoints  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
   --data-path    the last checkpoint's data_path if it is here, else the first 2,000 bundled Sudoku test rows
+  --batch-size   91 as upstream; on a GPU with fused kernels a size whose matrix products fill its processors evenly
   --num-batch    as many as cover all rows, in file order; the last batch may be short
   --dataset      what the data's vocabulary says
 
@@ -62,9 +66,9 @@ pub struct InferArgs {
     /// Batches to run [default: all rows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     num_batch: Option<u64>,
-    /// Puzzles that go through the model together
-    #[arg(long, value_name = "B", default_value_t = 91, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    batch_size: u64,
+    /// Puzzles that go through the model together [default: 91 as upstream; on a GPU what fills it]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch_size: Option<u64>,
     /// The kind of puzzle [default: what the data's vocabulary says]
     #[arg(long, value_name = "sudoku|maze")]
     dataset: Option<PuzzleKind>,
@@ -84,7 +88,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     let last = checkpoints.last().context("no checkpoint")?;
     let puzzles = test_puzzles(&ui, args.data_path.as_deref(), last)?;
     let set = puzzles.set()?;
-    let plan = plan(&args, &puzzles, set.len())?;
+    let mut plan = plan(&args, &puzzles, set.len())?;
     if plan.batches.checked_mul(plan.batch_size).is_none_or(|asked| asked > set.len()) && args.num_batch.is_some() {
         say!(ui, "fewer test puzzles than asked for: all {} of {} are run once", set.len(), puzzles.origin);
     }
@@ -95,6 +99,12 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     for checkpoint in &checkpoints {
         check_kind(checkpoint, &puzzles)?;
         models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
+    }
+    if args.batch_size.is_none()
+        && let Some(best) = models.iter().filter_map(Model::filling_batch).min()
+    {
+        plan.batch_size = best;
+        plan.batches = batches(&args, set.len(), best);
     }
     let total = plan.puzzles(set);
     let passes = models.len() * plan.permutes as usize;
@@ -164,9 +174,13 @@ fn plan(args: &InferArgs, puzzles: &TestPuzzles, rows: usize) -> Result<InferPla
         "--permutes {}: a {kind} puzzle has {most} permutations: give 1 to {most}",
         args.permutes
     );
-    let batch_size = usize::try_from(args.batch_size)?;
-    let batches = args.num_batch.map_or(rows.div_ceil(batch_size), |n| usize::try_from(n).unwrap_or(usize::MAX));
-    Ok(InferPlan { kind, permutes: args.permutes, batch_size, batches })
+    let batch_size = usize::try_from(args.batch_size.unwrap_or(UPSTREAMS_BATCH))?;
+    Ok(InferPlan { kind, permutes: args.permutes, batch_size, batches: batches(args, rows, batch_size) })
+}
+
+/// Batches to run: what was asked for, else as many as cover all rows.
+fn batches(args: &InferArgs, rows: usize, batch_size: usize) -> usize {
+    args.num_batch.map_or(rows.div_ceil(batch_size), |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
 /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.

@@ -259,12 +259,18 @@ pub(super) fn fitting(tensors: &HashMap<&str, &RawTensor>, name: &str, shape: &[
         anyhow!("the checkpoint has no tensor {name}: its config and its weights do not belong together")
     })?;
     let found: Vec<i64> = raw.shape.iter().map(|&n| n as i64).collect();
-    ensure!(found == shape, "{name} is {found:?} in the checkpoint, but {shape:?} is needed: {}", likely_cause(name));
+    ensure!(
+        found == shape,
+        "{name} is {found:?} in the checkpoint, but {shape:?} is needed: {}",
+        likely_cause(name, &found, shape)
+    );
     Ok(to_tensor(raw))
 }
 
-fn likely_cause(name: &str) -> &'static str {
-    if name.ends_with("embed_tokens.embedding_weight") || name.ends_with("lm_head.weight") {
+fn likely_cause(name: &str, found: &[i64], wanted: &[i64]) -> &'static str {
+    if found.first() == wanted.first() {
+        "hidden_size, num_heads, expansion or puzzle_emb_ndim in its config do not belong to these weights"
+    } else if name.ends_with("embed_tokens.embedding_weight") || name.ends_with("lm_head.weight") {
         "the first size is the vocabulary, so the checkpoint was probably trained on another kind of puzzle \
          (Sudoku has 11 tokens, mazes 6)"
     } else if name.ends_with("puzzle_emb.weights") {

@@ -18,6 +18,8 @@ pub struct Chip {
     pub minor: i32,
     /// Largest shared memory of a block, in bytes.
     pub shared_memory: i64,
+    /// Streaming multiprocessors.
+    pub processors: i64,
 }
 
 impl Chip {
@@ -33,6 +35,7 @@ impl Chip {
         Ok(Self {
             major: attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             minor: attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            processors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.into(),
             shared_memory: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?.into(),
         })
     }

@@ -17,6 +17,7 @@ use crate::runtime;
 #[derive(Debug)]
 pub struct Fused {
     device: usize,
+    processors: i64,
     sizes: Sizes,
     norm: Option<Norm>,
     swiglu: Option<SwiGlu>,
@@ -122,7 +123,12 @@ impl Fused {
             })
             .transpose()?;
         let adam = load(include_str!("kernels/adam.cu"), "adam")?.function(c"adam_atan2", 0)?;
-        Ok(Self { device, sizes, norm, swiglu, attention, loss, adam })
+        Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, loss, adam })
+    }
+
+    /// Streaming multiprocessors of the chip.
+    pub fn processors(&self) -> i64 {
+        self.processors
     }
 
     /// Operations of these sizes that have no kernel, in words.
