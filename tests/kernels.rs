@@ -115,6 +115,33 @@ fn attention_both_ways() {
     }
 }
 
+/// Sequences that no attention kernel holds: rope alone has a kernel, attention is libtorch's.
+#[test]
+#[ignore = "needs a GPU"]
+fn long_sequences_fall_back_with_fused_rope() {
+    let sizes =
+        Sizes { total: 901, cells: 900, vocab: 6, hidden: 128, inter: 512, heads: 4, head_dim: 32, ..cases()[0].0 };
+    let fused = kernels(sizes);
+    assert_eq!(fused.missing(), ["attention"]);
+    let tables = RopeTables::new(sizes.total, sizes.head_dim, 10_000.0, device());
+    let qkv = bf16(&[2, sizes.total, 3 * 128]);
+    let heads = qkv.view([2, sizes.total, 12, 32]);
+    let want = ops::rope(&wide(&heads.narrow(2, 0, 8)), &tables);
+    relative("rope", &sizes, &fused.rope(&qkv, &tables, false).unwrap(), &want, 3e-3);
+    let d = bf16(&[2, sizes.total, 2 * 128]);
+    let want = ops::rope_backward(&wide(&d.view([2, sizes.total, 8, 32])), &tables);
+    relative("rope backward", &sizes, &fused.rope(&d, &tables, true).unwrap(), &want, 3e-3);
+
+    let chosen = ops::Ops::choose(device(), Kind::BFloat16, sizes);
+    let attended = chosen.attention(qkv.copy(), 4, Some(&tables), true);
+    let exact = ops::attention(&wide(&qkv), 4, Some(&tables));
+    relative("long attention", &sizes, &attended.out, &exact.out, 8e-3);
+    let d_out = bf16(&[2, sizes.total, 128]);
+    let found = chosen.attention_backward(&d_out, &attended, Some(&tables));
+    let want = ops::attention_backward(&wide(&d_out), &exact, Some(&tables));
+    relative("long attention backward", &sizes, &found, &want, 1.5e-2);
+}
+
 #[test]
 #[ignore = "needs a GPU"]
 fn loss_head_and_adam() {

@@ -52,15 +52,19 @@ impl Attended {
 /// # Shapes
 /// `qkv`: `[B, T, 3h]`, features as heads `[q 0..n | k 0..n | v 0..n]` of d each.
 pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> Attended {
+    attention_with(qkv, num_heads, |heads| match tables {
+        Some(tables) => rope(&heads.narrow(2, 0, 2 * num_heads), tables),
+        None => heads.narrow(2, 0, 2 * num_heads),
+    })
+}
+
+/// [`attention`] with the caller's rope: from all heads, `[B, T, 3n, d]`, to the rotated q and k, `[B, T, 2n, d]`.
+pub(super) fn attention_with(qkv: &Tensor, num_heads: i64, rotate: impl FnOnce(&Tensor) -> Tensor) -> Attended {
     let (batch, total, width) = qkv.size3().expect("qkv is [B, T, 3h]");
     let head_dim = width / (3 * num_heads);
     let heads = qkv.view([batch, total, 3 * num_heads, head_dim]); // [B, T, 3n, d]
     let v = heads.narrow(2, 2 * num_heads, num_heads).transpose(1, 2); // [B, n, T, d]
-    let qk = heads.narrow(2, 0, 2 * num_heads); // [B, T, 2n, d]
-    let qk = match tables {
-        Some(tables) => rope(&qk, tables),
-        None => qk,
-    };
+    let qk = rotate(&heads); // [B, T, 2n, d]
     let q = qk.narrow(2, 0, num_heads).transpose(1, 2); // [B, n, T, d]
     let k = qk.narrow(2, num_heads, num_heads).transpose(1, 2);
     let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
@@ -73,14 +77,25 @@ pub fn attention(qkv: &Tensor, num_heads: i64, tables: Option<&RopeTables>) -> A
 /// # Shapes
 /// `d_out`: `[B, T, h]`; result `[B, T, 3h]`.
 pub fn attention_backward(d_out: &Tensor, attended: &Attended, tables: Option<&RopeTables>) -> Tensor {
+    attention_backward_with(d_out, attended, |dqk| match tables {
+        Some(tables) => rope_backward(&dqk, tables),
+        None => dqk,
+    })
+}
+
+/// [`attention_backward`] with the caller's rope, backward, on `[b, T, 2n, d]`.
+pub(super) fn attention_backward_with(
+    d_out: &Tensor,
+    attended: &Attended,
+    rotate_back: impl Fn(Tensor) -> Tensor,
+) -> Tensor {
     let Tape::Plain { q, k, v } = &attended.tape else {
         panic!("the plain backward pass of attention needs the tape of the plain forward pass");
     };
     let (batch, num_heads, total, head_dim) = q.size4().expect("q is [B, n, T, d]");
     let kind = d_out.kind();
     // The probabilities are recomputed for a slice of the batch at a time, so that long sequences fit in memory.
-    let rows = (1 << 26) / (num_heads * total * total).max(1);
-    let rows = rows.clamp(1, batch);
+    let rows = ((1 << 26) / (num_heads * total * total).max(1)).clamp(1, batch);
     let parts: Vec<Tensor> = (0..batch)
         .step_by(rows as usize)
         .map(|first| {
@@ -97,11 +112,7 @@ pub fn attention_backward(d_out: &Tensor, attended: &Attended, tables: Option<&R
                 (d_o.to_kind(Kind::Float) * o.to_kind(Kind::Float)).sum_dim_intlist(&[-1i64][..], true, Kind::Float);
             let ds = (p * (dp - delta) * scale).to_kind(kind);
             let (dq, dk) = (ds.matmul(&k), ds.transpose(2, 3).matmul(&q)); // [b, n, T, d]
-            let dqk = Tensor::cat(&[dq, dk], 1).transpose(1, 2); // [b, T, 2n, d]
-            let dqk = match tables {
-                Some(tables) => rope_backward(&dqk, tables),
-                None => dqk,
-            };
+            let dqk = rotate_back(Tensor::cat(&[dq, dk], 1).transpose(1, 2)); // [b, T, 2n, d]
             Tensor::cat(&[dqk, dv.transpose(1, 2)], 2).view([count, total, 3 * num_heads * head_dim])
         })
         .collect();

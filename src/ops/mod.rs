@@ -135,7 +135,11 @@ impl Ops {
     pub fn attention(&self, qkv: Tensor, num_heads: i64, tables: Option<&RopeTables>, keep: bool) -> Attended {
         match self.fused().and_then(|f| f.attention(&qkv, tables, keep)) {
             Some((out, lse)) => Attended::fused(out, lse.map(|lse| (qkv, lse))),
-            None => attention(&qkv, num_heads, tables),
+            None => attention::attention_with(&qkv, num_heads, |heads| {
+                let qk = heads.narrow(2, 0, 2 * num_heads);
+                let Some(tables) = tables else { return qk };
+                self.fused().and_then(|f| f.rope(&qkv, tables, false)).unwrap_or_else(|| rope(&qk, tables))
+            }),
         }
     }
 
@@ -143,6 +147,13 @@ impl Ops {
     pub fn attention_backward(&self, d_out: &Tensor, attended: &Attended, tables: Option<&RopeTables>) -> Tensor {
         let fused = self.fused().zip(attended.fused_tape());
         let fused = fused.and_then(|(f, (qkv, lse))| f.attention_backward(d_out, qkv, &attended.out, lse, tables));
-        fused.unwrap_or_else(|| attention_backward(d_out, attended, tables))
+        fused.unwrap_or_else(|| {
+            attention::attention_backward_with(d_out, attended, |dqk| {
+                let Some(tables) = tables else { return dqk };
+                let packed = || dqk.contiguous().flatten(2, 3);
+                let turned = self.fused().and_then(|f| f.rope(&packed(), tables, true));
+                turned.unwrap_or_else(|| rope_backward(&dqk, tables))
+            })
+        })
     }
 }

@@ -22,6 +22,7 @@ pub struct Fused {
     norm: Option<Norm>,
     swiglu: Option<SwiGlu>,
     attention: Option<Attention>,
+    rope: Option<Function>,
     loss: Option<Loss>,
     adam: Function,
 }
@@ -115,6 +116,9 @@ impl Fused {
                 })
             })
             .transpose()?;
+        let rope = (sizes.rope && sizes.head_dim % 16 == 0)
+            .then(|| load(include_str!("kernels/rope.cu"), "rope")?.function(c"rope_heads", 0))
+            .transpose()?;
         let module = load(include_str!("kernels/loss.cu"), "loss")?;
         let loss = sizes
             .stablemax
@@ -123,7 +127,7 @@ impl Fused {
             })
             .transpose()?;
         let adam = load(include_str!("kernels/adam.cu"), "adam")?.function(c"adam_atan2", 0)?;
-        Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, loss, adam })
+        Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, rope, loss, adam })
     }
 
     /// Streaming multiprocessors of the chip.
@@ -219,6 +223,26 @@ impl Fused {
         args.tensor(dh).tensor(gate_up).tensor(&d).long(vecs);
         swiglu.backward.launch(self.device, (vecs + 255) / 256, 256, args);
         Some(d)
+    }
+
+    /// The q and k heads of a packed projection turned (or, backward, turned back): `[B, T, 2n, d]`.
+    ///
+    /// # Shapes
+    /// `packed`: `[B, T, 3h]` or `[B, T, 2h]`, q and k first.
+    pub fn rope(&self, packed: &Tensor, tables: &RopeTables, backward: bool) -> Option<Tensor> {
+        let rope = self.rope.as_ref()?;
+        let s = &self.sizes;
+        let (batch, total, width) = packed.size3().ok()?;
+        if !(self.ok(packed) && total == s.total && width >= 2 * s.heads * s.head_dim) {
+            return None;
+        }
+        let out = Tensor::empty([batch, total, 2 * s.heads, s.head_dim], (Kind::BFloat16, packed.device()));
+        let items = out.numel() as i64 / 16;
+        let mut args = Args::new();
+        args.tensor(packed).tensor(&tables.cos).tensor(&tables.sin).tensor(&out).long(items);
+        args.int(width).int(2 * s.heads * s.head_dim).float(if backward { -1.0 } else { 1.0 });
+        rope.launch(self.device, (items + 255) / 256, 256, args);
+        Some(out)
     }
 
     fn attention_shape(&self, qkv: &Tensor, tables: Option<&RopeTables>) -> Option<i64> {
