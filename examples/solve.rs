@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let hrm = model::Model::load(&checkpoint, model::Dims::sudoku(), tch::Device::Cpu, None)?;
     let inputs = Array2::from_shape_vec((1, 81), board.tokens().iter().map(|&t| i32::from(t)).collect())?;
     let batch = hrm::dataset::Batch { labels: inputs.clone(), inputs, puzzle_identifiers: vec![0].into() };
-    let last = infer::last_segment(&hrm, &model::DeviceBatch::upload(&batch, hrm.device()), |_| ());
+    let last = hrm.all_segments(&model::DeviceBatch::upload(&batch, hrm.device()), |_| ());
 
     // Tokens are 1 for a blank and digit + 1 otherwise.
     let answer = infer::host_tokens(&last.predictions())?.mapv(|token| (token - 1).max(0).to_string());

@@ -333,7 +333,7 @@ impl Model {
         z_l: &Tensor,
         e: &Tensor,
         capture: bool,
-        mut tape: Option<&mut Tape>,
+        tape: Option<&mut Tape>,
     ) -> Inner {
         let mut trace = Vec::new();
         let on_h = |z: &Tensor| {
@@ -341,7 +341,7 @@ impl Model {
                 trace.push(z.shallow_clone());
             }
         };
-        let (z_h, z_l) = self.cycles(z_h, z_l, e, tape.as_deref_mut(), false, on_h);
+        let (z_h, z_l) = self.cycles(z_h, z_l, e, tape, false, on_h);
         let logits = self.logits(&z_h);
         let (q_halt, q_continue) = self.q(&z_h);
         Inner { z_h, z_l, logits, q_halt, q_continue, trace }

@@ -185,7 +185,7 @@ impl Fused {
     /// `z + (a + b)`, rounded after each sum.
     pub fn inject(&self, z: &Tensor, a: &Tensor, b: &Tensor) -> Option<Tensor> {
         let norm = self.norm.as_ref()?;
-        let same = z.size() == a.size() && a.size() == b.size() && z.numel() % 8 == 0;
+        let same = z.size() == a.size() && a.size() == b.size() && z.numel().is_multiple_of(8);
         if !(same && self.ok(z) && self.ok(a) && self.ok(b)) {
             return None;
         }
