@@ -115,6 +115,34 @@ fn attention_both_ways() {
     }
 }
 
+#[test]
+#[ignore = "needs a GPU"]
+fn matrix_products_of_any_rows() {
+    let sizes = cases()[0].0;
+    let fused = kernels(sizes);
+    for (rows, inner, outer) in [(82, 512, 1536), (8446, 512, 3072), (1, 64, 192), (333, 1536, 512), (77, 96, 24)] {
+        let (x, w) = (bf16(&[1, rows, inner]), bf16(&[outer, inner]));
+        let want = wide(&x).matmul(&wide(&w).tr());
+        for _ in 0..2 {
+            relative("linear", &sizes, &fused.linear(&x, &w).unwrap(), &want, 3e-3);
+        }
+        let (d, base) = (bf16(&[1, rows, outer]), bf16(&[1, rows, inner]));
+        let want = wide(&d).matmul(&wide(&w));
+        relative("d input", &sizes, &fused.linear_backward(&d, &w, None).unwrap(), &want, 3e-3);
+        relative(
+            "d input onto",
+            &sizes,
+            &fused.linear_backward(&d, &w, Some(&base)).unwrap(),
+            &(want + wide(&base)),
+            3e-3,
+        );
+    }
+    assert!(
+        fused.linear(&bf16(&[1, 3, 20]), &bf16(&[7, 20])).is_none(),
+        "sizes that are no multiples of 8 are torch's"
+    );
+}
+
 /// Sequences that no attention kernel holds: rope alone has a kernel, attention is libtorch's.
 #[test]
 #[ignore = "needs a GPU"]

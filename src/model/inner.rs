@@ -278,27 +278,21 @@ impl Model {
     fn layer_backward(&mut self, layer: &Layer, tape: &LayerTape, dy: &Tensor) -> Tensor {
         let ds = self.ops.residual_rms_norm_backward(dy, &tape.out);
         self.params.add_linear_grad(layer.down, &ds, &tape.hidden);
-        let d_hidden = ds.matmul(self.params.forward(layer.down)); // [B, T, I]
+        let d_hidden = self.ops.linear_backward(&ds, self.params.forward(layer.down), None); // [B, T, I]
         let d_gate_up = self.ops.swiglu_backward(&d_hidden, &tape.gate_up); // [B, T, 2I]
         self.params.add_linear_grad(layer.gate_up, &d_gate_up, &tape.middle.y);
-        let d_middle = self.linear_backward_onto(&ds, &d_gate_up, layer.gate_up);
+        let d_middle = self.ops.linear_backward(&d_gate_up, self.params.forward(layer.gate_up), Some(&ds));
 
         let ds = self.ops.residual_rms_norm_backward(&d_middle, &tape.middle);
         self.params.add_linear_grad(layer.o, &ds, &tape.attended.out);
-        let d_out = ds.matmul(self.params.forward(layer.o)); // [B, T, h]
+        let d_out = self.ops.linear_backward(&ds, self.params.forward(layer.o), None); // [B, T, h]
         let d_qkv = self.ops.attention_backward(&d_out, &tape.attended, self.rope.as_ref()); // [B, T, 3h]
         self.params.add_linear_grad(layer.qkv, &d_qkv, &tape.x);
-        self.linear_backward_onto(&ds, &d_qkv, layer.qkv)
+        self.ops.linear_backward(&d_qkv, self.params.forward(layer.qkv), Some(&ds))
     }
 
     fn linear(&self, x: &Tensor, weight: usize) -> Tensor {
-        x.linear(self.params.forward(weight), None::<&Tensor>)
-    }
-
-    /// `base + d_out W`: the residual's gradient plus that through a linear map, rounded once.
-    fn linear_backward_onto(&self, base: &Tensor, d_out: &Tensor, weight: usize) -> Tensor {
-        let flat = |t: &Tensor| t.view([-1, t.size()[2]]);
-        flat(base).addmm(&flat(d_out), self.params.forward(weight)).view_as(base)
+        self.ops.linear(x, self.params.forward(weight))
     }
 
     /// One update of a module: its state with what is injected, `x`, through its layers. With `tapes`, what the

@@ -104,6 +104,23 @@ impl Ops {
         self.fused.as_deref()
     }
 
+    /// `x W^T`. `x`: `[..., in]`, `w`: `[out, in]`, result `[..., out]`.
+    pub fn linear(&self, x: &Tensor, w: &Tensor) -> Tensor {
+        self.fused().and_then(|f| f.linear(x, w)).unwrap_or_else(|| x.linear(w, None::<&Tensor>))
+    }
+
+    /// `d_out W`, the gradient through [`Ops::linear`]; with `base`, added to it and rounded once.
+    /// `d_out`: `[..., out]`, `base` and the result `[..., in]`.
+    pub fn linear_backward(&self, d_out: &Tensor, w: &Tensor, base: Option<&Tensor>) -> Tensor {
+        self.fused().and_then(|f| f.linear_backward(d_out, w, base)).unwrap_or_else(|| match base {
+            None => d_out.matmul(w),
+            Some(base) => {
+                let flat = |t: &Tensor| t.view([-1, t.size()[2]]);
+                flat(base).addmm(&flat(d_out), w).view_as(base)
+            }
+        })
+    }
+
     /// See [`residual_rms_norm`].
     pub fn residual_rms_norm(&self, x: &Tensor, branch: &Tensor, eps: f64) -> Normed {
         let fused = self.fused().and_then(|f| f.residual_rms_norm(x, branch, eps));

@@ -4,6 +4,7 @@
 //! one device and launch on torch's current stream.
 
 mod compile;
+mod gemm;
 mod launch;
 
 use anyhow::{Result, ensure};
@@ -25,6 +26,7 @@ pub struct Fused {
     rope: Option<Function>,
     loss: Option<Loss>,
     adam: Function,
+    gemm: Option<gemm::Gemm>,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,11 @@ impl Fused {
             })
             .transpose()?;
         let adam = load(include_str!("kernels/adam.cu"), "adam")?.function(c"adam_atan2", 0)?;
-        Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, rope, loss, adam })
+        let gemm = match std::env::var_os("HRM_GEMM").is_some_and(|v| v == "torch") {
+            true => None,
+            false => gemm::Gemm::new(device).ok(),
+        };
+        Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, rope, loss, adam, gemm })
     }
 
     /// Streaming multiprocessors of the chip.
@@ -180,6 +186,34 @@ impl Fused {
         args.tensor(dy).tensor(&normed.y).tensor(&normed.r).tensor(&ds).int(rows);
         norm.backward.launch(self.device, (rows + 7) / 8, 256, args);
         Some(ds)
+    }
+
+    /// `x W^T` with the fastest algorithm for the shape. `x`: `[..., K]`, `w`: `[N, K]`.
+    pub fn linear(&self, x: &Tensor, w: &Tensor) -> Option<Tensor> {
+        let gemm = self.gemm.as_ref()?;
+        let mut shape = x.size();
+        let (n, k) = w.size2().ok()?;
+        if !(self.ok(x) && self.ok(w) && shape.last() == Some(&k) && n % 8 == 0 && k % 8 == 0 && x.numel() > 0) {
+            return None;
+        }
+        *shape.last_mut()? = n;
+        let out = Tensor::empty(shape.as_slice(), (Kind::BFloat16, x.device()));
+        gemm.linear(&x.view([-1, k]), w, &out.view([-1, n])).then_some(out)
+    }
+
+    /// `base + d_out W` likewise. `d_out`: `[..., N]`, `w`: `[N, K]`, `base` `[..., K]`.
+    pub fn linear_backward(&self, d_out: &Tensor, w: &Tensor, base: Option<&Tensor>) -> Option<Tensor> {
+        let gemm = self.gemm.as_ref()?;
+        let mut shape = d_out.size();
+        let (n, k) = w.size2().ok()?;
+        let fits = base.is_none_or(|b| self.ok(b) && b.numel() * n as usize == d_out.numel() * k as usize);
+        if !(fits && self.ok(d_out) && self.ok(w) && shape.last() == Some(&n) && n % 8 == 0 && k % 8 == 0) {
+            return None;
+        }
+        *shape.last_mut()? = k;
+        let out = Tensor::empty(shape.as_slice(), (Kind::BFloat16, d_out.device()));
+        let base = base.map(|b| b.view([-1, k]));
+        gemm.backward_input(&d_out.view([-1, n]), w, base.as_ref(), &out.view([-1, k])).then_some(out)
     }
 
     /// `z + (a + b)`, rounded after each sum.
