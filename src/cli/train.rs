@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     GlobalArgs, interrupt,
-    sources::DtypeChoice,
+    sources::{DtypeChoice, device_name, dtype_name},
     ui::{JsonArg, Ui, sparkline},
 };
 use crate::{
@@ -142,7 +142,7 @@ fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
     );
     say!(
         ui,
-        "model       {:.2}M parameters: hidden {}, {} heads, {}+{} layers, {}x{} cycles, {:?} on {device:?}",
+        "model       {:.2}M parameters: hidden {}, {} heads, {}+{} layers, {}x{} cycles, {} on {}",
         d.parameters as f64 / 1e6,
         m.hidden_size,
         m.num_heads,
@@ -150,7 +150,8 @@ fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
         m.l_layers,
         m.h_cycles,
         m.l_cycles,
-        m.forward_dtype
+        dtype_name(m.forward_dtype),
+        device_name(device)
     );
     say!(
         ui,

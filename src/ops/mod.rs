@@ -71,8 +71,9 @@ impl Ops {
         Self::default()
     }
 
-    /// The fused form where device, dtype and sizes have one; `HRM_KERNELS=plain` declines. What has none takes the
-    /// plain form, and that is said once.
+    /// The fused form where device, dtype and sizes have one; `HRM_KERNELS=plain` declines, and
+    /// `HRM_GEMM=torch` leaves the matrix products to torch. What has no kernel takes the plain form, and that is said
+    /// once.
     pub fn choose(device: Device, kind: Kind, sizes: Sizes) -> Self {
         static SAID: Once = Once::new();
         let Device::Cuda(index) = device else { return Self::plain() };
