@@ -43,6 +43,7 @@ fn libtorch() -> Result<PathBuf, String> {
 fn compile(root: &Path) {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", root.join("lib").display());
     println!("cargo:rerun-if-changed=src/runtime/shim.cpp");
+    println!("cargo:rerun-if-changed=src/runtime/guarded.h");
     cc::Build::new()
         .cpp(true)
         .std("c++17")

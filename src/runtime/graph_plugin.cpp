@@ -4,27 +4,15 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "guarded.h"
+
 #include <memory>
 #include <string>
 
 namespace {
 
-thread_local std::string last_error;
-
-template <class Body>
-int guarded(Body&& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& e) {
-    last_error = e.what_without_backtrace();
-  } catch (const std::exception& e) {
-    last_error = e.what();
-  } catch (...) {
-    last_error = "unknown C++ exception";
-  }
-  return 1;
-}
+using hrm::guarded;
+using hrm::last_error;
 
 struct Graph {
   explicit Graph(c10::DeviceIndex device)

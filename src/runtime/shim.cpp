@@ -9,27 +9,15 @@
 #include <c10/util/Exception.h>
 #include <torch/headeronly/version.h>
 
+#include "guarded.h"
+
 #include <cstdint>
 #include <string>
 
 namespace {
 
-thread_local std::string last_error;
-
-template <class Body>
-int guarded(Body&& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& e) {
-    last_error = e.what_without_backtrace();
-  } catch (const std::exception& e) {
-    last_error = e.what();
-  } catch (...) {
-    last_error = "unknown C++ exception";
-  }
-  return 1;
-}
+using hrm::guarded;
+using hrm::last_error;
 
 c10::DeviceAllocator* cuda_allocator() {
   TORCH_CHECK(at::globalContext().hasCUDA(), "libtorch's CUDA half is not loaded");
