@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tch::{Device, Tensor, no_grad};
 
 use super::{Carry, DeviceBatch, Model, Segment};
-use crate::runtime::CudaGraph;
+use crate::runtime::{CudaGraph, graphs_wanted};
 
 /// A recorded segment for batches of one size: it reads and writes the same tensors every time.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Model {
     /// The graph for batches of this size, recorded if it pays: on a GPU with fused kernels.
     fn segment_graph<'a>(&self, recorded: &'a mut Recorded, batch: &DeviceBatch) -> Option<&'a mut SegmentGraph> {
         let Device::Cuda(device) = self.device() else { return None };
-        self.ops().fused()?;
+        self.ops().fused().filter(|_| graphs_wanted())?;
         let rows = batch.rows();
         let fits = matches!(recorded, Recorded::Graph(graph) if graph.rows == rows);
         if !fits && !matches!(recorded, Recorded::Impossible) {

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
-pub use graph::CudaGraph;
+pub use graph::{CudaGraph, graphs_wanted};
 pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
     torch_version,

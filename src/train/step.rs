@@ -62,7 +62,7 @@ impl Trainer {
     pub fn new(mut model: Model, config: &TrainConfig, total_steps: i64, local_rows: i64) -> Self {
         model.params_mut().prepare_training();
         let adam = AdamConfig { beta1: config.beta1, beta2: config.beta2, weight_decay: config.weight_decay };
-        let graphs = model.ops().fused().is_some() && std::env::var_os("HRM_GRAPHS").is_none_or(|v| v != "0");
+        let graphs = model.ops().fused().is_some() && runtime::graphs_wanted();
         Self {
             adam: AdamAtan2::new(model.params().master(), adam),
             carry: model.initial_carry(local_rows),
