@@ -3,7 +3,12 @@
 //!
 //! All matrices are row-major bf16, sums are f32. cuBLASLt thinks in columns, so each product is handed over transposed.
 
-use std::{collections::HashMap, ffi::c_void, ptr, sync::Mutex};
+use std::{
+    collections::HashMap,
+    ffi::c_void,
+    ptr,
+    sync::{Mutex, Once},
+};
 
 use anyhow::{Result, anyhow, ensure};
 use cudarc::{
@@ -13,6 +18,9 @@ use cudarc::{
 use tch::{Device, Kind, Tensor};
 
 use crate::runtime;
+
+/// A product without an algorithm is told once.
+static SAID: Once = Once::new();
 
 /// Candidates that are timed for a shape.
 const CANDIDATES: usize = 16;
@@ -79,7 +87,13 @@ impl Gemm {
 
     fn run(&self, shape: Shape, a: &Tensor, b: &Tensor, c: Option<&Tensor>, d: &Tensor) -> bool {
         let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let plan = plans.entry(shape).or_insert_with(|| self.plan(shape, a, b, c, d).ok());
+        let plan = plans.entry(shape).or_insert_with(|| match self.plan(shape, a, b, c, d) {
+            Ok(plan) => Some(plan),
+            Err(e) => {
+                SAID.call_once(|| eprintln!("warning: {e:#}: torch's own matrix products instead"));
+                None
+            }
+        });
         plan.as_ref().is_some_and(|plan| self.launch(plan, a, b, c, d).is_ok())
     }
 
