@@ -131,7 +131,7 @@ impl TrainPlan {
         );
         let run_dir = PathBuf::from(config.checkpoint_path.as_deref().context("checkpoint_path is not set")?);
         ensure!(
-            sampler.local_batch_size() % usize::try_from(config.grad_accum)? == 0,
+            sampler.local_batch_size().is_multiple_of(usize::try_from(config.grad_accum)?),
             "grad_accum={}: {} rows a process cannot be worked off in that many equal parts",
             config.grad_accum,
             sampler.local_batch_size()
