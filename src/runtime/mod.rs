@@ -1,9 +1,11 @@
 //! libtorch at run time: which one it is, opening its CUDA half, choosing the device, the number of threads.
 
 mod device;
+pub mod dist;
 pub mod driver;
 mod graph;
 pub mod libtorch;
+mod plugin;
 mod shim;
 mod threads;
 
