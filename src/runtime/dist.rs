@@ -146,6 +146,16 @@ pub struct PeerLost {
     pub why: String,
 }
 
+/// Switches NVLink multicast off in NCCL unless the user decided: where a host's fabric is not set up for it, NCCL hangs or
+/// fails at its first use.
+pub(super) fn settle_environment() {
+    const NVLS: &str = "NCCL_NVLS_ENABLE";
+    if env::var_os(NVLS).is_none() {
+        // SAFETY: called at the start of the program, before it has threads that read the environment.
+        unsafe { env::set_var(NVLS, "0") };
+    }
+}
+
 fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -32,6 +32,7 @@ pub struct Runtime {
 /// Opens libtorch's CUDA half where the driver works and `device` may mean a GPU. The first thing in a program that
 /// computes: torch decides at its first use whether there is CUDA.
 pub fn prepare(device: DeviceChoice) {
+    dist::settle_environment();
     if device != DeviceChoice::Cpu && !driver::hidden_by_user() && driver::query().is_ok() {
         // What went wrong is told where the device is resolved.
         let _ = libtorch::open_cuda();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::TrainPlan;
+use super::{TrainPlan, tensorboard::host_name};
 use crate::{eval::evaluate::Evaluation, model::METRICS, runtime};
 
 /// The file's name in a run folder.
@@ -36,6 +36,9 @@ impl MetricsLog {
             "torch_version": runtime::torch_version(),
             "data_fingerprint": plan.fingerprint,
             "command_line": std::env::args().collect::<Vec<_>>(),
+            "total_steps": plan.total_steps,
+            "host": host_name(),
+            "pid": std::process::id(),
             "time": now(),
         }))?;
         log.flush()?;

@@ -11,13 +11,17 @@
 //! ```
 
 mod device_data;
+mod history;
 mod log;
 mod plan;
 mod run;
 mod step;
+mod tensorboard;
 
 pub use device_data::DeviceData;
+pub use history::{RunHistory, RunState, Series, find_runs};
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics};
 pub use plan::{Derived, TrainPlan};
 pub use run::{TrainObserver, TrainSummary, run};
 pub use step::{Accumulated, PuzzleGrad, StepReport, Trainer};
+pub use tensorboard::EventFile;
