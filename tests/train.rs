@@ -20,7 +20,8 @@ const TINY: &str = "data_path=data global_batch_size=16 epochs=8 eval_interval=4
                     arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.L_cycles=1 \
                     arch.halt_max_steps=3";
 const FLAGS: &str = "--dtype f32 --threads 1 --device cpu";
-const STEP_FILES: [&str; 3] = ["all_config.yaml", "meta.json", "model.safetensors"];
+const STEP_FILES: [&str; 6] =
+    ["all_config.yaml", "manifest.json", "meta.json", "model.safetensors", "training.json", "training.safetensors"];
 
 /// A folder with the dataset `data` in it.
 fn bench() -> Result<TempDir> {
@@ -60,7 +61,10 @@ fn losses(run: &Path) -> Result<Vec<f64>> {
 fn whole_checkpoints(run: &Path) -> Result<Vec<String>> {
     let steps: Vec<String> = names(run)?.into_iter().filter(|name| name.starts_with("step_")).collect();
     for step in &steps {
-        assert_eq!(names(&run.join(step))?, STEP_FILES, "{step}");
+        // The training state stays in the newest two alone.
+        let files = names(&run.join(step))?.into_iter().filter(|name| !name.starts_with("training."));
+        let wanted = STEP_FILES.into_iter().filter(|name| !name.starts_with("training."));
+        assert!(files.eq(wanted), "{step}");
         let shown = ok(hrm(run).args(["checkpoint", "inspect", step, "--json", "-"]))?;
         let shown: Value = serde_json::from_str(&shown.stdout)?;
         assert_eq!(shown["step"].as_u64(), step.trim_start_matches("step_").parse().ok(), "{shown}");
@@ -77,7 +81,9 @@ fn a_run_leaves_its_config_its_metrics_and_checkpoints_that_work() -> Result<()>
     let slug = name.strip_prefix("HierarchicalReasoningModel_ACTV1 ").context("the model's name")?;
     assert!(slug.split('-').count() == 2 && slug.chars().all(|c| c == '-' || c.is_ascii_lowercase()), "{slug}");
     let run = projects.join(&name);
-    assert_eq!(names(&run)?, ["all_config.yaml", "metrics.jsonl", "step_16", "step_32"]);
+    assert_eq!(names(&run)?, ["all_config.yaml", "best.json", "latest", "metrics.jsonl", "step_16", "step_32"]);
+    assert_eq!(fs::read_to_string(run.join("latest"))?, "step_32\n");
+    assert_eq!(names(&run.join("step_32"))?, STEP_FILES);
     assert_eq!(whole_checkpoints(&run)?, ["step_16", "step_32"]);
     for word in ["32 steps of 16 puzzles (1296 tokens)", "2 evaluations", "M parameters", "TFLOP a step", &name] {
         assert!(output.stdout.contains(word), "{word} is missing: {}", output.stdout);
@@ -352,10 +358,11 @@ fn a_full_disk_is_an_error_that_names_the_file() -> Result<()> {
     assert_eq!(names(&run)?, ["all_config.yaml", "metrics.jsonl"], "no part is left");
 
     // The weights fit, the growing metrics do not.
-    let text = fails(&mut limited(folder.path(), 130, "checkpoint_path=late epochs=4000 eval_interval=40"))?;
+    let more = "checkpoint_path=late global_batch_size=4 arch.hidden_size=8 epochs=4000 eval_interval=20";
+    let text = fails(&mut limited(folder.path(), 150, more))?;
     assert!(text.contains("metrics.jsonl: cannot write"), "{text}");
     let kept = whole_checkpoints(&folder.path().join("late"))?;
-    assert!(kept.contains(&"step_160".to_owned()), "{kept:?}");
+    assert!(kept.contains(&"step_320".to_owned()), "{kept:?}");
     Ok(())
 }
 

@@ -20,10 +20,15 @@ struct Golden {
 }
 
 fn start(dtype: Option<hrm::config::Dtype>) -> Golden {
+    start_with(dtype, |_| ())
+}
+
+fn start_with(dtype: Option<hrm::config::Dtype>, change: impl Fn(&mut TrainConfig)) -> Golden {
     let info = json("train/act.json");
     let data = Tensors::load("train/act.data.safetensors");
     let weights = raw_tensors("train/act.init.safetensors");
-    let config: TrainConfig = serde_json::from_value(info["config"].clone()).unwrap();
+    let mut config: TrainConfig = serde_json::from_value(info["config"].clone()).unwrap();
+    change(&mut config);
     let shape = |name: &str| {
         let found = weights.iter().find(|(n, _)| n.ends_with(name)).unwrap();
         assert_eq!(found.1.dtype, RawDtype::F32);
@@ -192,4 +197,93 @@ fn exploration_draws_are_keyed_by_global_row() {
     let lowest = many.min_steps.min().int64_value(&[]);
     let highest = many.min_steps.max().int64_value(&[]);
     assert_eq!((lowest, highest), (2, 16));
+}
+
+/// Rows worked off in parts give the same step: the golden parameters after six of them.
+#[test]
+fn parts_of_a_batch_add_up_to_it() {
+    let steps = |parts: i64| {
+        let mut golden = start_with(None, |config| {
+            config.grad_accum = parts;
+            config.log_grad_norm = true;
+        });
+        let reports: Vec<Vec<f64>> = (1..=6)
+            .map(|step| {
+                let (batch, draws) = golden.inputs(step);
+                f64s(&golden.trainer.train_step(&batch, &draws).metrics)
+            })
+            .collect();
+        (golden, reports)
+    };
+    let (_, whole) = steps(1);
+    for parts in [2, 3, 6] {
+        let (golden, reports) = steps(parts);
+        check_params(&golden, "train/act.params_step6.safetensors", 6.0);
+        for (found, wanted) in reports.iter().flatten().zip(whole.iter().flatten()) {
+            assert_near(&format!("{parts} parts"), *found, *wanted, 1e-5 * (1.0 + wanted.abs()));
+        }
+    }
+    let norms = golden_norms();
+    for (report, norm) in whole.iter().zip(norms) {
+        assert_near("gradient norm", report[METRICS.len()], norm, 1e-5 * (1.0 + norm));
+    }
+}
+
+/// Of all parameters together, from those of each.
+fn golden_norms() -> Vec<f64> {
+    let squares = |step: &Value| -> f64 {
+        step["grad_l2"].as_object().unwrap().values().map(|n| n.as_f64().unwrap().powi(2)).sum()
+    };
+    json("train/act.json")["steps"].as_array().unwrap().iter().map(|step| squares(step).sqrt()).collect()
+}
+
+#[test]
+fn the_average_follows_the_weights() {
+    let mut golden = start_with(None, |config| config.ema_decay = 0.75);
+    let master = |golden: &Golden| golden.trainer.model.params().master().to_kind(Kind::Double);
+    let mut wanted = master(&golden);
+    for step in 1..=4 {
+        let (batch, draws) = golden.inputs(step);
+        let _ = golden.trainer.train_step(&batch, &draws);
+        wanted = wanted * 0.75 + master(&golden) * 0.25;
+    }
+    let before = master(&golden);
+    let ema = golden.trainer.ema.as_ref().unwrap().shallow_clone();
+    assert_close("average", &ema, &wanted.to_kind(Kind::Float), 1e-6, 1e-5);
+    let seen = golden.trainer.with_ema(|model| model.params().forward(0).copy());
+    let spec = &golden.trainer.model.params().list()[0];
+    let part = ema.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice());
+    assert!(seen.equal(&part), "the model computes with the average");
+    assert!(master(&golden).equal(&before), "and has its weights back");
+}
+
+/// TRM's halting: no target, q_halt against 0, and nothing of q_continue is trained.
+#[test]
+fn without_the_target_q_a_row_halts_by_q_halt_alone() {
+    let mut golden = start_with(None, |config| config.arch.no_act_continue = true);
+    let q_weight = |golden: &Golden| golden.trainer.model.params().value(2).copy();
+    let before = q_weight(&golden);
+    let (batch, _) = golden.inputs(1);
+    // Never exploring, and a bias that lets q_halt differ in sign between rows.
+    let rows = batch.rows();
+    let draws = Exploration {
+        uniform: Tensor::ones([rows], (Kind::Float, batch.inputs.device())),
+        min_steps: Tensor::full([rows], 2, (Kind::Int, batch.inputs.device())),
+    };
+    for _ in 0..3 {
+        let done = golden.trainer.accumulate(&batch, &draws);
+        let segment = &done.result.segment;
+        assert!(done.result.target_q_continue.is_none());
+        assert_eq!(f64s(&segment.q_continue), vec![0.0; rows as usize]);
+        let last = segment.carry.steps.ge(golden.trainer.model.config().halt_max_steps);
+        let wanted = segment.q_halt.gt(0.0).logical_or(&last);
+        assert!(segment.carry.halted.equal(&wanted));
+        assert_eq!(f64s(&done.metrics.values)[7], 0.0, "no continue loss");
+        golden.trainer.carry = done.result.segment.carry;
+        golden.trainer.apply(done.puzzle.as_ref());
+    }
+    let (after, lr_decay) = (q_weight(&golden), 1e-3);
+    assert!(!after.get(0).equal(&before.get(0)), "q_halt is trained");
+    let moved = (after.get(1) - before.get(1)).abs().max().double_value(&[]);
+    assert!(moved <= lr_decay * before.get(1).abs().max().double_value(&[]) + 1e-12, "q_continue only decays: {moved}");
 }

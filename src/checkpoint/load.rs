@@ -4,8 +4,18 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Checkpoint, CheckpointMeta, Format, Resolved, resolve, safetensors_file, torch_file};
+use super::{Checkpoint, CheckpointMeta, EMA_FILE, Format, Resolved, resolve, safetensors_file, torch_file};
 use crate::config::TrainConfig;
+
+/// Which weights of a checkpoint that holds both: those of the last step, or their moving average (`ema_decay`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// The average where there is one.
+    #[default]
+    Auto,
+    Raw,
+    Ema,
+}
 
 /// A checkpoint and what was noticed on the way.
 #[derive(Clone, Debug)]
@@ -27,7 +37,7 @@ impl Checkpoint {
     /// With the path, what was found and what to do: see [`resolve()`], [`torch_file::read`] and
     /// [`safetensors_file::read`]; a configuration that is damaged or describes no possible model.
     pub fn load(path: &Path) -> Result<Loaded> {
-        resolve(path)?.load()
+        resolve(path)?.load(Weights::Auto)
     }
 }
 
@@ -35,8 +45,8 @@ impl Resolved {
     /// Reads the files.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`].
-    pub fn load(&self) -> Result<Loaded> {
+    /// As [`Checkpoint::load`]; weights that were asked for and are not there.
+    pub fn load(&self, weights: Weights) -> Result<Loaded> {
         let at = || format!("{}: not usable as a checkpoint's configuration", self.config.display());
         let size = fs::metadata(&self.config).with_context(at)?.len();
         if size > 1 << 20 {
@@ -55,12 +65,24 @@ impl Resolved {
                 None
             }
         };
+        let only_ema = meta.as_ref().is_some_and(|m| m.weights.as_deref() == Some("ema"));
+        let file = match (weights, &self.ema) {
+            (Weights::Auto | Weights::Ema, Some(ema)) => ema,
+            (Weights::Ema, None) if !only_ema => {
+                bail!("{}: it has no averaged weights ({EMA_FILE}); leave --weights ema out", self.weights.display())
+            }
+            (Weights::Raw, _) if only_ema => {
+                bail!("{}: it holds averaged weights alone; leave --weights raw out", self.weights.display())
+            }
+            _ => &self.weights,
+        };
+        let averaged = only_ema || self.ema.as_ref() == Some(file);
         let tensors = match self.format {
-            Format::Safetensors => safetensors_file::read(&self.weights)?,
-            Format::Torch => torch_file::read(&self.weights)?,
+            Format::Safetensors => safetensors_file::read(file)?,
+            Format::Torch => torch_file::read(file)?,
         };
         let step = meta.as_ref().and_then(|m| m.step).or(self.step);
-        let checkpoint = Checkpoint { path: self.weights.clone(), config: read.config, step, tensors };
+        let checkpoint = Checkpoint { path: file.clone(), config: read.config, step, averaged, tensors };
         Ok(Loaded { checkpoint, format: self.format, meta, warnings, taken: self.taken.clone() })
     }
 }

@@ -17,6 +17,9 @@ pub struct CheckpointMeta {
     pub command_line: Vec<String>,
     /// Fingerprint of the training data.
     pub data_fingerprint: Option<String>,
+    /// `ema` where the folder's only weights are the moving average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Keys of later versions.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -30,6 +33,7 @@ impl CheckpointMeta {
             hrm_version: env!("CARGO_PKG_VERSION").into(),
             command_line: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
             data_fingerprint,
+            weights: None,
             other: serde_json::Map::new(),
         }
     }

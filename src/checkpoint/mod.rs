@@ -13,6 +13,7 @@
 
 pub mod lfs;
 mod load;
+mod manifest;
 mod meta;
 mod pickle;
 pub mod resolve;
@@ -24,7 +25,8 @@ pub mod torch_writer;
 
 use std::path::PathBuf;
 
-pub use load::{Dims, Loaded, infer_dims};
+pub use load::{Dims, Loaded, Weights, infer_dims};
+pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use meta::CheckpointMeta;
 pub use resolve::{Format, Resolved, resolve, resolve_or_default};
 pub use tensor::{RawDtype, RawTensor};
@@ -33,6 +35,8 @@ use crate::config::TrainConfig;
 
 /// Weights inside a `step_N/` folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Their moving average beside them, where the run kept one.
+pub const EMA_FILE: &str = "ema.safetensors";
 /// The configuration beside the weights, under upstream's name.
 pub const CONFIG_FILE: &str = "all_config.yaml";
 /// Step, version, command line, data fingerprint.
@@ -46,6 +50,8 @@ pub struct Checkpoint {
     pub config: TrainConfig,
     /// Training step, where meta.json or the file name tells it.
     pub step: Option<u64>,
+    /// Whether these are the moving average of a run's weights.
+    pub averaged: bool,
     /// In the file's order.
     pub tensors: Vec<(String, RawTensor)>,
 }

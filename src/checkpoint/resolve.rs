@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{CONFIG_FILE, META_FILE, WEIGHTS_FILE, lfs, torch_file::ZIP_MAGIC};
+use super::{CONFIG_FILE, EMA_FILE, MANIFEST_FILE, META_FILE, Manifest, WEIGHTS_FILE, lfs, torch_file::ZIP_MAGIC};
 
 /// How the weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Format {
 pub struct Resolved {
     pub weights: PathBuf,
     pub config: PathBuf,
+    /// The moving average of the weights, where there is one.
+    pub ema: Option<PathBuf>,
     /// `meta.json`, where there is one.
     pub meta: Option<PathBuf>,
     pub format: Format,
@@ -127,6 +129,8 @@ struct Candidate {
     step: Option<u64>,
     format: Format,
     among: usize,
+    /// Newer ones that are damaged.
+    passed_over: Vec<String>,
 }
 
 /// `N` of `.../step_N`.
@@ -134,8 +138,8 @@ fn step_in_name(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix("step_")?.parse().ok()
 }
 
-/// The checkpoint of a run folder with the largest step; none where there is no checkpoint. Upstream's rule for
-/// files: anything called `step_*`, a suffix that is no integer counts as 0.
+/// The checkpoint of a run folder with the largest step whose weights are what was written; none where there is no
+/// checkpoint. Upstream's rule for files: anything called `step_*`, a suffix that is no integer counts as 0.
 fn candidates(folder: &Path) -> Result<Option<Candidate>> {
     let at = || format!("{}: cannot list the folder", folder.display());
     let mut steps: Vec<(u64, bool, PathBuf)> = Vec::new();
@@ -147,7 +151,7 @@ fn candidates(folder: &Path) -> Result<Option<Candidate>> {
         if name.starts_with("step_") && path.is_file() {
             steps.push((number.unwrap_or(0), false, path));
         } else if let Some(step) = number
-            && path.join(WEIGHTS_FILE).is_file()
+            && (path.join(WEIGHTS_FILE).is_file() || path.join(MANIFEST_FILE).is_file())
         {
             steps.push((step, true, path.join(WEIGHTS_FILE)));
         } else if (name == "checkpoint" || name == "example_checkpoint") && path.is_file() {
@@ -155,14 +159,39 @@ fn candidates(folder: &Path) -> Result<Option<Candidate>> {
         }
     }
     steps.sort();
-    let among = steps.len();
-    let best = steps.pop().map(|(step, ours, weights)| Candidate {
-        step: if ours { Some(step) } else { step_in_name(&weights) },
-        format: if ours { Format::Safetensors } else { Format::Torch },
-        weights,
-        among,
+    let (among, mut passed_over) = (steps.len(), Vec::new());
+    while let Some((step, ours, weights)) = steps.pop() {
+        let damage = if ours { damage(&weights) } else { None };
+        if let Some(damage) = damage {
+            passed_over.push(damage);
+            continue;
+        }
+        return Ok(Some(Candidate {
+            step: if ours { Some(step) } else { step_in_name(&weights) },
+            format: if ours { Format::Safetensors } else { Format::Torch },
+            weights,
+            among,
+            passed_over,
+        }));
+    }
+    if let Some(weights) = single {
+        return Ok(Some(Candidate { weights, step: None, format: Format::Torch, among: 1, passed_over }));
+    }
+    match passed_over.first() {
+        Some(first) => bail!("{first}; no other checkpoint of the run is whole"),
+        None => Ok(None),
+    }
+}
+
+/// What is wrong with weights that a manifest describes; nothing where they are as written, or without a manifest.
+fn damage(weights: &Path) -> Option<String> {
+    let folder = weights.parent()?;
+    let checked = Manifest::read(folder).and_then(|manifest| {
+        let Some(mut manifest) = manifest else { return Ok(()) };
+        manifest.files.retain(|name, _| name == WEIGHTS_FILE || name == EMA_FILE);
+        manifest.verify(folder)
     });
-    Ok(best.or_else(|| single.map(|weights| Candidate { weights, step: None, format: Format::Torch, among: 1 })))
+    checked.err().map(|e| format!("damaged: {e:#}"))
 }
 
 fn resolve_folder(folder: &Path) -> Result<Resolved> {
@@ -180,8 +209,12 @@ fn resolve_folder(folder: &Path) -> Result<Resolved> {
             folder.display()
         );
     };
-    let taken =
-        (found.among > 1).then(|| format!("took {}, the largest of {} steps", found.weights.display(), found.among));
+    let taken = match found.passed_over.as_slice() {
+        [] => {
+            (found.among > 1).then(|| format!("took {}, the largest of {} steps", found.weights.display(), found.among))
+        }
+        damaged => Some(format!("took {}, as newer ones are {}", found.weights.display(), damaged.join("; "))),
+    };
     with_companions(found.weights, found.format, found.step, taken)
 }
 
@@ -223,7 +256,7 @@ fn with_companions(weights: PathBuf, format: Format, step: Option<u64>, taken: O
                 beside.display()
             )
         })?;
-    let meta = folder.join(META_FILE);
-    let meta = (format == Format::Safetensors && meta.is_file()).then_some(meta);
-    Ok(Resolved { weights, config, meta, format, step, taken })
+    let beside = |name: &str| Some(folder.join(name)).filter(|p| format == Format::Safetensors && p.is_file());
+    let ema = beside(EMA_FILE).filter(|_| weights.file_name().is_some_and(|n| n == WEIGHTS_FILE));
+    Ok(Resolved { ema, meta: beside(META_FILE), weights, config, format, step, taken })
 }

@@ -1,6 +1,6 @@
 //! `hrm checkpoint inspect` and `hrm checkpoint convert`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
+    sources::{WeightsArg, load_with_origin},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
     checkpoint::{
         CONFIG_FILE, Checkpoint, CheckpointMeta, Dims, Format, Loaded, META_FILE, RawDtype, WEIGHTS_FILE, infer_dims,
-        resolve_or_default, safetensors_file, torch_writer,
+        safetensors_file, torch_writer,
     },
     config::TrainConfig,
     say,
@@ -45,6 +46,8 @@ struct InspectArgs {
     /// The checkpoint [default: the newest step of the newest run under checkpoints/]
     path: Option<PathBuf>,
     #[command(flatten)]
+    weights: WeightsArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
@@ -69,6 +72,8 @@ struct ConvertArgs {
     /// Convert every floating-point tensor to this type [default: each keeps its own]
     #[arg(long)]
     dtype: Option<TargetDtype>,
+    #[command(flatten)]
+    weights: WeightsArg,
     /// Replace files that are there already
     #[arg(long)]
     force: bool,
@@ -120,7 +125,7 @@ struct TensorLine<'a> {
 
 fn inspect(args: InspectArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let loaded = load(&ui, args.path.as_deref())?;
+    let loaded = load_with_origin(&ui, args.path.as_deref(), args.weights)?;
     let checkpoint = &loaded.checkpoint;
     let Dims { vocab_size, hidden_size, num_puzzle_identifiers, .. } = infer_dims(checkpoint);
     let lines = checkpoint.tensors.iter().map(|(name, t)| TensorLine {
@@ -180,8 +185,8 @@ fn convert(args: ConvertArgs) -> Result<()> {
     if args.dst.exists() && !args.dst.is_dir() {
         bail!("{}: is a file; the destination is a folder that the checkpoint is written into", args.dst.display());
     }
-    let Loaded { checkpoint, meta, format, .. } = load(&ui, Some(&args.src))?;
-    let Checkpoint { path, config, step, mut tensors } = checkpoint;
+    let Loaded { checkpoint, meta, format, .. } = load_with_origin(&ui, Some(&args.src), args.weights)?;
+    let Checkpoint { path, config, step, averaged, mut tensors } = checkpoint;
     if let Some(dtype) = args.dtype {
         let dtype = match dtype {
             TargetDtype::Bf16 => RawDtype::Bf16,
@@ -195,6 +200,7 @@ fn convert(args: ConvertArgs) -> Result<()> {
         Target::Safetensors => {
             refuse_overwrite(&args, &[WEIGHTS_FILE, META_FILE, CONFIG_FILE])?;
             let mut meta = meta.unwrap_or_else(|| CheckpointMeta::of_this_process(step, None));
+            meta.weights = averaged.then(|| "ema".to_owned());
             meta.other.insert("converted_from".into(), path.display().to_string().into());
             safetensors_file::save_folder(&args.dst, &config, &meta, &tensors)?;
             args.dst.join(WEIGHTS_FILE)
@@ -231,17 +237,6 @@ fn refuse_overwrite(args: &ConvertArgs, names: &[&str]) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn load(ui: &Ui, path: Option<&Path>) -> Result<Loaded> {
-    let loaded = resolve_or_default(path, Path::new(""))?.load()?;
-    if let Some(taken) = &loaded.taken {
-        say!(ui, "{taken}");
-    }
-    for warning in &loaded.warnings {
-        warn(format_args!("{warning}"));
-    }
-    Ok(loaded)
 }
 
 fn format_name(format: Format) -> &'static str {

@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs, interrupt,
-    sources::{DtypeChoice, TestPuzzles, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
+    sources::{
+        DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size,
+    },
     ui::{JsonArg, Ui},
 };
 use crate::{
@@ -79,12 +81,14 @@ pub struct InferArgs {
     #[arg(long, value_name = "bf16|f32")]
     dtype: Option<DtypeChoice>,
     #[command(flatten)]
+    weights: WeightsArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
 pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let checkpoints = load_checkpoints(&ui, &args.checkpoints)?;
+    let checkpoints = load_checkpoints(&ui, &args.checkpoints, args.weights)?;
     let last = checkpoints.last().context("no checkpoint")?;
     let puzzles = test_puzzles(&ui, args.data_path.as_deref(), last)?;
     let set = puzzles.set()?;
@@ -143,14 +147,14 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&report)
 }
 
-fn load_checkpoints(ui: &Ui, paths: &[PathBuf]) -> Result<Vec<Checkpoint>> {
+fn load_checkpoints(ui: &Ui, paths: &[PathBuf], weights: WeightsArg) -> Result<Vec<Checkpoint>> {
     if paths.is_empty() {
-        return Ok(vec![load_checkpoint(ui, None)?]);
+        return Ok(vec![load_checkpoint(ui, None, weights)?]);
     }
     if paths.iter().any(|p| p.as_os_str().is_empty()) {
         bail!("--checkpoints: an empty name between commas");
     }
-    paths.iter().map(|path| load_checkpoint(ui, Some(path))).collect()
+    paths.iter().map(|path| load_checkpoint(ui, Some(path), weights)).collect()
 }
 
 fn plan(args: &InferArgs, puzzles: &TestPuzzles, rows: usize) -> Result<InferPlan> {

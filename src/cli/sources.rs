@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::ui::{Ui, warn};
 use crate::{
-    checkpoint::{Checkpoint, Loaded, resolve_or_default},
+    checkpoint::{Checkpoint, Loaded, Weights, resolve_or_default},
     config::Dtype,
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
     puzzle::PuzzleKind,
@@ -49,16 +49,50 @@ pub fn device_name(device: tch::Device) -> String {
     }
 }
 
+/// Which weights a command loads.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct WeightsArg {
+    /// Weights of the last step, or their moving average; auto: the average where the checkpoint has one
+    #[arg(long, value_name = "auto|raw|ema", default_value = "auto", hide_possible_values = true)]
+    weights: WeightsChoice,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum WeightsChoice {
+    #[default]
+    Auto,
+    Raw,
+    Ema,
+}
+
+impl From<WeightsArg> for Weights {
+    fn from(arg: WeightsArg) -> Self {
+        match arg.weights {
+            WeightsChoice::Auto => Self::Auto,
+            WeightsChoice::Raw => Self::Raw,
+            WeightsChoice::Ema => Self::Ema,
+        }
+    }
+}
+
 /// Loads the checkpoint that `path` names; without one the newest, which is then said.
-pub fn load_checkpoint(ui: &Ui, path: Option<&Path>) -> Result<Checkpoint> {
-    let Loaded { checkpoint, warnings, taken, .. } = resolve_or_default(path, Path::new("."))?.load()?;
-    if let Some(taken) = taken {
+pub fn load_checkpoint(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Result<Checkpoint> {
+    Ok(load_with_origin(ui, path, weights)?.checkpoint)
+}
+
+/// [`load_checkpoint`] with what lies beside the weights.
+pub fn load_with_origin(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Result<Loaded> {
+    let loaded = resolve_or_default(path, Path::new(""))?.load(weights.into())?;
+    if let Some(taken) = &loaded.taken {
         say!(ui, "checkpoint: {taken}");
     }
-    for warning in warnings {
+    if loaded.checkpoint.averaged {
+        say!(ui, "weights: the moving average, {}", loaded.checkpoint.path.display());
+    }
+    for warning in &loaded.warnings {
         warn(format_args!("{warning}"));
     }
-    Ok(checkpoint)
+    Ok(loaded)
 }
 
 /// Test puzzles and where they come from.

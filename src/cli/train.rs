@@ -10,20 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{
     GlobalArgs, interrupt,
     sources::{DtypeChoice, device_name, dtype_name},
-    ui::{JsonArg, Ui, sparkline},
+    ui::{JsonArg, Ui, sparkline, warn},
 };
 use crate::{
-    bench, config,
+    bench,
+    config::{self, TrainConfig},
     eval::evaluate::Evaluation,
-    say,
-    train::{self, TrainMetrics, TrainObserver, TrainPlan},
+    runtime, say,
+    train::{self, ResumePoint, StopReason, TrainMetrics, TrainObserver, TrainPlan},
 };
 
 const DETAILS: &str = "\
@@ -35,17 +36,26 @@ Examples:
   hrm train data_path=data/sudoku-extreme-full-hint recipe=sudoku arch.preset=sudoku
   hrm train data_path=D epochs=2000 eval_interval=500 global_batch_size=64 lr=1e-3 arch.hidden_size=128 arch.num_heads=4
   hrm train --config config/cfg_pretrain.yaml data_path=D
+  hrm train --resume 'checkpoints/Data ACT-torch/my run'
+  hrm train --resume auto run_name=nightly data_path=D max_minutes=55
 
 Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
 The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an \
-evaluation) and a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.";
+evaluation) and a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.
+
+--resume goes on from the newest checkpoint that is whole, as if the run had never stopped: on a CPU bit for bit, on a \
+GPU too with --deterministic in both runs, else up to the order of its sums. The run's own settings hold; a KEY=VALUE \
+that differs from them is refused unless --force, apart from those that decide only what is saved and how long it runs.";
 
 /// Examples and the table of all keys.
 fn details() -> String {
     let presets = config::PRESETS.iter().map(|p| ("arch.preset", p));
     let sets = presets.chain(config::RECIPES.iter().map(|p| ("recipe", p)));
     let sets: String = sets.map(|(key, p)| format!("  {key}={}  {}\n", p.name, p.help)).collect();
-    format!("{DETAILS}\n\nSets of keys:\n{sets}\nKeys [default]:\n{}", config::keys::help_text())
+    let (upstream, ours) = (config::keys::help_text(false), config::keys::help_text(true));
+    format!(
+        "{DETAILS}\n\nSets of keys:\n{sets}\nKeys [default]:\n{upstream}\nKeys that upstream does not have:\n{ours}"
+    )
 }
 
 /// Train a model
@@ -61,6 +71,15 @@ pub struct TrainArgs {
     /// Compute in this dtype instead of arch.forward_dtype
     #[arg(long, value_name = "bf16|f32")]
     dtype: Option<DtypeChoice>,
+    /// Go on with a run: its folder or one of its step_N folders; auto: the run that these settings name, or a new one
+    #[arg(long, value_name = "RUN|auto")]
+    resume: Option<PathBuf>,
+    /// With --resume: go on in spite of changed settings or data
+    #[arg(long, requires = "resume")]
+    force: bool,
+    /// The same bits at every repetition on a GPU, at some speed
+    #[arg(long)]
+    deterministic: bool,
     /// Check everything and print the plan, without training
     #[arg(long)]
     dry_run: bool,
@@ -70,22 +89,10 @@ pub struct TrainArgs {
 
 pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let resolved = config::resolve(args.config.as_deref(), &args.overrides)?;
-    let mut config = resolved.config;
-    if let Some(seed) = global.seed {
-        if args.overrides.iter().any(|o| o.trim_start_matches('+').starts_with("seed=")) && config.seed != seed {
-            bail!("--seed {seed} and seed={} disagree: give one of them", config.seed);
-        }
-        config.seed = seed;
+    if args.deterministic {
+        runtime::make_deterministic()?;
     }
-    if let Some(dtype) = args.dtype {
-        config.arch.forward_dtype = Some(dtype.into());
-    }
-    config.fill_names(&mut rand::rng());
-    for line in &resolved.taken {
-        say!(ui, "{line}");
-    }
-    let plan = TrainPlan::new(config)?;
+    let plan = plan(&args, global, &ui)?;
     let device = global.init()?.device;
     describe(&ui, &plan, device);
     if args.dry_run {
@@ -102,10 +109,14 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         losses: Vec::new(),
         told: 0,
     };
+    watcher.bar.set_position(plan.resume.as_ref().map_or(0, |point| point.state.step as u64));
+    watcher.bar.reset_eta();
     let summary = train::run(&plan, device, &mut watcher)?;
     watcher.bar.finish_and_clear();
     if summary.stopped {
-        say!(ui, "stopped at step {} of {}", summary.steps, summary.total_steps);
+        let why = if summary.stopped_by == Some(StopReason::MaxMinutes) { ", as max_minutes asks" } else { "" };
+        say!(ui, "stopped at step {} of {}{why}", summary.steps, summary.total_steps);
+        say!(ui, "go on:      hrm train --resume '{}'", summary.run_dir.display());
     } else {
         say!(ui, "done: {} steps", summary.steps);
     }
@@ -120,10 +131,69 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "try it:     hrm infer --checkpoint '{}'", at.display());
     }
     ui.emit(&summary)?;
-    if summary.stopped {
+    if summary.stopped_by == Some(StopReason::Asked) {
         process::exit(interrupt::INTERRUPTED);
     }
     Ok(())
+}
+
+/// What the user asked for, checked against the dataset and against the run that goes on.
+fn plan(args: &TrainArgs, global: &GlobalArgs, ui: &Ui) -> Result<TrainPlan> {
+    let auto = args.resume.as_deref() == Some(Path::new("auto"));
+    let named = match args.resume.as_deref().filter(|_| !auto) {
+        None => None,
+        Some(path) => Some(ResumePoint::find(path)?.with_context(|| {
+            format!("{}: there is no checkpoint to go on from; leave --resume out to start", path.display())
+        })?),
+    };
+    let resolved = config::resolve_over(named.as_ref().map(|p| &p.config), args.config.as_deref(), &args.overrides)?;
+    let mut config = resolved.config;
+    if let Some(seed) = global.seed {
+        if args.overrides.iter().any(|o| o.trim_start_matches('+').starts_with("seed=")) && config.seed != seed {
+            bail!("--seed {seed} and seed={} disagree: give one of them", config.seed);
+        }
+        config.seed = seed;
+    }
+    if let Some(dtype) = args.dtype {
+        config.arch.forward_dtype = Some(dtype.into());
+    }
+    for line in &resolved.taken {
+        say!(ui, "{line}");
+    }
+    if args.resume.is_none() {
+        config.fill_names(&mut rand::rng());
+        return TrainPlan::new(config);
+    }
+    let point = match named {
+        Some(point) => Some(point),
+        None => resume_auto(&mut config)?,
+    };
+    match &point {
+        None => say!(ui, "--resume auto: nothing to go on from, a new run starts"),
+        Some(point) => {
+            for warning in &point.warnings {
+                warn(format_args!("{warning}"));
+            }
+            say!(ui, "going on    from step {}, {}", point.state.step, point.folder.display());
+            // Where the run lies is the path that the user gave, not the one that it was started under.
+            config.checkpoint_path = Some(point.run_dir.display().to_string());
+            let own = |name: &Option<String>, of_run: &Option<String>| name.clone().or_else(|| of_run.clone());
+            config.run_name = own(&config.run_name, &point.config.run_name);
+            config.project_name = own(&config.project_name, &point.config.project_name);
+        }
+    }
+    TrainPlan::resume(config, point, args.force)
+}
+
+/// The run that a configuration means: that of its name or path, else the newest of its project with the same settings.
+fn resume_auto(config: &mut TrainConfig) -> Result<Option<ResumePoint>> {
+    let named = config.run_name.is_some() || config.checkpoint_path.is_some();
+    config.fill_names(&mut rand::rng());
+    let run_dir = PathBuf::from(config.checkpoint_path.clone().unwrap_or_default());
+    if named {
+        return if run_dir.is_dir() { ResumePoint::find(&run_dir) } else { Ok(None) };
+    }
+    Ok(ResumePoint::beside(&run_dir, config))
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -233,5 +303,9 @@ impl TrainObserver for Watcher {
 
     fn saved(&mut self, _step: i64, folder: &Path) {
         self.line(format_args!("saved {}", folder.display()));
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.bar.suspend(|| warn(format_args!("{text}")));
     }
 }

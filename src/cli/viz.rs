@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs, curves,
-    sources::{DtypeChoice, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
+    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
     ui::{JsonArg, Ui, warn, writable},
 };
 use crate::{
@@ -78,6 +78,8 @@ struct TrajectoryArgs {
     #[arg(long, value_name = "bf16|f32")]
     dtype: Option<DtypeChoice>,
     #[command(flatten)]
+    weights: WeightsArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
@@ -100,7 +102,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     check_output(&args.output)?;
     let typed = args.puzzle.as_deref().map(typed_board).transpose()?;
-    let checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref())?;
+    let checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref(), args.weights)?;
     let chosen = match typed {
         Some(board) => of_board(&board, &checkpoint)?,
         None => of_dataset(&ui, args, &checkpoint)?,

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{ArchConfig, PosEncodings, TrainConfig};
+use super::{ArchConfig, Augment, PosEncodings, TrainConfig};
 
 /// More parameters than any machine here can hold: a typing error, found before something allocates.
 const MAX_PARAMETERS: f64 = 1e11;
@@ -141,8 +141,28 @@ impl TrainConfig {
                 format!("{key}='{}': wants a folder's name, without '/'", name.as_deref().unwrap_or("").escape_debug())
             });
         }
+        faults.real(
+            "ema_decay",
+            self.ema_decay,
+            "0, or a number below 1 such as 0.999",
+            (0.0..1.0).contains(&self.ema_decay),
+        );
+        faults.require(!self.augment_hint || self.augment == Augment::Online, || {
+            "augment_hint=true goes with augment=online; stored hints come from `hrm build-dataset --hint`".into()
+        });
+        faults.between("grad_accum", self.grad_accum, 1, 1 << 24);
+        for (key, value) in [("checkpoint_every_steps", self.checkpoint_every_steps), ("keep_last", self.keep_last)] {
+            if let Some(value) = value {
+                faults.between(key, value, 1, 1_000_000_000_000);
+            }
+        }
+        if let Some(minutes) = self.max_minutes {
+            faults.real("max_minutes", minutes, "a number above 0", minutes > 0.0);
+        }
         let path_ok = |p: &String| !p.trim().is_empty() && !p.contains('\0');
-        faults.require(self.checkpoint_path.as_ref().is_none_or(path_ok), || "checkpoint_path is empty".into());
+        for (key, path) in [("checkpoint_path", &self.checkpoint_path), ("init_from", &self.init_from)] {
+            faults.require(path.as_ref().is_none_or(path_ok), || format!("{key} is empty"));
+        }
         self.arch.collect(&mut faults);
         faults.into_result()
     }

@@ -46,12 +46,26 @@ impl TrainConfig {
         Ok(CheckpointConfig { config: layers.finish()?, warnings })
     }
 
-    /// `all_config.yaml` as upstream writes it: PyYAML's block style, keys sorted, wrapped at 80 columns.
+    /// `all_config.yaml` as upstream writes it: PyYAML's block style, keys sorted, wrapped at 80 columns. Keys that upstream
+    /// does not have stand in it only where they differ from their defaults.
     ///
     /// # Errors
     /// None on a checked configuration; a number that JSON cannot hold (not finite) is one.
     pub fn to_yaml(&self) -> Result<String> {
-        Ok(python_yaml::dump(&serde_json::to_value(self)?))
+        let mut value = serde_json::to_value(self)?;
+        let defaults = serde_json::to_value(Self::default())?;
+        for key in KEYS.iter().filter(|k| k.ours) {
+            let (group, name) = key.name.split_once('.').map_or((None, key.name), |(g, n)| (Some(g), n));
+            let of = |root: &Value| group.map_or(root, |g| &root[g])[name].clone();
+            if of(&value) == of(&defaults) {
+                let at = match group {
+                    Some(group) => value.get_mut(group),
+                    None => Some(&mut value),
+                };
+                at.and_then(Value::as_object_mut).and_then(|map| map.remove(name));
+            }
+        }
+        Ok(python_yaml::dump(&value))
     }
 }
 

@@ -27,10 +27,16 @@ pub struct Key {
     pub kind: Kind,
     /// One line for `--help`.
     pub help: &'static str,
+    /// Unknown to upstream: left out of `all_config.yaml` where it has its default.
+    pub ours: bool,
 }
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
-    Key { name, kind, help }
+    Key { name, kind, help, ours: false }
+}
+
+const fn ours(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help, ours: true }
 }
 
 use Kind::{Bool, Choice, Float, Int, Natural, Optional, Text, TextList};
@@ -76,6 +82,28 @@ pub const KEYS: &[Key] = &[
     ),
     key("arch.rms_norm_eps", Optional(&Float), "epsilon of the norms; null = 1e-5"),
     key("arch.rope_theta", Optional(&Float), "base of the rotary positions; null = 10000"),
+    ours(
+        "ema_decay",
+        Float,
+        "decay of an average of the weights, kept, evaluated and saved too (TRM: 0.999); 0 = none",
+    ),
+    ours("arch.no_act_continue", Bool, "no target-Q pass; a puzzle halts at q_halt > 0 (TRM)"),
+    ours(
+        "augment",
+        Choice(&["stored", "online"]),
+        "online: a fresh shuffle of every board drawn, instead of stored ones",
+    ),
+    ours("augment_hint", Bool, "with augment=online: every other board gets hints"),
+    ours("grad_accum", Int, "parts that a step's rows are worked off in: less memory, the same step"),
+    ours("log_grad_norm", Bool, "log the gradient's norm"),
+    ours("checkpoint_every_steps", Optional(&Int), "save every so many steps, beside evaluations; null = not"),
+    ours(
+        "keep_last",
+        Optional(&Int),
+        "checkpoints to keep, the best always; null = all (training state: the newest two)",
+    ),
+    ours("max_minutes", Optional(&Float), "save and stop in time to end within so many minutes; null = no limit"),
+    ours("init_from", Optional(&Text), "checkpoint whose weights the run begins with"),
 ];
 
 /// The key of that name.
@@ -94,8 +122,8 @@ pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&
     names.map(|n| (closeness(n), n)).filter(|(c, _)| *c > 0.55).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, n)| n)
 }
 
-/// All keys with their defaults, one a line, for `--help`.
-pub fn help_text() -> String {
+/// The keys with their defaults, one a line, for `--help`: those that upstream has, or `ours`.
+pub fn help_text(ours: bool) -> String {
     let defaults = serde_json::to_value(super::TrainConfig::default()).unwrap_or_default();
     let width = KEYS.iter().map(|k| k.name.len()).max().unwrap_or(0);
     let line = |k: &Key| {
@@ -103,7 +131,7 @@ pub fn help_text() -> String {
         let shown = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
         format!("  {:width$}  {} [{shown}]\n", k.name, k.help)
     };
-    KEYS.iter().map(line).collect()
+    KEYS.iter().filter(|k| k.ours == ours).map(line).collect()
 }
 
 impl Key {
@@ -213,7 +241,7 @@ mod tests {
 
     #[test]
     fn help_shows_every_key_with_its_default() {
-        let text = help_text();
+        let text = help_text(false) + &help_text(true);
         assert_eq!(text.lines().count(), KEYS.len());
         assert!(text.contains("global_batch_size") && text.contains("[768]") && text.contains("[rope]"), "{text}");
     }

@@ -29,6 +29,18 @@ pub struct ResolvedConfig {
 /// Names the key and its origin for an unknown key (with the nearest known one), a wrong type, an unknown preset,
 /// and whatever [`TrainConfig::check`] refuses.
 pub fn resolve(config_file: Option<&Path>, overrides: &[String]) -> Result<ResolvedConfig> {
+    resolve_over(None, config_file, overrides)
+}
+
+/// [`resolve`] with the configuration of an earlier run in the built-in defaults' place.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_over(
+    base: Option<&TrainConfig>,
+    config_file: Option<&Path>,
+    overrides: &[String],
+) -> Result<ResolvedConfig> {
     let typed: Vec<Override> = overrides.iter().map(|o| parse_override(o)).collect::<Result<_>>()?;
     let (groups, typed): (Vec<_>, Vec<_>) = typed.into_iter().partition(|o| o.key == "arch");
     let arch_group = groups.last().map(group_name).transpose()?;
@@ -43,8 +55,11 @@ pub fn resolve(config_file: Option<&Path>, overrides: &[String]) -> Result<Resol
     };
 
     let mut taken = Vec::new();
-    let bare = config_file.is_none() && overrides.is_empty();
-    let mut layers = Layers::new()?;
+    let bare = base.is_none() && config_file.is_none() && overrides.is_empty();
+    let mut layers = match base {
+        None => Layers::new()?,
+        Some(base) => Layers::of(base)?,
+    };
     for (key, presets) in [("arch.preset", PRESETS), ("recipe", RECIPES)] {
         let asked = from_file.iter().chain(&typed).rfind(|o| o.key == key).map(|o| &o.value);
         let preset = match asked {
@@ -95,13 +110,19 @@ pub(super) struct Layers {
 impl Layers {
     /// The built-in defaults.
     pub(super) fn new() -> Result<Self> {
-        let defaults = serde_json::to_value(TrainConfig::default())?;
+        let mut layers = Self::of(&TrainConfig::default())?;
+        layers.values.insert("arch.puzzle_emb_ndim", Value::from("${.hidden_size}"));
+        Ok(layers)
+    }
+
+    /// The values of a configuration.
+    fn of(config: &TrainConfig) -> Result<Self> {
+        let config = serde_json::to_value(config)?;
         let mut values = BTreeMap::new();
         for key in KEYS {
-            let value = key.name.split('.').try_fold(&defaults, |v, part| v.get(part));
+            let value = key.name.split('.').try_fold(&config, |v, part| v.get(part));
             values.insert(key.name, value.cloned().unwrap_or(Value::Null));
         }
-        values.insert("arch.puzzle_emb_ndim", Value::from("${.hidden_size}"));
         Ok(Self { values })
     }
 

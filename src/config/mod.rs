@@ -27,7 +27,7 @@ mod value;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use file::CheckpointConfig;
-pub use layers::{ResolvedConfig, resolve};
+pub use layers::{ResolvedConfig, resolve, resolve_over};
 pub use names::random_slug;
 pub use presets::{PRESETS, Preset, RECIPES};
 
@@ -99,6 +99,8 @@ pub struct ArchConfig {
     pub puzzle_emb_ndim: i64,
     pub halt_max_steps: i64,
     pub halt_exploration_prob: f64,
+    /// Ours, after TRM: no target-Q pass and no continue loss; a row halts when q_halt > 0.
+    pub no_act_continue: bool,
     /// None means bfloat16; see [`ArchConfig::dtype`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_dtype: Option<Dtype>,
@@ -124,6 +126,7 @@ impl Default for ArchConfig {
             puzzle_emb_ndim: 512,
             halt_max_steps: 16,
             halt_exploration_prob: 0.1,
+            no_act_continue: false,
             forward_dtype: None,
             rms_norm_eps: None,
             rope_theta: None,
@@ -188,6 +191,32 @@ pub struct TrainConfig {
     pub run_name: Option<String>,
     pub checkpoint_path: Option<String>,
     pub eval_save_outputs: Vec<String>,
+    // From here on ours, see keys::Key::ours.
+    /// Decay of the exponential moving average of the weights; 0 = none.
+    pub ema_decay: f64,
+    pub augment: Augment,
+    /// With online augmentation: half of the boards get hints.
+    pub augment_hint: bool,
+    /// Parts that a process works its rows off in, one after the other.
+    pub grad_accum: i64,
+    pub log_grad_norm: bool,
+    pub checkpoint_every_steps: Option<i64>,
+    /// Checkpoints kept; none means all weights.
+    pub keep_last: Option<i64>,
+    pub max_minutes: Option<f64>,
+    /// A checkpoint whose weights the run begins with.
+    pub init_from: Option<String>,
+}
+
+/// Where a training board's shuffles come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Augment {
+    /// The dataset's examples as they are.
+    #[default]
+    Stored,
+    /// A fresh shuffle of the example at every draw.
+    Online,
 }
 
 impl Default for TrainConfig {
@@ -212,6 +241,15 @@ impl Default for TrainConfig {
             run_name: None,
             checkpoint_path: None,
             eval_save_outputs: Vec::new(),
+            ema_decay: 0.0,
+            augment: Augment::Stored,
+            augment_hint: false,
+            grad_accum: 1,
+            log_grad_norm: false,
+            checkpoint_every_steps: None,
+            keep_last: None,
+            max_minutes: None,
+            init_from: None,
         }
     }
 }

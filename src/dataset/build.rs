@@ -298,7 +298,7 @@ impl<'a> Expansion<'a> {
 }
 
 /// Fills a random part of a Sudoku's blanks from its solution: at least one, never all.
-fn give_hints(rng: &mut impl RngCore, question: &mut [u8], answer: &[u8]) {
+pub(crate) fn give_hints(rng: &mut impl RngCore, question: &mut [u8], answer: &[u8]) {
     let mut cells = [0u8; CELLS];
     let mut blanks = 0;
     for (cell, &token) in question.iter().enumerate().take(CELLS) {

@@ -35,6 +35,7 @@ use std::fmt;
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use build::give_hints;
 pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, build};
 pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
 pub use format::{Dataset, DatasetSet, SetArrays};

@@ -24,6 +24,21 @@ pub struct Evaluation {
     pub sets: BTreeMap<String, SetMetrics>,
 }
 
+impl Evaluation {
+    /// Exact accuracy in the last segment: the mean over the sets, of raw or averaged weights (`ema/<set>`), whichever is
+    /// higher.
+    pub fn best_exact_accuracy(&self) -> f64 {
+        let mean = |averaged: bool| {
+            let of = |(set, metrics): (&String, &SetMetrics)| {
+                metrics.get("exact_accuracy").copied().filter(|_| set.starts_with("ema/") == averaged)
+            };
+            let found: Vec<f64> = self.sets.iter().filter_map(of).collect();
+            if found.is_empty() { 0.0 } else { found.iter().sum::<f64>() / found.len() as f64 }
+        };
+        mean(false).max(mean(true))
+    }
+}
+
 /// Sums of one set while batches come in.
 #[derive(Debug, Default)]
 pub struct EvaluationSums {

@@ -64,6 +64,15 @@ impl DeviceBatch {
         }
     }
 
+    /// Rows `first..first + rows`, in the same memory.
+    pub(crate) fn part(&self, first: i64, rows: i64) -> Self {
+        Self {
+            inputs: self.inputs.narrow(0, first, rows),
+            labels: self.labels.narrow(0, first, rows),
+            puzzle_identifiers: self.puzzle_identifiers.narrow(0, first, rows),
+        }
+    }
+
     /// Row by row: `other` where `take`, else `self`. `take`: `[B]` bool.
     fn replace(&self, take: &Tensor, other: &Self) -> Self {
         let wide = take.unsqueeze(1);
@@ -97,6 +106,46 @@ impl Carry {
         self.steps.shallow_clone().copy_(&other.steps);
         self.halted.shallow_clone().copy_(&other.halted);
         self.batch.assign(&other.batch);
+    }
+
+    /// Rows `first..first + rows`, in the same memory.
+    pub(crate) fn rows(&self, first: i64, rows: i64) -> Self {
+        Self {
+            z_h: self.z_h.narrow(0, first, rows),
+            z_l: self.z_l.narrow(0, first, rows),
+            steps: self.steps.narrow(0, first, rows),
+            halted: self.halted.narrow(0, first, rows),
+            batch: self.batch.part(first, rows),
+        }
+    }
+
+    /// The rows of several carries, one after the other.
+    pub(crate) fn joined(parts: &[&Self]) -> Self {
+        let cat = |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(|p| of(p)).collect::<Vec<_>>(), 0);
+        Self {
+            z_h: cat(|c| &c.z_h),
+            z_l: cat(|c| &c.z_l),
+            steps: cat(|c| &c.steps),
+            halted: cat(|c| &c.halted),
+            batch: DeviceBatch {
+                inputs: cat(|c| &c.batch.inputs),
+                labels: cat(|c| &c.batch.labels),
+                puzzle_identifiers: cat(|c| &c.batch.puzzle_identifiers),
+            },
+        }
+    }
+
+    /// The tensors with the names that a training checkpoint has them under.
+    pub fn named(&self) -> [(&'static str, &Tensor); 7] {
+        [
+            ("carry.z_H", &self.z_h),
+            ("carry.z_L", &self.z_l),
+            ("carry.steps", &self.steps),
+            ("carry.halted", &self.halted),
+            ("carry.inputs", &self.batch.inputs),
+            ("carry.labels", &self.batch.labels),
+            ("carry.puzzle_identifiers", &self.batch.puzzle_identifiers),
+        ]
     }
 
     /// The same state in memory of its own.
@@ -160,7 +209,7 @@ pub struct Exploration {
 #[derive(Debug)]
 pub struct TrainSegment {
     pub segment: Segment,
-    /// `[B]`, f32; none when halt_max_steps is 1.
+    /// `[B]`, f32; none when halt_max_steps is 1 or without the target-Q pass.
     pub target_q_continue: Option<Tensor>,
     tape: Tape,
 }
@@ -238,11 +287,13 @@ impl Model {
             let min_steps = explore * &draws.min_steps;
             let halted = inner.q_halt.gt_tensor(&inner.q_continue).logical_or(&last);
             let halted = halted.logical_and(&steps.ge_tensor(&min_steps));
-            let (next_halt, next_continue) = self.inner_q(&inner.z_h, &inner.z_l, &e);
-            let best = next_halt.maximum(&next_continue);
-            let target = next_halt.where_self(&last, &best).sigmoid();
+            let target_q_continue = self.config().has_target_q().then(|| {
+                let (next_halt, next_continue) = self.inner_q(&inner.z_h, &inner.z_l, &e);
+                let best = next_halt.maximum(&next_continue);
+                next_halt.where_self(&last, &best).sigmoid()
+            });
             let segment = inner.into_segment(steps, halted, start.batch);
-            TrainSegment { segment, target_q_continue: Some(target), tape }
+            TrainSegment { segment, target_q_continue, tape }
         })
     }
 

@@ -56,6 +56,8 @@ pub struct HrmConfig {
     /// Segments after which every row halts.
     pub halt_max_steps: i64,
     pub halt_exploration_prob: f64,
+    /// No target Q: q_continue is 0 everywhere, so that a row halts when q_halt > 0 (TRM).
+    pub no_act_continue: bool,
     pub forward_dtype: Dtype,
     pub loss_type: LossType,
 }
@@ -78,6 +80,7 @@ impl HrmConfig {
             rope_theta: arch.rope_theta.unwrap_or(10_000.0),
             halt_max_steps: arch.halt_max_steps,
             halt_exploration_prob: arch.halt_exploration_prob,
+            no_act_continue: arch.no_act_continue,
             forward_dtype: arch.forward_dtype.unwrap_or_default(),
             loss_type: arch.loss.loss_type,
         };
@@ -184,12 +187,17 @@ impl HrmConfig {
         layer * layers as f64 + 2.0 * t * h * self.dims.vocab_size as f64
     }
 
+    /// Whether training runs a second pass for the target of q_continue.
+    pub fn has_target_q(&self) -> bool {
+        self.halt_max_steps > 1 && !self.no_act_continue
+    }
+
     /// Of a training step, per row: the segment's forward pass, the target-Q forward pass, and the backward pass
     /// (twice a forward) of the one L and the one H update that carry gradients.
     pub fn flops_per_train_row(&self) -> f64 {
         let layers = self.h_cycles * (self.l_cycles * self.l_layers + self.h_layers);
         let with_grad = (self.l_layers + self.h_layers) as f64 / layers as f64;
-        let targets = if self.halt_max_steps > 1 { 1.0 } else { 0.0 };
+        let targets = if self.has_target_q() { 1.0 } else { 0.0 };
         self.flops_per_segment() * (1.0 + targets + 2.0 * with_grad)
     }
 }

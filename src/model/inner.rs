@@ -231,21 +231,22 @@ impl Model {
     /// The tensors of a checkpoint, copied to the host, in upstream's `state_dict` order: H_init and L_init in the
     /// forward dtype, everything else f32.
     pub fn tensors(&self) -> Vec<(String, RawTensor)> {
-        let by_name: HashMap<&str, usize> =
-            self.params.list().iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
+        self.tensors_with(self.params.master())
+    }
+
+    /// [`Model::tensors`], the parameters taken from a flat buffer laid out as theirs, `[N]` f32.
+    pub fn tensors_with(&self, flat: &Tensor) -> Vec<(String, RawTensor)> {
+        let mut params: HashMap<String, RawTensor> = self.params.parts_of(flat).into_iter().collect();
         Self::tensor_shapes(&self.config)
             .into_iter()
-            .map(|(name, _)| {
-                let tensor = match name.as_str() {
-                    "model.inner.H_init" => self.h_init.shallow_clone(),
-                    "model.inner.L_init" => self.l_init.shallow_clone(),
-                    "model.inner.puzzle_emb.weights" => {
-                        self.puzzle_emb.as_ref().map(Tensor::shallow_clone).unwrap_or_default()
-                    }
-                    other => self.params.value(by_name[other]),
+            .filter_map(|(name, _)| {
+                let raw = match name.as_str() {
+                    "model.inner.H_init" => Some(to_raw(&self.h_init)),
+                    "model.inner.L_init" => Some(to_raw(&self.l_init)),
+                    "model.inner.puzzle_emb.weights" => self.puzzle_emb.as_ref().map(to_raw),
+                    other => params.remove(other),
                 };
-                let raw = to_raw(&tensor);
-                (name, raw)
+                raw.map(|raw| (name, raw))
             })
             .collect()
     }
@@ -378,7 +379,9 @@ impl Model {
         let first = z_h.select(1, 0);
         let q = first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)));
         let q = q.to_kind(Kind::Float); // [B, 2]
-        (q.select(1, 0), q.select(1, 1))
+        let q_continue = q.select(1, 1);
+        let q_continue = if self.config.no_act_continue { q_continue.zeros_like() } else { q_continue };
+        (q.select(1, 0), q_continue)
     }
 
     /// Gradients of every parameter from those of a taped segment's outputs, added to what [`Params`] holds.

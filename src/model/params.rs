@@ -224,6 +224,52 @@ impl Params {
         }
     }
 
+    /// A sum for gradients of several backward passes. `[N]`, f32.
+    pub(crate) fn gradient_sum(&self) -> Tensor {
+        self.master.zeros_like()
+    }
+
+    /// Adds the gradients to `sum` and forgets them here.
+    pub(crate) fn move_grad_to(&mut self, sum: &mut Tensor) {
+        if let Some(grad) = &self.grad {
+            let _ = sum.g_add_(&grad.flat);
+        }
+        self.clear_grad();
+    }
+
+    /// Makes `sum` the gradients.
+    pub(crate) fn take_grad_from(&mut self, sum: &Tensor) {
+        if let Some(grad) = &mut self.grad {
+            grad.flat.copy_(sum);
+            grad.clear = false;
+        }
+    }
+
+    /// Gives every parameter the value that it has in another flat buffer, `[N]` f32.
+    pub(crate) fn set_master(&mut self, values: &Tensor) {
+        tch::no_grad(|| self.master.copy_(values));
+        self.refresh();
+    }
+
+    /// A flat buffer's parts under the parameters' names, copied to the host.
+    pub fn parts_of(&self, flat: &Tensor) -> Vec<(String, RawTensor)> {
+        let flat = flat.to_device(Device::Cpu);
+        let part = |spec: &ParamSpec| flat.narrow(0, spec.offset, spec.numel()).view(spec.shape.as_slice());
+        self.specs.iter().map(|spec| (spec.name.clone(), to_raw(&part(spec)))).collect()
+    }
+
+    /// The flat buffer whose parts stand in `tensors` under `prefix` and the parameters' names, on the parameters' device.
+    ///
+    /// # Errors
+    /// A part that is missing or has another shape, by name.
+    pub fn flat_from(&self, tensors: &HashMap<&str, &RawTensor>, prefix: &str) -> Result<Tensor> {
+        let part = |spec: &ParamSpec| {
+            Ok(fitting(tensors, &format!("{prefix}{}", spec.name), &spec.shape)?.to_kind(Kind::Float))
+        };
+        let parts = self.specs.iter().map(part).collect::<Result<Vec<_>>>()?;
+        Ok(Self::flatten(&self.specs, &parts).to_device(self.master.device()))
+    }
+
     /// Brings the forward copy up to date after `master` changed.
     pub fn refresh(&mut self) {
         if self.compute.kind() != Kind::Float {

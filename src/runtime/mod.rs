@@ -57,6 +57,22 @@ pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
     Ok(Runtime { device, threads })
 }
 
+/// Makes torch choose the deterministic form of its operations in this process, and leaves the choice of matrix products
+/// to cuBLAS instead of a search by time. To be called before CUDA starts.
+///
+/// # Errors
+/// A failure inside libtorch.
+pub fn make_deterministic() -> Result<()> {
+    // SAFETY: called at the start of a command, before any thread that reads the environment.
+    unsafe {
+        if std::env::var_os("CUBLAS_WORKSPACE_CONFIG").is_none() {
+            std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
+        }
+        std::env::set_var("HRM_GEMM", "torch");
+    }
+    Ok(shim::set_deterministic()?)
+}
+
 /// A host tensor on a device. To a GPU it goes through pinned memory, so that the copy waits in the stream and not on
 /// the host.
 pub fn upload(host: &tch::Tensor, device: tch::Device) -> tch::Tensor {

@@ -103,6 +103,16 @@ int hrm_cuda_reset_peak(int32_t device) noexcept {
   return guarded([&] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
 }
 
+int hrm_set_deterministic() noexcept {
+  return guarded([&] {
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    at::globalContext().setDeterministicCuDNN(true);
+    at::globalContext().setBenchmarkCuDNN(false);
+    // Filling fresh memory finds uninitialised reads; there are none here, and it costs bandwidth.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  });
+}
+
 int hrm_sdp_flags(uint32_t* out) noexcept {
   return guarded([&] { *out = sdp_flags(); });
 }

@@ -53,6 +53,7 @@ unsafe extern "C" {
     fn hrm_cuda_stream(device: i32, out: *mut *mut c_void) -> i32;
     fn hrm_sdp_flags(out: *mut u32) -> i32;
     fn hrm_set_sdp_flags(flags: u32) -> i32;
+    fn hrm_set_deterministic() -> i32;
     fn hrm_try_attention(backend: u32, device: i32, bf16: i32) -> i32;
 }
 
@@ -114,6 +115,15 @@ pub fn cuda_stream(device: usize) -> Result<*mut c_void, ShimError> {
     // SAFETY: the pointer is valid.
     check(unsafe { hrm_cuda_stream(index(device)?, &mut stream) })?;
     Ok(stream)
+}
+
+/// Makes torch choose the deterministic form of every operation that has one, in the whole process; the others warn once.
+///
+/// # Errors
+/// A failure inside libtorch.
+pub(super) fn set_deterministic() -> Result<(), ShimError> {
+    // SAFETY: no arguments.
+    check(unsafe { hrm_set_deterministic() })
 }
 
 /// Lets the peaks of [`device_memory`] begin at the present use.

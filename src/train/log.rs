@@ -1,13 +1,13 @@
 //! metrics.jsonl: one JSON object a line; the first tells what the run is.
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
+    fs::{File, OpenOptions, TryLockError},
+    io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::{TrainPlan, tensorboard::host_name};
@@ -27,9 +27,19 @@ impl MetricsLog {
     /// Starts the file with a line of `num_params`, `config`, versions, data fingerprint and command line.
     pub fn create(folder: &Path, plan: &TrainPlan) -> Result<Self> {
         let path = folder.join(METRICS_FILE);
-        let file = File::create_new(&path).with_context(|| format!("{}: cannot start", path.display()))?;
+        // The file of a run that was killed before its first checkpoint may be there: nothing of it is lost.
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let file = file.with_context(|| format!("{}: cannot start", path.display()))?;
+        lock(&file, &path)?;
+        file.set_len(0).with_context(|| format!("{}: cannot start", path.display()))?;
         let mut log = Self { path, file: BufWriter::new(file) };
-        log.line(&json!({
+        log.first_line(plan)?;
+        log.flush()?;
+        Ok(log)
+    }
+
+    fn first_line(&mut self, plan: &TrainPlan) -> Result<()> {
+        self.line(&json!({
             "num_params": plan.derived().parameters,
             "config": plan.config,
             "hrm_version": env!("CARGO_PKG_VERSION"),
@@ -39,6 +49,27 @@ impl MetricsLog {
             "total_steps": plan.total_steps,
             "host": host_name(),
             "pid": std::process::id(),
+            "time": now(),
+        }))
+    }
+
+    /// Opens the file of a run that goes on from `step`, of which `passes` evaluations are done: lines of later steps
+    /// are cut off, they will be written again. A line says where the run went on.
+    pub fn resume(folder: &Path, plan: &TrainPlan, step: i64, passes: i64) -> Result<Self> {
+        let path = folder.join(METRICS_FILE);
+        let at = || format!("{}: cannot go on with it", path.display());
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path).with_context(at)?;
+        lock(&file, &path)?;
+        let keep = end_of_step(&file, step, passes).with_context(at)?;
+        file.set_len(keep).with_context(at)?;
+        let mut log = Self { path: path.clone(), file: BufWriter::new(file) };
+        if keep == 0 {
+            log.first_line(plan)?;
+        }
+        log.line(&json!({
+            "resumed_at_step": step,
+            "hrm_version": env!("CARGO_PKG_VERSION"),
+            "command_line": std::env::args().collect::<Vec<_>>(),
             "time": now(),
         }))?;
         log.flush()?;
@@ -71,8 +102,55 @@ impl MetricsLog {
         self.file.flush().with_context(|| format!("{}: cannot write", self.path.display()))
     }
 
+    /// Brings everything written so far onto the disk.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        self.file.get_ref().sync_data().with_context(|| format!("{}: cannot write", self.path.display()))
+    }
+
     fn line(&mut self, value: &Value) -> Result<()> {
         writeln!(self.file, "{value}").with_context(|| format!("{}: cannot write", self.path.display()))
+    }
+}
+
+/// Holds the file for this process alone, until it ends.
+fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("{}: another process is training this run", path.display())
+        }
+        // A file system without locks is no reason not to train.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+/// Whether a process is training the run in this folder.
+pub fn is_running(folder: &Path) -> bool {
+    let file = File::open(folder.join(METRICS_FILE));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Where the lines up to a step end: the first line, those of steps before, the step's own, and of evaluations the first
+/// `passes`. A torn line ends them too.
+fn end_of_step(file: &File, step: i64, passes: i64) -> Result<u64> {
+    let (mut end, mut evaluations) = (0, 0);
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let n = lines.read_until(b'\n', &mut line)?;
+        if n == 0 || line.last() != Some(&b'\n') {
+            return Ok(end);
+        }
+        let Ok(value) = serde_json::from_slice::<Value>(&line) else { return Ok(end) };
+        let at = value.get("step").and_then(Value::as_i64);
+        let evaluation = at.is_some() && value.get("train/lr").is_none();
+        evaluations += i64::from(evaluation);
+        ensure!(at.is_some() || value.is_object(), "a line that is no object");
+        if at.is_some_and(|at| at > step) || (evaluation && evaluations > passes) {
+            return Ok(end);
+        }
+        end += n as u64;
     }
 }
 
@@ -88,16 +166,16 @@ fn now() -> f64 {
 /// A step's metrics as upstream logs them: losses per row of the global batch, the others per valid row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainMetrics {
-    /// In [`METRICS`]' order; q_continue_loss is left out where there is none.
+    /// In [`METRICS`]' order, then `grad_norm` where it is logged; q_continue_loss is left out where there is none.
     pub values: Vec<(&'static str, f64)>,
     pub lr: f64,
 }
 
 impl TrainMetrics {
-    /// From a step's sums, `[8]` in [`METRICS`]' order.
+    /// From a step's sums, `[8]` in [`METRICS`]' order, and with `log_grad_norm` the gradient's norm behind them.
     pub fn from_sums(sums: &[f64], global_batch_size: i64, lr: f64, with_continue: bool) -> Self {
         let count = sums.first().copied().unwrap_or(0.0).max(1.0);
-        let values = METRICS
+        let mut values: Vec<_> = METRICS
             .iter()
             .zip(sums)
             .filter(|(name, _)| with_continue || **name != "q_continue_loss")
@@ -106,6 +184,7 @@ impl TrainMetrics {
                 (*name, sum / divisor)
             })
             .collect();
+        values.extend(sums.get(METRICS.len()).map(|norm| ("grad_norm", *norm)));
         Self { values, lr }
     }
 

@@ -5,8 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
+use super::{ResumePoint, changes};
 use crate::{
     config::TrainConfig,
     dataset::{Dataset, DatasetMeta, SamplerConfig, Split, TrainSampler},
@@ -30,6 +31,10 @@ pub struct TrainPlan {
     pub run_dir: PathBuf,
     /// Of the training split.
     pub fingerprint: String,
+    /// The checkpoint to go on from.
+    pub resume: Option<ResumePoint>,
+    /// Go on in spite of a changed configuration or dataset.
+    pub forced: bool,
 }
 
 /// Numbers that follow from a plan, for the user to see first.
@@ -50,6 +55,42 @@ impl TrainPlan {
     /// Whatever would make the run fail later: a missing dataset (with the command that builds it), splits that
     /// disagree, sizes that no model can have, a batch that no pass fills, a run folder that holds another run.
     pub fn new(config: TrainConfig) -> Result<Self> {
+        let plan = Self::build(config)?;
+        let held = plan.run_dir.join(super::METRICS_FILE).exists()
+            || ResumePoint::find(&plan.run_dir).ok().flatten().is_some();
+        ensure!(
+            !held,
+            "{}: there is a run already; go on with it (--resume '{}'), give another run_name or checkpoint_path, or move \
+             it away",
+            plan.run_dir.display(),
+            plan.run_dir.display()
+        );
+        Ok(plan)
+    }
+
+    /// A plan that goes on from a checkpoint, or begins anew in a folder whose run was killed before its first one.
+    ///
+    /// # Errors
+    /// As [`TrainPlan::new`]; unless `forced`, a configuration or training data that are not those of the run, by name.
+    pub fn resume(config: TrainConfig, point: Option<ResumePoint>, forced: bool) -> Result<Self> {
+        let mut plan = Self::build(config)?;
+        if let Some(point) = &point {
+            let mut changed = changes(&point.config, &plan.config);
+            if point.state.data_fingerprint != plan.fingerprint {
+                changed.push(format!("the training data in {} are not those of the run", plan.config.data_path));
+            }
+            ensure!(
+                forced || changed.is_empty(),
+                "{}: the run cannot go on as it was: {}; leave that out, or --force it",
+                point.folder.display(),
+                changed.join("; ")
+            );
+        }
+        (plan.resume, plan.forced) = (point, forced);
+        Ok(plan)
+    }
+
+    fn build(config: TrainConfig) -> Result<Self> {
         config.check()?;
         let root = Path::new(&config.data_path);
         let open = |split| Dataset::open(root, split).map(Arc::new);
@@ -89,15 +130,27 @@ impl TrainPlan {
             config.global_batch_size
         );
         let run_dir = PathBuf::from(config.checkpoint_path.as_deref().context("checkpoint_path is not set")?);
-        if run_dir.join(super::METRICS_FILE).exists() {
-            bail!(
-                "{}: there is a run already; give another run_name or checkpoint_path, or move it away",
-                run_dir.display()
-            );
-        }
+        ensure!(
+            sampler.local_batch_size() % usize::try_from(config.grad_accum)? == 0,
+            "grad_accum={}: {} rows a process cannot be worked off in that many equal parts",
+            config.grad_accum,
+            sampler.local_batch_size()
+        );
         let fingerprint = train.fingerprint()?;
         let passes = config.epochs / epochs_per_pass;
-        Ok(Self { config, model, train, test, sampler, total_steps: steps, passes, run_dir, fingerprint })
+        Ok(Self {
+            config,
+            model,
+            train,
+            test,
+            sampler,
+            total_steps: steps,
+            passes,
+            run_dir,
+            fingerprint,
+            resume: None,
+            forced: false,
+        })
     }
 
     pub fn derived(&self) -> Derived {

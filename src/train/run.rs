@@ -1,18 +1,23 @@
 //! The training loop: passes over the data, each followed by an evaluation and a checkpoint.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use super::{DeviceData, MetricsLog, StepReport, TrainMetrics, TrainPlan, Trainer};
+use super::{
+    Best, DeviceData, MetricsLog, OnlineAugment, RunFolder, Snapshot, StepReport, TrainMetrics, TrainPlan, Trainer,
+    TrainingState,
+};
 use crate::{
-    checkpoint::{CheckpointMeta, safetensors_file, store},
-    dataset::{SequentialSampler, TrainSampler},
+    checkpoint::{CONFIG_FILE, Checkpoint, CheckpointMeta, WEIGHTS_FILE, safetensors_file, store},
+    dataset::{SampledBatch, SamplerState, SequentialSampler, TrainSampler},
     eval::evaluate::{Evaluation, EvaluationSums},
     model::{DeviceBatch, Exploration, Model},
 };
@@ -26,6 +31,8 @@ pub trait TrainObserver {
     fn evaluating(&mut self, batch: usize, batches: usize) -> bool;
     fn evaluated(&mut self, step: i64, evaluation: &Evaluation);
     fn saved(&mut self, step: i64, folder: &Path);
+    /// Something that the user should know, in a sentence.
+    fn warn(&mut self, text: &str);
 }
 
 /// How a run ended.
@@ -34,12 +41,24 @@ pub struct TrainSummary {
     pub run_dir: PathBuf,
     pub steps: i64,
     pub total_steps: i64,
-    /// The observer asked for a stop before the end.
+    /// The step of the checkpoint that the run went on from.
+    pub resumed_at: Option<i64>,
+    /// The run stopped before its end.
     pub stopped: bool,
+    pub stopped_by: Option<StopReason>,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
-    /// The newest evaluation.
+    /// The newest evaluation; that of the averaged weights under `ema/<set>`.
     pub evaluation: Option<Evaluation>,
+}
+
+/// Why a run stopped before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The observer asked for it.
+    Asked,
+    MaxMinutes,
 }
 
 struct Run<'a> {
@@ -47,126 +66,281 @@ struct Run<'a> {
     trainer: Trainer,
     /// The training boards on the GPU.
     data: Option<DeviceData>,
+    augment: Option<OnlineAugment>,
+    folder: RunFolder,
     log: MetricsLog,
     observer: &'a mut dyn TrainObserver,
-    /// Reports whose metrics are still on the device, with their steps.
-    pending: Vec<(i64, StepReport)>,
+    /// Steps whose metrics are still on the device.
+    pending: Vec<Pending>,
+    /// The checkpoint that is being written, and when that began.
+    saving: Option<(i64, Instant, JoinHandle<Result<PathBuf>>)>,
+    /// The newest step that this process has begun to save.
+    saved_step: Option<i64>,
+    stop: Option<StopReason>,
+    started: Instant,
+    /// How long the longest save took.
+    save_time: Duration,
+    passes: i64,
+    best: Option<Best>,
     summary: TrainSummary,
 }
 
-/// Runs a plan to its end, or until the observer asks for a stop.
+struct Pending {
+    step: i64,
+    set: usize,
+    examples: Vec<usize>,
+    report: StepReport,
+}
+
+/// Runs a plan to its end, or until the observer or `max_minutes` asks for a stop.
 ///
 /// # Errors
 /// Files that cannot be read or written; a loss that is no longer finite (earlier checkpoints stay).
 pub fn run(plan: &TrainPlan, device: Device, observer: &mut dyn TrainObserver) -> Result<TrainSummary> {
-    store::create_folder(&plan.run_dir)?;
-    store::write_bytes(&plan.run_dir.join("all_config.yaml"), plan.config.to_yaml()?.as_bytes())?;
-    let log = MetricsLog::create(&plan.run_dir, plan)?;
-    let model = Model::new(plan.model.clone(), device, plan.config.seed)?;
-    let rows = i64::try_from(plan.sampler.local_batch_size())?;
+    let started = Instant::now();
+    let folder = RunFolder::open(&plan.run_dir, plan.config.keep_last)?;
+    let (trainer, sampler) = prepare(plan, device, observer)?;
+    let log = match &plan.resume {
+        None => MetricsLog::create(&plan.run_dir, plan)?,
+        Some(point) => MetricsLog::resume(&plan.run_dir, plan, point.state.step, point.state.passes)?,
+    };
+    store::write_bytes(&plan.run_dir.join(CONFIG_FILE), plan.config.to_yaml()?.as_bytes())?;
+    let augment = OnlineAugment::new(plan)?;
+    let state = plan.resume.as_ref().map(|point| &point.state);
     let mut run = Run {
+        data: if augment.is_none() { DeviceData::upload(&plan.train, device)? } else { None },
+        augment,
         plan,
-        trainer: Trainer::new(model, &plan.config, plan.total_steps, rows),
-        data: DeviceData::upload(&plan.train, device)?,
+        folder,
         log,
         observer,
         pending: Vec::new(),
+        saving: None,
+        saved_step: state.map(|s| s.step),
+        stop: None,
+        started,
+        save_time: Duration::ZERO,
+        passes: state.map_or(0, |s| s.passes),
+        best: state.and_then(|s| s.best),
         summary: TrainSummary {
             run_dir: plan.run_dir.clone(),
             steps: 0,
             total_steps: plan.total_steps,
+            resumed_at: state.map(|s| s.step),
             stopped: false,
-            checkpoint: None,
+            stopped_by: None,
+            checkpoint: plan.resume.as_ref().map(|point| point.folder.clone()),
             evaluation: None,
         },
+        trainer,
     };
-    run.all_passes()?;
+    let outcome = run.all_passes(sampler).and_then(|()| run.log.flush());
+    // A checkpoint that was begun is finished, whatever happened since.
+    let written = run.finish_save();
+    outcome?;
+    written?;
     run.summary.steps = run.trainer.step;
     Ok(run.summary)
 }
 
-impl Run<'_> {
-    fn all_passes(&mut self) -> Result<()> {
-        let mut sampler = TrainSampler::new(Arc::clone(&self.plan.train), self.plan.sampler)?;
-        for pass in 1..=self.plan.passes {
-            if !self.one_pass(&mut sampler)? {
-                return self.stop();
+/// Model, optimisers, carry and data order: fresh, or as the plan's checkpoint has them.
+fn prepare(plan: &TrainPlan, device: Device, observer: &mut dyn TrainObserver) -> Result<(Trainer, TrainSampler)> {
+    let rows = i64::try_from(plan.sampler.local_batch_size())?;
+    let mut sampler = TrainSampler::new(Arc::clone(&plan.train), plan.sampler)?;
+    let trainer = |model| Trainer::new(model, &plan.config, plan.total_steps, rows);
+    let Some(point) = &plan.resume else {
+        let model = match &plan.config.init_from {
+            None => Model::new(plan.model.clone(), device, plan.config.seed)?,
+            Some(path) => {
+                let checkpoint = Checkpoint::load(path.as_ref()).context("init_from")?.checkpoint;
+                Model::from_tensors(plan.model.clone(), &checkpoint.tensors, device)
+                    .with_context(|| format!("init_from: {}", checkpoint.path.display()))?
             }
-            let Some(evaluation) = self.evaluate()? else { return self.stop() };
+        };
+        return Ok((trainer(model), sampler));
+    };
+    let path = point.folder.join(WEIGHTS_FILE);
+    let weights = safetensors_file::read(&path)?;
+    let mut trainer =
+        trainer(Model::from_tensors(plan.model.clone(), &weights, device).with_context(|| path.display().to_string())?);
+    let carry = trainer.restore(&point.folder, &point.state)?;
+    if let Err(e) = sampler.restore(point.state.sampler).and(carry) {
+        ensure!(plan.forced, "{}: {e:#}", point.folder.display());
+        observer.warn(&format!("{e:#}: the puzzles begin anew, in a new order"));
+        trainer.carry = trainer.model.initial_carry(rows);
+        sampler = TrainSampler::new(Arc::clone(&plan.train), plan.sampler)?;
+    }
+    Ok((trainer, sampler))
+}
+
+impl Run<'_> {
+    fn all_passes(&mut self, mut sampler: TrainSampler) -> Result<()> {
+        while self.passes < self.plan.passes {
+            let before_end = self.one_pass(&mut sampler)?;
+            if self.stop.is_some() {
+                return self.stopped(before_end);
+            }
+            let Some(evaluation) = self.evaluate()? else { return self.stopped(before_end) };
             let step = self.trainer.step;
             self.log.evaluation(step, &evaluation)?;
             self.observer.evaluated(step, &evaluation);
+            self.passes += 1;
+            let exact_accuracy = evaluation.best_exact_accuracy();
             self.summary.evaluation = Some(evaluation);
-            if self.plan.config.checkpoint_every_eval || pass == self.plan.passes {
-                self.save()?;
+            let last = self.passes == self.plan.passes;
+            if self.plan.config.checkpoint_every_eval || last || self.due() {
+                if self.best.is_none_or(|best| exact_accuracy > best.exact_accuracy) {
+                    self.best = Some(Best { step, exact_accuracy });
+                }
+                self.save(sampler.state())?;
             }
         }
         Ok(())
     }
 
-    /// False when the observer asked for a stop.
-    fn one_pass(&mut self, sampler: &mut TrainSampler) -> Result<bool> {
-        let device = self.trainer.model.device();
+    /// Trains to the end of a pass or to a stop. Returns the place from which a checkpoint of the last step goes on.
+    fn one_pass(&mut self, sampler: &mut TrainSampler) -> Result<SamplerState> {
         // A GPU would wait for the host at every read; a CPU has nothing to wait for.
-        let read_every = if device.is_cuda() { 20 } else { 1 };
-        while let Some(batch) = sampler.next_batch()? {
-            let step = self.trainer.step + 1;
-            if step > self.plan.total_steps {
+        let read_every = if self.trainer.model.device().is_cuda() { 20 } else { 1 };
+        loop {
+            let place = sampler.state();
+            let Some(batch) = sampler.next_batch()? else {
+                self.read_metrics()?;
+                return Ok(place);
+            };
+            if self.trainer.step >= self.plan.total_steps {
                 continue;
             }
-            let whole = batch.examples.len() == sampler.config().local_batch_size();
-            let batch = match &self.data {
-                Some(data) if whole => data.batch(batch.set, &batch.examples),
-                _ => DeviceBatch::upload(&batch.batch, device),
-            };
-            let config = &self.plan.config;
-            let first = i64::try_from(sampler.config().rank * sampler.config().local_batch_size())?;
-            let max_steps = self.plan.model.halt_max_steps;
-            let draws = Exploration::draw(config.seed, step, first, batch.rows(), max_steps, device);
-            let report = self.trainer.train_step(&batch, &draws);
-            self.pending.push((step, report));
-            if self.pending.len() >= read_every && !self.read_metrics()? {
-                return Ok(false);
+            // Not before the pass is known to go on: at its end the evaluation comes first.
+            if self.due() {
+                self.save(place)?;
+            }
+            if self.stop.is_some() {
+                return Ok(place);
+            }
+            self.one_step(batch, sampler)?;
+            if self.pending.len() >= read_every {
+                self.read_metrics()?;
+            }
+            if self.out_of_time() {
+                self.stop = self.stop.or(Some(StopReason::MaxMinutes));
+            }
+            if self.saving.as_ref().is_some_and(|(_, _, writer)| writer.is_finished()) {
+                self.finish_save()?;
+            }
+            if self.stop.is_some() {
+                return Ok(sampler.state());
             }
         }
-        self.read_metrics()
     }
 
-    fn read_metrics(&mut self) -> Result<bool> {
-        if self.pending.is_empty() {
-            return Ok(true);
+    fn one_step(&mut self, mut batch: SampledBatch, sampler: &TrainSampler) -> Result<()> {
+        let (device, step) = (self.trainer.model.device(), self.trainer.step + 1);
+        let first = sampler.config().rank * sampler.config().local_batch_size();
+        let whole = batch.examples.len() == sampler.config().local_batch_size();
+        if let Some(augment) = &self.augment {
+            augment.apply(&mut batch.batch, step, first);
         }
-        let stacked = Tensor::stack(&self.pending.iter().map(|(_, r)| &r.metrics).collect::<Vec<_>>(), 0);
+        let rows = match &self.data {
+            Some(data) if whole => data.batch(batch.set, &batch.examples),
+            _ => DeviceBatch::upload(&batch.batch, device),
+        };
+        let max_steps = self.plan.model.halt_max_steps;
+        let (seed, first) = (self.plan.config.seed, i64::try_from(first)?);
+        let draws = Exploration::draw(seed, step, first, rows.rows(), max_steps, device);
+        let report = self.trainer.train_step(&rows, &draws);
+        self.pending.push(Pending { step, set: batch.set, examples: batch.examples, report });
+        Ok(())
+    }
+
+    fn read_metrics(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let stacked = Tensor::stack(&self.pending.iter().map(|p| &p.report.metrics).collect::<Vec<_>>(), 0);
         let width = stacked.size()[1] as usize;
         let values: Vec<f64> = Vec::try_from(stacked.to_kind(Kind::Double).to_device(Device::Cpu).view([-1]))?;
-        let mut go_on = true;
-        for ((step, report), sums) in std::mem::take(&mut self.pending).into_iter().zip(values.chunks(width)) {
-            let with_continue = self.plan.model.halt_max_steps > 1;
+        let with_continue = self.plan.model.has_target_q();
+        for (done, sums) in std::mem::take(&mut self.pending).into_iter().zip(values.chunks(width)) {
+            let Pending { step, report, .. } = &done;
             let metrics = TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue);
-            self.log.step(step, &metrics)?;
+            self.log.step(*step, &metrics)?;
             if let Some((name, value)) = metrics.values.iter().find(|(_, v)| !v.is_finite()) {
                 self.log.flush()?;
-                let what = self.advice(format!("step {step}: {name} is {value}"));
-                bail!("{what}. A smaller lr or a longer lr_warmup_steps may help");
+                return Err(self.not_finite(&done, name, *value));
             }
-            go_on &= self.observer.step(step, &metrics);
+            if !self.observer.step(*step, &metrics) {
+                self.stop = Some(StopReason::Asked);
+            }
         }
-        Ok(go_on)
+        Ok(())
     }
 
+    /// The error for a loss that is no number, with the batch that led to it in a file.
+    fn not_finite(&self, done: &Pending, name: &str, value: f64) -> anyhow::Error {
+        let Pending { step, set, examples, .. } = done;
+        let set = self.plan.train.sets()[*set].name();
+        let file = self.plan.run_dir.join(format!("not_finite_step_{step}.json"));
+        let report =
+            json!({ "step": step, "metric": name, "value": value.to_string(), "set": set, "examples": examples });
+        let told = match store::write_bytes(&file, format!("{report}\n").as_bytes()) {
+            Ok(()) => format!("the new examples of its batch are listed in {}", file.display()),
+            Err(e) => format!("the new examples of its batch were {examples:?} of set '{set}' ({e:#})"),
+        };
+        let shown = examples.iter().take(8).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let what =
+            self.advice(format!("step {step}: {name} is {value} (batch: examples {shown}, ... of '{set}'; {told})"));
+        anyhow!("{what}. A smaller lr or a longer lr_warmup_steps may help")
+    }
+
+    /// None when a stop came in between.
     fn evaluate(&mut self) -> Result<Option<Evaluation>> {
+        let weights = 1 + usize::from(self.trainer.ema.is_some());
         let sampler = SequentialSampler::new(Arc::clone(&self.plan.test), self.plan.sampler.global_batch_size, 0, 1)?;
-        let batches = sampler.batches();
-        let mut sums = EvaluationSums::default();
-        for (i, batch) in sampler.enumerate() {
-            let batch = batch?;
-            let set = self.plan.test.sets()[batch.set].name().to_string();
-            sums.add(&self.trainer.model, &set, &batch.batch);
-            if !self.observer.evaluating(i + 1, batches) {
-                return Ok(None);
+        let (batches, mut done) = (sampler.batches() * weights, 0);
+        let mut evaluation = Evaluation::default();
+        for averaged in [false, true].into_iter().take(weights) {
+            let Self { trainer, observer, plan, started, save_time, .. } = self;
+            let mut evaluate = |model: &Model| -> Result<std::result::Result<EvaluationSums, StopReason>> {
+                let mut sums = EvaluationSums::default();
+                for batch in sampler.clone() {
+                    let batch = batch?;
+                    sums.add(model, plan.test.sets()[batch.set].name(), &batch.batch);
+                    done += 1;
+                    if !observer.evaluating(done, batches) {
+                        return Ok(Err(StopReason::Asked));
+                    }
+                    if time_is_up(plan, *started, *save_time) {
+                        return Ok(Err(StopReason::MaxMinutes));
+                    }
+                }
+                Ok(Ok(sums))
+            };
+            let sums = if averaged { trainer.with_ema(&mut evaluate) } else { evaluate(&trainer.model) };
+            match sums? {
+                Err(reason) => {
+                    self.stop = Some(reason);
+                    return Ok(None);
+                }
+                Ok(sums) => {
+                    let prefix = if averaged { "ema/" } else { "" };
+                    let sets = sums.finish().sets.into_iter().map(|(set, metrics)| (format!("{prefix}{set}"), metrics));
+                    evaluation.sets.extend(sets);
+                }
             }
         }
-        Ok(Some(sums.finish()))
+        Ok(Some(evaluation))
+    }
+
+    fn out_of_time(&self) -> bool {
+        time_is_up(self.plan, self.started, self.save_time)
+    }
+
+    /// Whether `checkpoint_every_steps` wants a checkpoint of this step that was not begun yet.
+    fn due(&self) -> bool {
+        let step = self.trainer.step;
+        let due = |every| step > 0 && step % every == 0;
+        self.plan.config.checkpoint_every_steps.is_some_and(due) && self.saved_step != Some(step)
     }
 
     /// What went wrong, and what is left of the run.
@@ -177,34 +351,62 @@ impl Run<'_> {
         }
     }
 
-    fn stop(&mut self) -> Result<()> {
+    fn stopped(&mut self, place: SamplerState) -> Result<()> {
         self.summary.stopped = true;
-        self.save()
+        self.summary.stopped_by = self.stop;
+        self.save(place)
     }
 
-    /// Writes `step_N` beside its place and renames it, so that a folder with that name is always whole.
-    fn save(&mut self) -> Result<()> {
-        self.log.flush()?;
+    /// Begins to save the state after the last step, in a thread of its own: training need not wait for the disk.
+    fn save(&mut self, place: SamplerState) -> Result<()> {
         let step = self.trainer.step;
-        let folder = self.plan.run_dir.join(format!("step_{step}"));
-        if folder.exists() {
+        self.read_metrics()?;
+        self.log.sync()?;
+        if self.saved_step == Some(step) {
             return Ok(());
         }
-        let part = self.plan.run_dir.join(format!(".step_{step}.part"));
-        if part.exists() {
-            fs::remove_dir_all(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
-        }
-        let meta = CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone()));
-        let tensors = self.trainer.model.tensors();
-        if let Err(e) = safetensors_file::save_folder(&part, &self.plan.config, &meta, &tensors) {
-            // What is half there would only take the room that was missing.
-            let _ = fs::remove_dir_all(&part);
-            return Err(e.context(self.advice(format!("no checkpoint of step {step}"))));
-        }
-        fs::rename(&part, &folder).with_context(|| format!("{}: cannot rename", folder.display()))?;
-        store::sync_folder(&self.plan.run_dir)?;
+        self.finish_save()?;
+        let began = Instant::now();
+        let snapshot = Snapshot {
+            config: self.plan.config.clone(),
+            meta: CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone())),
+            state: TrainingState {
+                version: TrainingState::VERSION,
+                step,
+                adam_steps: self.trainer.adam.steps,
+                passes: self.passes,
+                sampler: place,
+                data_fingerprint: self.plan.fingerprint.clone(),
+                best: self.best,
+            },
+            weights: self.trainer.model.tensors(),
+            ema: self.trainer.ema.as_ref().map(|ema| self.trainer.model.tensors_with(ema)),
+            training: self.trainer.state_tensors(),
+        };
+        let folder = self.folder.clone();
+        let writer = thread::Builder::new().name("save".into()).spawn(move || folder.write(&snapshot));
+        self.saving = Some((step, began, writer.context("cannot start a thread to save in")?));
+        self.saved_step = Some(step);
+        Ok(())
+    }
+
+    /// Waits for the checkpoint that is being written, if there is one.
+    fn finish_save(&mut self) -> Result<()> {
+        let Some((step, began, writer)) = self.saving.take() else { return Ok(()) };
+        let written = writer.join().unwrap_or_else(|_| bail!("the thread that saves broke down"));
+        let folder = written.with_context(|| self.advice(format!("no checkpoint of step {step}")))?;
+        self.save_time = self.save_time.max(began.elapsed());
         self.observer.saved(step, &folder);
         self.summary.checkpoint = Some(folder);
         Ok(())
     }
+}
+
+/// Whether `max_minutes` leave no more time than a save needs.
+fn time_is_up(plan: &TrainPlan, started: Instant, save_time: Duration) -> bool {
+    plan.config.max_minutes.is_some_and(|minutes| {
+        let limit = Duration::from_secs_f64((minutes * 60.0).min(1e12));
+        let margin = (save_time * 2).max((limit / 20).min(Duration::from_secs(30)));
+        started.elapsed() + margin >= limit
+    })
 }

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::{
     config::TrainConfig,
-    model::{Carry, DeviceBatch, Exploration, Metrics, Model, TrainSegment, loss_head},
+    model::{Carry, DeviceBatch, Exploration, METRICS, Metrics, Model, TrainSegment, loss_head},
     optim::{AdamAtan2, AdamConfig, AdamScalars, CosineSchedule, sparse_sign_sgd},
     runtime::{self, CudaGraph},
 };
@@ -22,6 +22,8 @@ pub struct Trainer {
     pub carry: Carry,
     /// Steps done.
     pub step: i64,
+    /// Moving average of the parameters, flat as they are; none where `ema_decay` is 0.
+    pub ema: Option<Tensor>,
     schedule: CosineSchedule,
     config: TrainConfig,
     recorded: Recorded,
@@ -30,7 +32,7 @@ pub struct Trainer {
 /// What a step leaves for the log; sums over the batch, still on the device.
 #[derive(Debug)]
 pub struct StepReport {
-    /// [`crate::model::METRICS`], `[8]` f64.
+    /// [`crate::model::METRICS`], `[8]` f64; with `log_grad_norm` the gradient's norm behind them, `[9]`.
     pub metrics: Tensor,
     /// The dense optimiser's learning rate.
     pub lr: f64,
@@ -72,6 +74,7 @@ impl Trainer {
                 min_ratio: config.lr_min_ratio,
             },
             step: 0,
+            ema: (config.ema_decay > 0.0).then(|| model.params().master().copy()),
             model,
             config: config.clone(),
             recorded: if graphs { Recorded::NotYet } else { Recorded::Impossible },
@@ -94,7 +97,22 @@ impl Trainer {
         let (scalars, lr) = self.begin_step();
         let on_device = scalars.upload(self.model.device());
         update(&mut self.model, &mut self.adam, puzzle, &on_device, Some(scalars.adam));
+        self.follow();
         lr
+    }
+
+    fn follow(&mut self) {
+        follow(self.ema.as_ref(), self.model.params().master(), self.config.ema_decay);
+    }
+
+    /// Runs `body` with the moving average in the weights' place; without one, with the weights as they are.
+    pub fn with_ema<T>(&mut self, body: impl FnOnce(&Model) -> T) -> T {
+        let Some(ema) = &self.ema else { return body(&self.model) };
+        let weights = self.model.params().master().copy();
+        self.model.params_mut().set_master(ema);
+        let done = body(&self.model);
+        self.model.params_mut().set_master(&weights);
+        done
     }
 
     /// The whole step; on a GPU with fused kernels, from the third one on, as one CUDA graph.
@@ -103,10 +121,11 @@ impl Trainer {
             let (scalars, lr) = self.begin_step();
             return StepReport { metrics: self.graph_step(batch, draws, scalars), lr };
         }
-        let done = self.accumulate(batch, draws);
-        self.carry = done.result.segment.carry;
+        let plan = PassPlan::new(&self.config);
+        let done = pass(&mut self.model, &self.carry, batch, draws, plan);
+        self.carry = done.carry;
         let lr = self.apply(done.puzzle.as_ref());
-        StepReport { metrics: done.metrics.values, lr }
+        StepReport { metrics: done.metrics, lr }
     }
 
     /// Counts the step and computes what changes from step to step.
@@ -134,16 +153,18 @@ impl Trainer {
         let Device::Cuda(device) = self.model.device() else { panic!("graphs are for GPUs") };
         let batch = batch.copy();
         let draws = Exploration { uniform: draws.uniform.copy(), min_steps: draws.min_steps.copy() };
-        let metrics = Tensor::zeros([8], (Kind::Double, self.model.device()));
-        let scale = 1.0 / self.config.global_batch_size as f64;
+        let plan = PassPlan::new(&self.config);
+        let metrics = Tensor::zeros([plan.metrics()], (Kind::Double, self.model.device()));
         let (model, adam, carry) = (&mut self.model, &mut self.adam, &self.carry);
+        let (ema, decay) = (self.ema.as_ref(), self.config.ema_decay);
         let mut runs = 0;
         let graph = CudaGraph::record(device, || {
-            let done = accumulate(model, carry, &batch, &draws, scale);
+            let done = pass(model, carry, &batch, &draws, plan);
             update(model, adam, done.puzzle.as_ref(), &on_device, None);
+            follow(ema, model.params().master(), decay);
             no_grad(|| {
-                carry.assign(&done.result.segment.carry);
-                metrics.shallow_clone().copy_(&done.metrics.values);
+                carry.assign(&done.carry);
+                metrics.shallow_clone().copy_(&done.metrics);
             });
             runs += 1;
         });
@@ -185,6 +206,89 @@ fn accumulate(model: &mut Model, carry: &Carry, batch: &DeviceBatch, draws: &Exp
     let puzzle_grad = model.backward_segment(&result, &metrics.grads);
     let identifiers = result.segment.carry.batch.puzzle_identifiers.shallow_clone();
     Accumulated { result, metrics, puzzle: puzzle_grad.map(|grad| PuzzleGrad { identifiers, grad }) }
+}
+
+/// The moving average after a step: `ema <- decay ema + (1 - decay) weights`.
+fn follow(ema: Option<&Tensor>, weights: &Tensor, decay: f64) {
+    if let Some(ema) = ema {
+        let _ = no_grad(|| ema.shallow_clone().lerp_(weights, 1.0 - decay));
+    }
+}
+
+/// What of the configuration a forward and backward pass depends on.
+#[derive(Clone, Copy, Debug)]
+struct PassPlan {
+    /// Upstream: 1 / global batch size.
+    scale: f64,
+    parts: i64,
+    norm: bool,
+}
+
+impl PassPlan {
+    fn new(config: &TrainConfig) -> Self {
+        let scale = 1.0 / config.global_batch_size as f64;
+        Self { scale, parts: config.grad_accum, norm: config.log_grad_norm }
+    }
+
+    /// How many metrics a pass leaves.
+    fn metrics(self) -> i64 {
+        METRICS.len() as i64 + i64::from(self.norm)
+    }
+}
+
+/// What a step keeps of its forward and backward pass, beside the dense gradients.
+struct Passed {
+    carry: Carry,
+    /// As in [`StepReport`].
+    metrics: Tensor,
+    puzzle: Option<PuzzleGrad>,
+}
+
+/// Forward and backward pass over all rows, part after part: device work alone.
+fn pass(model: &mut Model, carry: &Carry, batch: &DeviceBatch, draws: &Exploration, plan: PassPlan) -> Passed {
+    let mut passed = if plan.parts == 1 {
+        Passed::new(accumulate(model, carry, batch, draws, plan.scale))
+    } else {
+        let rows = batch.rows() / plan.parts;
+        let mut sum = model.params().gradient_sum();
+        let parts = (0..plan.parts).map(|part| {
+            let at = part * rows;
+            let draws = Exploration {
+                uniform: draws.uniform.narrow(0, at, rows),
+                min_steps: draws.min_steps.narrow(0, at, rows),
+            };
+            let done = accumulate(model, &carry.rows(at, rows), &batch.part(at, rows), &draws, plan.scale);
+            model.params_mut().move_grad_to(&mut sum);
+            Passed::new(done)
+        });
+        let parts: Vec<Passed> = parts.collect();
+        model.params_mut().take_grad_from(&sum);
+        Passed::joined(&parts)
+    };
+    if plan.norm {
+        let norm = model.params().grad().map_or_else(|| Tensor::from(0.0), |g| g.norm()).to_kind(Kind::Double);
+        passed.metrics = Tensor::cat(&[passed.metrics, norm.view([1])], 0);
+    }
+    passed
+}
+
+impl Passed {
+    fn new(done: Accumulated) -> Self {
+        Self { carry: done.result.segment.carry, metrics: done.metrics.values, puzzle: done.puzzle }
+    }
+
+    fn joined(parts: &[Self]) -> Self {
+        let metrics = Tensor::stack(&parts.iter().map(|p| &p.metrics).collect::<Vec<_>>(), 0);
+        let puzzles: Option<Vec<&PuzzleGrad>> = parts.iter().map(|p| p.puzzle.as_ref()).collect();
+        Self {
+            carry: Carry::joined(&parts.iter().map(|p| &p.carry).collect::<Vec<_>>()),
+            metrics: metrics.sum_dim_intlist(&[0i64][..], false, Kind::Double),
+            puzzle: puzzles.map(|puzzles| PuzzleGrad {
+                identifiers: Tensor::cat(&puzzles.iter().map(|p| &p.identifiers).collect::<Vec<_>>(), 0),
+                grad: Tensor::cat(&puzzles.iter().map(|p| &p.grad).collect::<Vec<_>>(), 0),
+            }),
+        }
+    }
 }
 
 /// Both optimisers, the puzzle embedding's first: device work alone. `plain` are the scalars for the plain form of

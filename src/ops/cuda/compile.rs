@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::{CStr, CString},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Result, anyhow, bail, ensure};
@@ -33,24 +33,38 @@ pub fn cubin(name: &str, source: &str, defines: &[String], architecture: &str) -
         "-lineinfo".into(),
     ];
     options.extend(defines.iter().cloned());
-    let file = cache_folder().map(|folder| {
-        let mut hash = Sha256::new();
-        hash.update(&source);
-        hash.update(options.join(" "));
-        hash.update(version());
-        let digest: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
-        folder.join(format!("{name}-{digest}.cubin"))
-    });
-    if let Some(code) = file.as_ref().and_then(|f| fs::read(f).ok()).filter(|code| code.starts_with(b"\x7fELF")) {
+    let mut hash = Sha256::new();
+    hash.update(&source);
+    hash.update(options.join(" "));
+    hash.update(version());
+    let digest: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    let file = cache_folder().map(|folder| folder.join(format!("{name}-{digest}.cubin")));
+    cached(file.as_deref(), || compile(name, &source, &options))
+}
+
+/// The machine code in a cache file, or `compile`'s, which is then left there for the next start.
+fn cached(file: Option<&Path>, compile: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    if let Some(code) = file.and_then(|f| fs::read(f).ok()).filter(|code| is_whole_elf(code)) {
         return Ok(code);
     }
-    let code = compile(name, &source, &options)?;
+    let code = compile()?;
     if let Some(file) = file {
         // A cache that cannot be written costs the next start a second, nothing more.
-        let folder = file.parent().map(PathBuf::from).unwrap_or_default();
-        let _ = fs::create_dir_all(folder).map_err(anyhow::Error::from).and_then(|()| store::write_bytes(&file, &code));
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let _ = fs::create_dir_all(folder).map_err(anyhow::Error::from).and_then(|()| store::write_bytes(file, &code));
     }
     Ok(code)
+}
+
+/// Whether these bytes are a 64-bit ELF file as long as its own header says: the table of sections ends it.
+fn is_whole_elf(code: &[u8]) -> bool {
+    let number = |at: usize, n: usize| {
+        code.get(at..at + n).map(|b| b.iter().rev().fold(0u64, |sum, &byte| (sum << 8) | u64::from(byte)))
+    };
+    let end = |offset: u64, size: u64, count: u64| offset.checked_add(size * count);
+    let ends = |offset, size, count| end(number(offset, 8)?, number(size, 2)?, number(count, 2)?);
+    let wanted = ends(0x28, 0x3A, 0x3C).max(ends(0x20, 0x36, 0x38));
+    code.starts_with(b"\x7fELF\x02") && wanted.is_some_and(|end| end <= code.len() as u64)
 }
 
 fn cache_folder() -> Option<PathBuf> {
@@ -97,4 +111,72 @@ fn compile(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>> {
     // SAFETY: as above; the buffer has the size that NVRTC told.
     unsafe { sys::nvrtcGetCUBIN(program.0, code.as_mut_ptr().cast()) }.result().map_err(at)?;
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// A 64-bit ELF file of a header, some code and one section header of 64 bytes at its end.
+    fn elf(code: &[u8]) -> Vec<u8> {
+        let mut file = vec![0u8; 64];
+        file[..5].copy_from_slice(b"\x7fELF\x02");
+        file.extend_from_slice(code);
+        let sections = file.len() as u64;
+        file[0x28..0x30].copy_from_slice(&sections.to_le_bytes());
+        file[0x3A..0x3C].copy_from_slice(&64u16.to_le_bytes());
+        file[0x3C..0x3E].copy_from_slice(&1u16.to_le_bytes());
+        file.resize(file.len() + 64, 0);
+        file
+    }
+
+    #[test]
+    fn a_cache_file_is_taken_only_if_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deep/kernel.cubin");
+        let first = elf(b"first");
+        assert_eq!(cached(Some(&file), || Ok(first.clone())).unwrap(), first);
+        assert_eq!(cached(Some(&file), || bail!("compiled again")).unwrap(), first);
+        for cut in [0, 3, 20, 63, 64, first.len() - 1] {
+            fs::write(&file, &first[..cut]).unwrap();
+            let again = elf(b"again");
+            assert_eq!(cached(Some(&file), || Ok(again.clone())).unwrap(), again, "cut to {cut} bytes");
+        }
+        assert_eq!(cached(None, || Ok(first.clone())).unwrap(), first);
+        assert!(cached(None, || bail!("no compiler")).is_err());
+    }
+
+    const RACE: &str = "HRM_TEST_RACE";
+
+    /// What each of the racing processes does; nothing where no race is on.
+    #[test]
+    fn racer() {
+        let Some(folder) = env::var_os(RACE).map(PathBuf::from) else { return };
+        for kernel in 0..40u8 {
+            let wanted = elf(&vec![kernel; 200_000]);
+            let file = folder.join(format!("{kernel}.cubin"));
+            let found = cached(Some(&file), || Ok(wanted.clone())).unwrap();
+            assert!(found == wanted, "kernel {kernel} is not what was compiled");
+        }
+    }
+
+    #[test]
+    fn many_processes_share_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let me = env::current_exe().unwrap();
+        let start = || {
+            let mut command = Command::new(&me);
+            command.args(["--exact", "ops::cuda::compile::tests::racer"]).env(RACE, folder.path());
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
+        let racers: Vec<_> = (0..6).map(|_| start()).collect();
+        for mut racer in racers {
+            assert!(racer.wait().unwrap().success());
+        }
+        let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names.len(), 40, "no temporary file is left: {names:?}");
+    }
 }

@@ -1,0 +1,262 @@
+//! A run's folder: checkpoints that are there completely or not at all, which of them stay, which one a run goes on from.
+//!
+//! A checkpoint is written as `.step_N.part`, file by file with its manifest last, renamed to `step_N`, and then named in
+//! `latest`. Old ones lose their training state (all but the newest two) or go as a whole (`keep_last`); the best stays.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{STATE_FILE, STATE_TENSORS_FILE, TrainingState};
+use crate::{
+    checkpoint::{CheckpointMeta, EMA_FILE, Manifest, RawTensor, safetensors_file, store},
+    config::TrainConfig,
+};
+
+/// Names the newest checkpoint.
+pub const LATEST_FILE: &str = "latest";
+/// The best evaluation whose weights are there.
+pub const BEST_FILE: &str = "best.json";
+/// Checkpoints that keep what a resume needs.
+const RESUMABLE: usize = 2;
+
+/// Everything of one checkpoint, on the host.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub config: TrainConfig,
+    pub meta: CheckpointMeta,
+    pub state: TrainingState,
+    pub weights: Vec<(String, RawTensor)>,
+    /// Named as the weights.
+    pub ema: Option<Vec<(String, RawTensor)>>,
+    /// Of [`super::Trainer::state_tensors`].
+    pub training: Vec<(String, RawTensor)>,
+}
+
+/// A run's folder that this process writes.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    keep_last: Option<usize>,
+}
+
+impl RunFolder {
+    /// Makes the folder where there is none, and clears away what a killed process left half done.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn open(path: &Path, keep_last: Option<i64>) -> Result<Self> {
+        store::create_folder(path)?;
+        for entry in fs::read_dir(path).with_context(|| format!("{}: cannot list the folder", path.display()))? {
+            let leftover = entry.with_context(|| path.display().to_string())?.path();
+            let name = leftover.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let Some(step) = name.strip_prefix(".step_") else { continue };
+            match step.strip_suffix(".old") {
+                Some(step) if !path.join(format!("step_{step}")).exists() => {
+                    rename(&leftover, &path.join(format!("step_{step}")))?;
+                }
+                _ => remove(&leftover)?,
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), keep_last: keep_last.and_then(|k| usize::try_from(k).ok()) })
+    }
+
+    /// Writes a checkpoint and removes what need not stay. Returns its folder.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path; nothing of the checkpoint is left then.
+    pub fn write(&self, snapshot: &Snapshot) -> Result<PathBuf> {
+        let step = snapshot.state.step;
+        let (folder, part) = (self.path.join(format!("step_{step}")), self.path.join(format!(".step_{step}.part")));
+        if part.exists() {
+            remove(&part)?;
+        }
+        if let Err(e) = fill(&part, snapshot) {
+            // What is half there would only take the room that was missing.
+            let _ = fs::remove_dir_all(&part);
+            return Err(e);
+        }
+        let old = self.path.join(format!(".step_{step}.old"));
+        if folder.exists() {
+            rename(&folder, &old)?;
+        }
+        rename(&part, &folder)?;
+        store::sync_folder(&self.path)?;
+        store::write_bytes(&self.path.join(LATEST_FILE), format!("step_{step}\n").as_bytes())?;
+        if let Some(best) = &snapshot.state.best {
+            let text = format!("{}\n", serde_json::to_string(best)?);
+            store::write_bytes(&self.path.join(BEST_FILE), text.as_bytes())?;
+        }
+        if old.exists() {
+            remove(&old)?;
+        }
+        // The checkpoint stands: what cannot be removed is no reason to stop.
+        if let Err(e) = self.prune(snapshot.state.best.map(|b| b.step)) {
+            eprintln!("warning: old checkpoints stay: {e:#}");
+        }
+        Ok(folder)
+    }
+
+    fn prune(&self, best: Option<i64>) -> Result<()> {
+        let steps = steps(&self.path)?;
+        for (age, (step, folder)) in steps.iter().rev().enumerate() {
+            if self.keep_last.is_some_and(|keep| age >= keep) && Some(*step) != best {
+                let old = self.path.join(format!(".step_{step}.old"));
+                rename(folder, &old)?;
+                remove(&old)?;
+            } else if age >= RESUMABLE && folder.join(STATE_FILE).exists() {
+                let mut manifest = Manifest::read(folder)?.unwrap_or_default();
+                for file in [STATE_FILE, STATE_TENSORS_FILE] {
+                    manifest.files.remove(file);
+                }
+                manifest.write(folder)?;
+                // The scalars last: while they are there, the next call tries again.
+                for file in [STATE_TENSORS_FILE, STATE_FILE] {
+                    let path = folder.join(file);
+                    fs::remove_file(&path).with_context(|| format!("{}: cannot remove", path.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fill(part: &Path, snapshot: &Snapshot) -> Result<()> {
+    safetensors_file::save_folder(part, &snapshot.config, &snapshot.meta, &snapshot.weights)?;
+    if let Some(ema) = &snapshot.ema {
+        safetensors_file::write(&part.join(EMA_FILE), ema)?;
+    }
+    safetensors_file::write(&part.join(STATE_TENSORS_FILE), &snapshot.training)?;
+    let state = format!("{}\n", serde_json::to_string_pretty(&snapshot.state)?);
+    store::write_bytes(&part.join(STATE_FILE), state.as_bytes())?;
+    Manifest::of(part)?.write(part)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("{}: cannot rename to {}", from.display(), to.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.with_context(|| format!("{}: cannot remove", path.display()))
+}
+
+/// The `step_N` folders of a run, by step.
+fn steps(run: &Path) -> Result<Vec<(i64, PathBuf)>> {
+    let mut steps = Vec::new();
+    for entry in fs::read_dir(run).with_context(|| format!("{}: cannot list the folder", run.display()))? {
+        let path = entry.with_context(|| run.display().to_string())?.path();
+        let step = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("step_")?.parse().ok());
+        if let Some(step) = step.filter(|_| path.is_dir()) {
+            steps.push((step, path));
+        }
+    }
+    steps.sort();
+    Ok(steps)
+}
+
+/// A checkpoint that a run can go on from.
+#[derive(Clone, Debug)]
+pub struct ResumePoint {
+    pub run_dir: PathBuf,
+    /// The `step_N` folder.
+    pub folder: PathBuf,
+    pub state: TrainingState,
+    /// As the run was started with.
+    pub config: TrainConfig,
+    /// Newer checkpoints that were passed over, and why; to be printed.
+    pub warnings: Vec<String>,
+}
+
+impl ResumePoint {
+    /// The newest checkpoint of a run that is whole and has its training state; none where the run has no checkpoint. A
+    /// `step_N` folder means that one.
+    ///
+    /// # Errors
+    /// No such folder; checkpoints, but none to go on from, with the reason for each.
+    pub fn find(path: &Path) -> Result<Option<Self>> {
+        ensure!(path.is_dir(), "{}: there is no such run folder to resume", path.display());
+        if path.join(STATE_FILE).exists() || path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("step_"))
+        {
+            let run = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Self::at(run, path).map(Some);
+        }
+        let mut warnings = Vec::new();
+        for (_, folder) in steps(path)?.into_iter().rev() {
+            match Self::at(path, &folder) {
+                Ok(point) => return Ok(Some(Self { warnings, ..point })),
+                Err(e) => warnings.push(format!("passed over {}: {e:#}", folder.display())),
+            }
+        }
+        ensure!(
+            warnings.is_empty(),
+            "{}: no checkpoint to go on from ({}); init_from=CHECKPOINT begins a new run with its weights",
+            path.display(),
+            warnings.join("; ")
+        );
+        Ok(None)
+    }
+
+    fn at(run_dir: &Path, folder: &Path) -> Result<Self> {
+        let manifest = Manifest::read(folder)?.context("it has no manifest.json, as an unfinished copy has none")?;
+        ensure!(
+            manifest.files.contains_key(STATE_FILE),
+            "it holds weights alone; its training state was removed when newer ones were saved"
+        );
+        manifest.verify(folder)?;
+        let path = folder.join(crate::checkpoint::CONFIG_FILE);
+        let text = fs::read_to_string(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+        let config = TrainConfig::from_checkpoint_yaml(&text).with_context(|| path.display().to_string())?.config;
+        let state = TrainingState::read(folder)?;
+        Ok(Self { run_dir: run_dir.to_path_buf(), folder: folder.to_path_buf(), state, config, warnings: Vec::new() })
+    }
+
+    /// The newest run beside `run_dir` (its project's folder) that has the same configuration, names and settings of
+    /// saving apart; what stands in the way of others is not told.
+    pub fn beside(run_dir: &Path, config: &TrainConfig) -> Option<Self> {
+        let mut found: Vec<(std::time::SystemTime, Self)> = Vec::new();
+        for entry in fs::read_dir(run_dir.parent()?).ok()?.flatten() {
+            let Ok(Some(point)) = Self::find(&entry.path()) else { continue };
+            let written = fs::metadata(&point.folder).and_then(|m| m.modified()).ok()?;
+            if changes(&point.config, config).is_empty() {
+                found.push((written, point));
+            }
+        }
+        found.into_iter().max_by_key(|(written, _)| *written).map(|(_, point)| point)
+    }
+}
+
+/// Keys that may change when a run goes on: they decide what is written, not what is computed.
+const FREE: [&str; 9] = [
+    "project_name",
+    "run_name",
+    "checkpoint_path",
+    "checkpoint_every_eval",
+    "checkpoint_every_steps",
+    "keep_last",
+    "max_minutes",
+    "init_from",
+    "eval_save_outputs",
+];
+
+/// What differs between the configuration of a run and the one that it shall go on with, one line a key.
+pub fn changes(run: &TrainConfig, now: &TrainConfig) -> Vec<String> {
+    let values = |config: &TrainConfig| {
+        let mut config = config.clone();
+        // Left out and spelled out is the same.
+        config.arch.forward_dtype = Some(config.arch.dtype());
+        serde_json::to_value(config).unwrap_or_default()
+    };
+    let (run, now) = (values(run), values(now));
+    let of = |root: &serde_json::Value, key: &str| {
+        key.split('.').try_fold(root, |v, part| v.get(part)).cloned().unwrap_or_default()
+    };
+    let keys = crate::config::keys::KEYS.iter().map(|k| k.name).filter(|name| !FREE.contains(name));
+    keys.map(|key| (key, of(&run, key), of(&now, key)))
+        .filter(|(_, was, is)| was != is)
+        .map(|(key, was, is)| format!("{key} was {was}, is {is}"))
+        .collect()
+}

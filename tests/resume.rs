@@ -1,0 +1,443 @@
+//! `hrm train --resume`: a run that was stopped, killed or damaged goes on as if it had never been disturbed.
+
+mod common;
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use common::{fails, hrm, names, ok, sha256};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// 64 training puzzles in batches of 16: 4 steps an epoch.
+const TINY: &str = "data_path=data global_batch_size=16 epochs=8 eval_interval=4 lr=2e-3 lr_warmup_steps=5 \
+                    arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.L_cycles=1 \
+                    arch.halt_max_steps=3";
+const FLAGS: &str = "--threads 1 --device cpu";
+
+fn bench() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 20 --hint --threads 1";
+    ok(hrm(folder.path()).args(flags.split(' ')))?;
+    Ok(folder)
+}
+
+fn train(folder: &Path, more: &str) -> Command {
+    let mut command = hrm(folder);
+    command.arg("train").args(TINY.split_whitespace()).args(FLAGS.split(' ')).args(more.split_whitespace());
+    command
+}
+
+/// The run's own settings hold: only what is new is given.
+fn resume(folder: &Path, more: &str) -> Command {
+    let mut command = hrm(folder);
+    command.args(["train", "--resume"]).args(more.split_whitespace()).args(FLAGS.split(' '));
+    command
+}
+
+/// What was trained and measured: every line with a step, without the times.
+fn figures(run: &Path) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(run.join("metrics.jsonl"))?;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        if line.get("step").is_some() {
+            line.as_object_mut().context("an object")?.remove("time");
+            lines.push(line);
+        }
+    }
+    Ok(lines)
+}
+
+/// Hashes of everything that a checkpoint holds of the training; meta.json has the command line, and so differs.
+fn contents(step: &Path) -> Result<Vec<(String, String)>> {
+    let files = names(step)?.into_iter().filter(|n| !["meta.json", "manifest.json", "all_config.yaml"].contains(&&**n));
+    files.map(|name| Ok((name.clone(), sha256(&fs::read(step.join(name))?)))).collect()
+}
+
+fn same_run(one: &Path, other: &Path, step: i64) -> Result<()> {
+    assert_eq!(figures(one)?, figures(other)?);
+    let step = format!("step_{step}");
+    assert_eq!(contents(&one.join(&step))?, contents(&other.join(&step))?);
+    Ok(())
+}
+
+fn summary(folder: &Path) -> Result<Value> {
+    Ok(serde_json::from_slice(&fs::read(folder.join("summary.json"))?)?)
+}
+
+/// N steps, a stop in the middle of a pass, and the rest, bit for bit as 2N steps; in every variant of training.
+#[test]
+fn half_a_run_and_the_rest_are_the_whole_run() -> Result<()> {
+    let folder = bench()?;
+    let at = |name: &str| folder.path().join(name);
+    for more in [
+        "--dtype f32 ema_decay=0.9 grad_accum=4 log_grad_norm=true",
+        "--dtype bf16 augment=online augment_hint=true arch.no_act_continue=true",
+    ] {
+        ok(&mut train(folder.path(), &format!("checkpoint_path=whole {more}")))?;
+        // Saved at step 20, between evaluations at 16 and 32, and cut off there: steps 21 to 32 are forgotten.
+        ok(&mut train(folder.path(), &format!("checkpoint_path=half checkpoint_every_steps=20 {more}")))?;
+        let half = at("half");
+        fs::remove_dir_all(half.join("step_32"))?;
+        let output = ok(&mut resume(folder.path(), "half --json summary.json"))?;
+        assert!(output.stdout.contains("going on    from step 20, half/step_20"), "{}", output.stdout);
+        assert_eq!(summary(folder.path())?["resumed_at"], 20);
+        same_run(&at("whole"), &half, 32)?;
+        assert_eq!(figures(&half)?.len(), 32 + 2, "no line is missing, none is there twice");
+
+        // At its end a run has nothing left to do, and says so without harm.
+        let output = ok(&mut resume(folder.path(), "half"))?;
+        assert!(output.stdout.contains("done: 32 steps"), "{}", output.stdout);
+        same_run(&at("whole"), &half, 32)?;
+        fs::remove_dir_all(at("whole"))?;
+        fs::remove_dir_all(half)?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn send(child: &Child, signal: i32) {
+    // SAFETY: a signal to a child that is not waited for yet.
+    unsafe { libc::kill(child.id() as i32, signal) };
+}
+
+fn start(command: &mut Command, text: &Path) -> Result<Child> {
+    let out = File::create(text)?;
+    Ok(command.stdout(out.try_clone()?).stderr(out).stdin(Stdio::null()).spawn()?)
+}
+
+/// Waits for something to become true of a run.
+fn until(child: &mut Child, text: &Path, what: impl Fn() -> bool) -> Result<()> {
+    let started = Instant::now();
+    while !what() {
+        let ended = child.try_wait()?;
+        let said = || fs::read_to_string(text).unwrap_or_default();
+        ensure!(ended.is_none() && started.elapsed() < Duration::from_secs(120), "{ended:?}: {}", said());
+        thread::sleep(Duration::from_millis(3));
+    }
+    Ok(())
+}
+
+/// Stopped by signals again and again, wherever that happens to be: in a pass or in an evaluation.
+#[cfg(unix)]
+#[test]
+fn interrupted_runs_end_as_undisturbed_ones() -> Result<()> {
+    let folder = bench()?;
+    let (text, broken) = (folder.path().join("text"), folder.path().join("broken"));
+    ok(&mut train(folder.path(), "checkpoint_path=whole epochs=24 eval_interval=8"))?;
+    let mut child = start(&mut train(folder.path(), "checkpoint_path=broken epochs=24 eval_interval=8"), &text)?;
+    let mut rounds = 0;
+    loop {
+        let steps = || figures(&broken).map_or(0, |lines| lines.len());
+        let before = steps();
+        let _ = until(&mut child, &text, || steps() > before + 20);
+        send(&child, if rounds % 2 == 0 { libc::SIGINT } else { libc::SIGTERM });
+        let status = child.wait()?;
+        if status.success() {
+            break;
+        }
+        assert_eq!(status.code(), Some(130), "{}", fs::read_to_string(&text)?);
+        rounds += 1;
+        child = start(&mut resume(folder.path(), "broken"), &text)?;
+    }
+    assert!(rounds >= 2, "{rounds} interruptions");
+    same_run(&folder.path().join("whole"), &broken, 96)
+}
+
+/// Fifty times killed at random moments, mostly while it saves: each time the run goes on, and no checkpoint that was
+/// finished is lost.
+#[cfg(unix)]
+#[test]
+fn fifty_kills_lose_nothing() -> Result<()> {
+    let folder = bench()?;
+    let (text, run) = (folder.path().join("text"), folder.path().join("run"));
+    let more = "checkpoint_path=run epochs=4000 eval_interval=4000 checkpoint_every_steps=1 keep_last=3 ema_decay=0.9";
+    let latest =
+        || -> Option<i64> { fs::read_to_string(run.join("latest")).ok()?.trim().strip_prefix("step_")?.parse().ok() };
+    let mut seed = 12345_u64;
+    for round in 0..50 {
+        let mut child = start(&mut train(folder.path(), &format!("{more} --resume auto")), &text)?;
+        let before = latest();
+        until(&mut child, &text, || latest() > before)?;
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        thread::sleep(Duration::from_micros((seed >> 33) % 30_000));
+        send(&child, libc::SIGKILL);
+        child.wait()?;
+        let said = fs::read_to_string(&text)?;
+        assert!(!said.contains("passed over"), "round {round}: a finished checkpoint was damaged: {said}");
+        match before {
+            None => assert!(said.contains("a new run starts"), "round {round}: {said}"),
+            Some(step) => {
+                let from =
+                    said.split("going on    from step ").nth(1).and_then(|t| t.split(',').next()).context("from")?;
+                assert!(from.parse::<i64>()? >= step, "round {round}: step {step} was lost: {said}");
+            }
+        }
+    }
+    // Undisturbed to the same step: the same weights after all.
+    let reached = latest().context("latest")?;
+    let checkpoint = run.join(format!("step_{reached}"));
+    let steps = format!("checkpoint_path=whole {} max_minutes=60", more.split_once(' ').context("keys")?.1);
+    let steps =
+        steps.replace("keep_last=3", "keep_last=1000000").replace("every_steps=1", &format!("every_steps={reached}"));
+    let mut child = start(&mut train(folder.path(), &steps), &text)?;
+    let whole = folder.path().join(format!("whole/step_{reached}"));
+    until(&mut child, &text, || whole.is_dir())?;
+    child.kill()?;
+    child.wait()?;
+    assert_eq!(contents(&checkpoint)?, contents(&whole)?, "after {reached} steps");
+    Ok(())
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
+    type Damage = fn(&Path) -> std::io::Result<()>;
+    let damages: [(&str, Damage); 5] = [
+        ("model.safetensors: its contents are not what was written", |step| {
+            let mut bytes = fs::read(step.join("model.safetensors"))?;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(step.join("model.safetensors"), bytes)
+        }),
+        ("training.safetensors: ", |step| {
+            let bytes = fs::read(step.join("training.safetensors"))?;
+            fs::write(step.join("training.safetensors"), &bytes[..bytes.len() - 100])
+        }),
+        ("model.safetensors: it is missing", |step| fs::remove_file(step.join("model.safetensors"))),
+        ("manifest.json: not readable", |step| fs::write(step.join("manifest.json"), "{")),
+        ("it has no manifest.json", |step| fs::remove_file(step.join("manifest.json"))),
+    ];
+    let folder = bench()?;
+    ok(&mut train(folder.path(), "checkpoint_path=whole"))?;
+    for (wanted, damage) in damages {
+        let run = folder.path().join("run");
+        ok(Command::new("cp").current_dir(folder.path()).args(["-r", "whole", "run"]))?;
+        damage(&run.join("step_32"))?;
+        let output = ok(&mut resume(folder.path(), "run"))?;
+        assert!(output.stderr.contains("warning: passed over run/step_32: "), "{wanted}: {}", output.stderr);
+        assert!(output.stderr.contains(wanted), "{wanted}: {}", output.stderr);
+        assert!(output.stdout.contains("going on    from step 16"), "{wanted}: {}", output.stdout);
+        same_run(&folder.path().join("whole"), &run, 32)?;
+        fs::remove_dir_all(&run)?;
+    }
+
+    // Whoever reads weights alone sees the damage to them too.
+    let run = folder.path().join("whole");
+    damages[0].1(&run.join("step_32"))?;
+    let output = ok(hrm(folder.path()).args(["checkpoint", "inspect", "whole"]))?;
+    assert!(output.stdout.contains("whole/step_16/model.safetensors, as newer ones are damaged"), "{}", output.stdout);
+    damages[2].1(&run.join("step_16"))?;
+    let text = fails(&mut resume(folder.path(), "whole"))?;
+    assert!(text.contains("no checkpoint to go on from") && text.contains("init_from="), "{text}");
+    let text = fails(hrm(folder.path()).args(["checkpoint", "inspect", "whole"]))?;
+    assert!(text.contains("no other checkpoint of the run is whole"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn what_changed_is_named_and_refused() -> Result<()> {
+    let folder = bench()?;
+    ok(&mut train(folder.path(), "checkpoint_path=run checkpoint_every_steps=20"))?;
+    fs::remove_dir_all(folder.path().join("run/step_32"))?;
+    for (more, wanted) in [
+        ("run lr=3e-3", "lr was 0.002, is 0.003"),
+        ("run arch.hidden_size=32", "arch.hidden_size was 16, is 32"),
+        ("run --seed 9", "seed was 0, is 9"),
+        ("run --dtype f32", "arch.forward_dtype was \"bfloat16\", is \"float32\""),
+        ("nowhere", "nowhere: there is no such run folder"),
+        ("data", "there is no checkpoint to go on from"),
+    ] {
+        let text = fails(&mut resume(folder.path(), more))?;
+        assert!(text.contains(wanted), "{more}: {text}");
+    }
+    assert!(fails(hrm(folder.path()).args(["train", "--force"]))?.contains("--resume"));
+    // The same settings spelled out are no change; neither is what decides only the saving.
+    let output = ok(&mut train(folder.path(), "checkpoint_path=run --resume run --dtype bf16 keep_last=1 --dry-run"))?;
+    assert!(output.stdout.contains("going on    from step 20"), "{}", output.stdout);
+
+    // Other data, the same words.
+    fs::rename(folder.path().join("data"), folder.path().join("old"))?;
+    let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 20 --hint --threads 1 --seed 4";
+    ok(hrm(folder.path()).args(flags.split(' ')))?;
+    let text = fails(&mut resume(folder.path(), "run"))?;
+    assert!(text.contains("the training data in data are not those of the run") && text.contains("--force"), "{text}");
+    ok(&mut resume(folder.path(), "run --force lr=3e-3"))?;
+    let lines = figures(&folder.path().join("run"))?;
+    assert_eq!(lines.iter().filter(|l| l["train/lr"] == 3e-3).count(), 12, "steps 21 to 32");
+
+    // Another batch size: weights and moments go on, the puzzles begin anew.
+    fs::remove_dir_all(folder.path().join("run/step_32"))?;
+    let output = ok(&mut resume(folder.path(), "run --force global_batch_size=8"))?;
+    assert!(output.stderr.contains("the puzzles begin anew"), "{}", output.stderr);
+    Ok(())
+}
+
+#[test]
+fn auto_finds_the_run_or_starts_one() -> Result<()> {
+    let folder = bench()?;
+    let run = |more: &str| ok(&mut train(folder.path(), &format!("--resume auto {more}"))).map(|o| o.stdout);
+    assert!(run("checkpoint_every_steps=20")?.contains("a new run starts"));
+    let project = folder.path().join("checkpoints/Data ACT-torch");
+    let [first] = <[String; 1]>::try_from(names(&project)?).map_err(|found| anyhow::anyhow!("{found:?}"))?;
+    fs::remove_dir_all(project.join(&first).join("step_32"))?;
+    // No name is given: the newest run with these settings is meant.
+    assert!(run("")?.contains("going on    from step 20"));
+    assert!(run("lr=1e-3")?.contains("a new run starts"), "other settings are another run");
+    assert_eq!(names(&project)?.len(), 2);
+    assert!(run("run_name=mine")?.contains("a new run starts"));
+    assert!(run("run_name=mine")?.contains("going on    from step 32"));
+    // Killed before its first checkpoint: nothing but the metrics is there.
+    let young = project.join("young");
+    fs::create_dir(&young)?;
+    fs::write(young.join("metrics.jsonl"), "{\"num_params\": 1}\n{\"step\": 1, \"tra")?;
+    assert!(run("run_name=young")?.contains("a new run starts"));
+    assert_eq!(figures(&young)?.len(), 32 + 2);
+    Ok(())
+}
+
+#[test]
+fn one_process_at_a_time() -> Result<()> {
+    let folder = bench()?;
+    let (text, run) = (folder.path().join("text"), folder.path().join("run"));
+    let more = "checkpoint_path=run epochs=400000 eval_interval=4";
+    let mut child = start(&mut train(folder.path(), more), &text)?;
+    until(&mut child, &text, || run.join("latest").exists())?;
+    let refused = fails(&mut train(folder.path(), &format!("{more} --resume run")));
+    child.kill()?;
+    child.wait()?;
+    let refused = refused?;
+    assert!(refused.contains("run/metrics.jsonl: another process is training this run"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn old_checkpoints_go_and_the_best_stays() -> Result<()> {
+    let folder = bench()?;
+    let run = folder.path().join("run");
+    ok(&mut train(
+        folder.path(),
+        "checkpoint_path=run epochs=16 eval_interval=2 checkpoint_every_steps=3 keep_last=2",
+    ))?;
+    let best: Value = serde_json::from_slice(&fs::read(run.join("best.json"))?)?;
+    let best = format!("step_{}", best["step"]);
+    let mut kept = vec!["step_63".to_owned(), "step_64".to_owned(), best.clone()];
+    kept.sort();
+    kept.dedup();
+    let found: Vec<_> = names(&run)?.into_iter().filter(|n| n.contains("step_")).collect();
+    assert_eq!(found, kept);
+    assert!(!run.join(&best).join("training.json").exists(), "the best is older than the newest two");
+    // Without keep_last all weights stay, and training states in the newest two.
+    ok(&mut train(folder.path(), "checkpoint_path=all epochs=16 eval_interval=4"))?;
+    let all = folder.path().join("all");
+    assert!(fails(&mut resume(folder.path(), "all/step_16"))?.contains("it holds weights alone"));
+    for (step, has_state) in [(16, false), (32, false), (48, true), (64, true)] {
+        let step = all.join(format!("step_{step}"));
+        assert!(step.join("model.safetensors").is_file());
+        assert_eq!(step.join("training.safetensors").exists(), has_state, "{}", step.display());
+        assert_eq!(step.join("training.json").exists(), has_state, "{}", step.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_away() -> Result<()> {
+    let folder = bench()?;
+    let run = folder.path().join("run");
+    ok(&mut train(folder.path(), "checkpoint_path=run checkpoint_every_steps=20"))?;
+    // Killed between the two renames of a checkpoint that replaces one, and in the middle of another.
+    fs::rename(run.join("step_32"), run.join(".step_32.old"))?;
+    fs::create_dir(run.join(".step_99.part"))?;
+    fs::write(run.join(".step_99.part/model.safetensors"), "half")?;
+    ok(&mut resume(folder.path(), "run"))?;
+    assert!(names(&run)?.iter().all(|n| !n.starts_with('.')), "{:?}", names(&run)?);
+    assert!(run.join("step_32").is_dir());
+    Ok(())
+}
+
+#[test]
+fn a_time_limit_saves_and_stops() -> Result<()> {
+    let folder = bench()?;
+    let more = "checkpoint_path=run epochs=400000 eval_interval=400 max_minutes=0.03 --json summary.json";
+    let output = ok(&mut train(folder.path(), more))?;
+    let found = summary(folder.path())?;
+    assert_eq!((&found["stopped"], &found["stopped_by"]), (&true.into(), &"max_minutes".into()));
+    assert!(output.stdout.contains("as max_minutes asks"), "{}", output.stdout);
+    let steps = found["steps"].as_i64().context("steps")?;
+    assert!(steps > 0 && folder.path().join(format!("run/step_{steps}/training.json")).exists(), "{found}");
+    let output = ok(&mut resume(folder.path(), "run max_minutes=0.02 --json summary.json"))?;
+    assert!(output.stdout.contains(&format!("going on    from step {steps},")), "{}", output.stdout);
+    assert!(summary(folder.path())?["steps"].as_i64() > Some(steps));
+    Ok(())
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_the_batch() -> Result<()> {
+    let folder = bench()?;
+    let more =
+        "checkpoint_path=run checkpoint_every_steps=4 lr=1e30 lr_warmup_steps=1000000 epochs=400 eval_interval=400";
+    let text = fails(&mut train(folder.path(), &format!("{more} --dtype f32")))?;
+    let step: i64 = text.split("step ").find_map(|t| t.split(':').next()?.parse().ok()).context("a step")?;
+    assert!(text.contains("(batch: examples ") && text.contains("A smaller lr"), "{text}");
+    let report: Value =
+        serde_json::from_slice(&fs::read(folder.path().join(format!("run/not_finite_step_{step}.json")))?)?;
+    assert_eq!(report["examples"].as_array().context("examples")?.len(), 16);
+    assert!(report["examples"].as_array().context("examples")?.iter().all(|e| e.as_u64() < Some(128)), "{report}");
+    Ok(())
+}
+
+/// `ulimit -f` stands for a full disk. Its unit is 1024 bytes in bash.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_earlier_checkpoints_to_go_on_from() -> Result<()> {
+    let folder = bench()?;
+    ok(&mut train(folder.path(), "checkpoint_path=whole"))?;
+    ok(&mut train(folder.path(), "checkpoint_path=run checkpoint_every_steps=20"))?;
+    let run = folder.path().join("run");
+    fs::remove_dir_all(run.join("step_32"))?;
+    let mut limited = Command::new("bash");
+    limited.current_dir(folder.path()).args(["-c", "ulimit -f 60; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hrm")]);
+    let text = fails(limited.args(["train", "--resume", "run"]).args(FLAGS.split(' ')))?;
+    assert!(text.contains("no checkpoint of step 32; the last good checkpoint is run/step_20"), "{text}");
+    assert!(!run.join("step_32").exists() && !run.join(".step_32.part").exists());
+    ok(&mut resume(folder.path(), "run"))?;
+    same_run(&folder.path().join("whole"), &run, 32)
+}
+
+/// The average is saved, evaluated and taken by every command unless told otherwise.
+#[test]
+fn averaged_weights_are_saved_evaluated_and_chosen() -> Result<()> {
+    let folder = bench()?;
+    ok(&mut train(folder.path(), "checkpoint_path=run ema_decay=0.9"))?;
+    let evaluation = figures(&folder.path().join("run"))?.pop().context("an evaluation")?;
+    assert_ne!(evaluation["all/lm_loss"], evaluation["ema/all/lm_loss"]);
+    for (weights, set) in [("auto", "ema/all"), ("ema", "ema/all"), ("raw", "all")] {
+        let flags = format!("infer --threads 1 --device cpu --json - --checkpoint run --weights {weights}");
+        let output = ok(hrm(folder.path()).args(flags.split(' ')))?;
+        let report: Value = serde_json::from_str(&output.stdout)?;
+        let (found, wanted) = (report["cell_accuracy"].as_f64(), evaluation[format!("{set}/accuracy")].as_f64());
+        let difference = found.context("cell_accuracy")? - wanted.context("accuracy")?;
+        assert!(difference.abs() < 1e-6, "{weights}: {found:?}, {wanted:?}");
+        assert_eq!(output.stderr.contains("weights: the moving average"), set != "all", "{weights}: {}", output.stderr);
+    }
+    // A converted average remembers what it is; a run without one is no average.
+    ok(hrm(folder.path()).args(["checkpoint", "convert", "run", "average", "--to", "safetensors"]))?;
+    let raw = ["checkpoint", "inspect", "average", "--weights", "raw"];
+    assert!(fails(hrm(folder.path()).args(raw))?.contains("it holds averaged weights alone"));
+    ok(&mut train(folder.path(), "checkpoint_path=plain"))?;
+    let text = fails(hrm(folder.path()).args(["checkpoint", "inspect", "plain", "--weights", "ema"]))?;
+    assert!(text.contains("it has no averaged weights"), "{text}");
+    // A new run can begin with them.
+    ok(&mut train(folder.path(), "checkpoint_path=second init_from=average epochs=4"))?;
+    let first = |run: &str| -> Result<f64> {
+        figures(&folder.path().join(run))?[0]["train/lm_loss"].as_f64().context("a loss")
+    };
+    assert!(first("second")? < 0.9 * first("run")?, "{} after {}", first("second")?, first("run")?);
+    Ok(())
+}
