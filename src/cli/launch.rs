@@ -35,7 +35,8 @@ const DEFAULT_PORT: u16 = 29500;
 const TICK: Duration = Duration::from_millis(50);
 const STORE_TICK: Duration = Duration::from_millis(500);
 
-/// How long a rank that lost a peer says nothing: by then its launcher has told which one ended first, and has ended it.
+/// How long a rank that lost a peer says nothing: by then its launcher, ours or torchrun, has told which one ended first,
+/// and has ended it.
 const HOLD_BACK: Duration = Duration::from_secs(5);
 
 /// How long the first launcher keeps the store for the others after its own ranks have ended.
@@ -95,6 +96,22 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether another process prints what this one would.
+    pub fn speaks_not(&self) -> bool {
+        match self {
+            Self::Alone => false,
+            Self::Rank(place) => place.rank > 0,
+            Self::Launcher(_) => true,
+        }
+    }
+
+    pub fn rank(&self) -> usize {
+        match self {
+            Self::Rank(place) => place.rank,
+            _ => 0,
+        }
+    }
+
     /// Number of processes that share the work.
     pub fn world(&self) -> usize {
         match self {
@@ -118,7 +135,7 @@ pub struct Launch {
 }
 
 impl LaunchArgs {
-    /// From the flags and the environment. Ranks other than 0 fall silent here, but for errors.
+    /// From the flags and the environment.
     ///
     /// # Errors
     /// Flags that do not fit together or the environment.
@@ -143,10 +160,7 @@ impl LaunchArgs {
             (Some(_), Some(_)) => {
                 bail!("RANK and WORLD_SIZE are set, so another launcher is at work: leave --nproc-per-node to it")
             }
-            (Some(place), None) => {
-                ui::only_errors(place.rank > 0);
-                Ok(Role::Rank(place))
-            }
+            (Some(place), None) => Ok(Role::Rank(place)),
             (None, Some(local_world)) => {
                 let launch = self.launch(local_world)?;
                 if launch.nodes * launch.local_world == 1 {
@@ -220,11 +234,13 @@ pub fn device_of(place: &Place, choice: DeviceChoice) -> Result<DeviceChoice> {
     }
 }
 
-/// Before an error is printed: a rank of ours that lost a peer waits to be ended, so that the peer's own end is told
-/// instead of its consequences.
+/// Before an error is printed: a rank that lost a peer waits to be ended, so that the peer's own end is told instead of
+/// its consequences; and rank 0 goes first, as all ranks may have met the same error.
 pub fn hold_back(error: &anyhow::Error) {
-    if error.downcast_ref::<PeerLost>().is_some() && env::var_os(LAUNCHED).is_some() {
+    if error.downcast_ref::<PeerLost>().is_some() {
         thread::sleep(HOLD_BACK);
+    } else if ui::silent() {
+        thread::sleep(HOLD_BACK / 5);
     }
 }
 

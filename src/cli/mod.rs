@@ -68,6 +68,11 @@ impl GlobalArgs {
         }
         runtime::init(self.device, self.threads)
     }
+
+    /// [`GlobalArgs::init`] for one of several processes, whose device follows from its number.
+    pub fn init_on(&self, device: runtime::DeviceChoice) -> Result<runtime::Runtime> {
+        Self { device, ..self.clone() }.init()
+    }
 }
 
 #[derive(Subcommand, Debug)]

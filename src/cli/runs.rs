@@ -17,8 +17,8 @@ use crate::{
 
 const DETAILS: &str = "\
 A run is a folder with a metrics.jsonl, as `hrm train` makes it. Its state is
+  running   a process holds its metrics.jsonl
   finished  the last step of its plan was done
-  running   its process is alive, or, on another host, wrote within the last two minutes
   stopped   it ended with a checkpoint of its last step (Ctrl-C, SIGTERM): `hrm train --resume RUN` goes on
   dead      it ended without one (killed, failed): `hrm train --resume RUN` goes on from the last checkpoint
 

@@ -5,6 +5,7 @@ pub mod dist;
 pub mod driver;
 mod graph;
 pub mod libtorch;
+mod memory;
 mod plugin;
 mod shim;
 mod threads;
@@ -15,6 +16,7 @@ use anyhow::Result;
 
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
 pub use graph::{CudaGraph, graphs_wanted};
+pub use memory::{OutOfMemory, catch_out_of_memory};
 pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
     torch_version,

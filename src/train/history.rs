@@ -5,13 +5,13 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::{METRICS_FILE, tensorboard::host_name};
+use super::{METRICS_FILE, is_running};
 
 /// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
 #[derive(Clone, Debug, Default)]
@@ -83,9 +83,6 @@ impl RunState {
     }
 }
 
-/// A run of another host counts as running for so long after its last line.
-const QUIET: Duration = Duration::from_secs(120);
-
 /// A run's metrics file.
 #[derive(Clone, Debug)]
 pub struct RunHistory {
@@ -143,24 +140,16 @@ impl RunHistory {
         }
     }
 
-    /// Whether its process is at work, told by the process's number where it ran on this host.
+    /// Whether its process is at work, told by the lock that it holds.
     pub fn state(&self) -> RunState {
-        let number = |key: &str| self.about.get(key).and_then(Value::as_i64);
         let step = self.step();
-        if number("total_steps").is_some_and(|total| step >= total) && self.folder.join(format!("step_{step}")).exists()
-        {
-            return RunState::Finished;
-        }
-        let here = self.about.get("host").and_then(Value::as_str) == Some(&*host_name());
-        let running = match number("pid").filter(|_| here) {
-            // SAFETY: signal 0 only asks whether the process is there.
-            Some(pid) => i32::try_from(pid).is_ok_and(|pid| pid > 0 && unsafe { libc::kill(pid, 0) } == 0),
-            None => SystemTime::now().duration_since(self.changed).unwrap_or_default() < QUIET,
-        };
-        match running {
-            true => RunState::Running,
-            false if self.folder.join(format!("step_{step}")).exists() => RunState::Stopped,
-            false => RunState::Dead,
+        let saved = self.folder.join(format!("step_{step}")).exists();
+        let done = self.about.get("total_steps").and_then(Value::as_i64).is_some_and(|total| step >= total);
+        match (is_running(&self.folder), saved, done) {
+            (true, ..) => RunState::Running,
+            (_, true, true) => RunState::Finished,
+            (_, true, false) => RunState::Stopped,
+            (_, false, _) => RunState::Dead,
         }
     }
 

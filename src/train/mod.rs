@@ -15,6 +15,7 @@ mod folder;
 mod history;
 mod log;
 mod online;
+mod parallel;
 mod plan;
 mod run;
 mod state;
@@ -26,6 +27,7 @@ pub use folder::{BEST_FILE, LATEST_FILE, ResumePoint, RunFolder, Snapshot, chang
 pub use history::{RunHistory, RunState, Series, find_runs};
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics, is_running};
 pub use online::OnlineAugment;
+pub use parallel::Peers;
 pub use plan::{Derived, TrainPlan};
 pub use run::{StopReason, TrainObserver, TrainSummary, run};
 pub use state::{Best, STATE_FILE, STATE_TENSORS_FILE, TrainingState};

@@ -115,7 +115,7 @@ fn fresh_file(folder: &Path) -> Result<(PathBuf, File)> {
 }
 
 /// This machine's name, as far as it suits a file name.
-pub(super) fn host_name() -> String {
+fn host_name() -> String {
     let mut room = [0_u8; 256];
     // SAFETY: the buffer is as long as is said; one byte is left for the end.
     let failed = unsafe { libc::gethostname(room.as_mut_ptr().cast(), room.len() - 1) } != 0;
