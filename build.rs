@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     match libtorch() {
         Ok(root) => {
             compile(&root);
-            compile_graph_plugin(&root);
+            compile_plugin(&root, "graph_plugin");
+            compile_plugin(&root, "nccl_plugin");
             ExitCode::SUCCESS
         }
         Err(text) => {
@@ -42,12 +43,14 @@ fn libtorch() -> Result<PathBuf, String> {
 
 fn compile(root: &Path) {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", root.join("lib").display());
-    println!("cargo:rerun-if-changed=src/runtime/shim.cpp");
-    println!("cargo:rerun-if-changed=src/runtime/guarded.h");
+    for source in ["shim.cpp", "dist.cpp", "guarded.h", "stubs"] {
+        println!("cargo:rerun-if-changed=src/runtime/{source}");
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .file("src/runtime/shim.cpp")
+        .files(["src/runtime/shim.cpp", "src/runtime/dist.cpp"])
+        .include("src/runtime/stubs")
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .flag_if_supported("-Wno-unused-parameter")
@@ -55,18 +58,20 @@ fn compile(root: &Path) {
         .compile("hrm_shim");
 }
 
-/// The plugin for CUDA graphs, embedded into the library. It needs NVIDIA's headers, not its libraries; where they are
-/// missing the embedded file is empty, and the program works without graphs.
-fn compile_graph_plugin(root: &Path) {
-    let source = "src/runtime/graph_plugin.cpp";
+/// A plugin for libtorch's CUDA half, embedded into the library. It needs NVIDIA's headers, not its libraries; where
+/// they are missing the embedded file is empty, and the program works without what the plugin is for.
+fn compile_plugin(root: &Path, name: &str) {
+    let source = format!("src/runtime/{name}.cpp");
     println!("cargo:rerun-if-changed={source}");
-    let plugin = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("graph_plugin.so");
+    let plugin = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(format!("{name}.so"));
     let candidates = [root.join("../nvidia/cu13/include"), PathBuf::from("/usr/local/cuda/include")];
     let has_headers = |d: &&PathBuf| d.join("cuda_runtime_api.h").is_file() && d.join("crt/host_defines.h").is_file();
     let built = candidates.iter().find(has_headers).is_some_and(|cuda| {
         let mut command = cc::Build::new().cpp(true).get_compiler().to_command();
         command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-o"]).arg(&plugin).arg(source);
-        for include in [&root.join("include"), &root.join("include/torch/csrc/api/include"), cuda] {
+        // The stubs come first: NVIDIA's real headers would want more of theirs.
+        let ours = PathBuf::from("src/runtime/stubs");
+        for include in [&ours, &root.join("include"), &root.join("include/torch/csrc/api/include"), cuda] {
             command.arg("-I").arg(include);
         }
         command.status().is_ok_and(|s| s.success())

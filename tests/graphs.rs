@@ -46,7 +46,7 @@ fn follow_the_eager_ones(base: &TrainConfig) {
         for step in 1..=10 {
             let batch = DeviceBatch::upload(&sudoku_like_batch(32, &config(), step as u64), device());
             let draws = Exploration::draw(3, step, 0, 32, 4, device());
-            let report = trainer.train_step(&batch, &draws);
+            let report = trainer.train_step(&batch, &draws).unwrap();
             losses.push(report.metrics.to_device(tch::Device::Cpu));
         }
         assert_eq!((trainer.step, trainer.adam.steps), (10, 10));

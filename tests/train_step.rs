@@ -210,7 +210,7 @@ fn parts_of_a_batch_add_up_to_it() {
         let reports: Vec<Vec<f64>> = (1..=6)
             .map(|step| {
                 let (batch, draws) = golden.inputs(step);
-                f64s(&golden.trainer.train_step(&batch, &draws).metrics)
+                f64s(&golden.trainer.train_step(&batch, &draws).unwrap().metrics)
             })
             .collect();
         (golden, reports)
@@ -244,7 +244,7 @@ fn the_average_follows_the_weights() {
     let mut wanted = master(&golden);
     for step in 1..=4 {
         let (batch, draws) = golden.inputs(step);
-        let _ = golden.trainer.train_step(&batch, &draws);
+        golden.trainer.train_step(&batch, &draws).unwrap();
         wanted = wanted * 0.75 + master(&golden) * 0.25;
     }
     let before = master(&golden);

@@ -1,5 +1,6 @@
 //! What a model's hidden states say: principal components, conflicts on a board, trajectories. Draws nothing.
 
 pub mod conflict;
+pub mod curves;
 pub mod pca;
 pub mod trajectory;

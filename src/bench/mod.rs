@@ -110,11 +110,15 @@ pub fn train(
     let mut trainer = Trainer::new(model, &hyper, 1 << 40, rows);
     let batches: Vec<_> =
         (0..4).map(|seed| DeviceBatch::upload(&sudoku_like_batch(rows, config, seed), device)).collect();
+    let mut failed = None;
     let times = time(device, warm, steps, || {
         let step = trainer.step + 1;
         let draws = Exploration::draw(0, step, 0, rows, config.halt_max_steps, device);
-        let _ = trainer.train_step(&batches[step as usize % batches.len()], &draws);
+        failed = trainer.train_step(&batches[step as usize % batches.len()], &draws).err().or(failed.take());
     });
+    if let Some(e) = failed {
+        return Err(e);
+    }
     let seconds = median(&times).as_secs_f64();
     let flops = config.flops_per_train_row() * rows as f64;
     Ok(measured(device, "train", rows, seconds, flops, rate))

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the command to stop at the next safe place, the second ends the process at once.
+//! Ctrl-C, SIGTERM and SIGUSR1: the first asks the command to stop at the next safe place; a second Ctrl-C or SIGTERM ends
+//! the process at once.
 
 use std::{
     io::Write,
@@ -9,6 +10,8 @@ use std::{
     },
 };
 
+use super::ui;
+
 /// The exit code of a command that was asked to stop before it was done: 128 + SIGINT, as shells have it.
 pub const INTERRUPTED: i32 = 130;
 
@@ -17,11 +20,13 @@ pub const INTERRUPTED: i32 = 130;
 pub fn flag(note: &'static str) -> Arc<AtomicBool> {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
+    // What batch systems send before they end a job.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked));
     let _ = ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::SeqCst) {
             process::exit(INTERRUPTED);
         }
-        if !note.is_empty() {
+        if !note.is_empty() && !ui::silent() {
             let _ = writeln!(std::io::stderr().lock(), "\n{note}");
         }
     });

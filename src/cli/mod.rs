@@ -3,10 +3,13 @@
 mod bench;
 mod build_dataset;
 mod checkpoint;
+mod curves;
 mod doctor;
 mod infer;
 mod interrupt;
+mod launch;
 mod manual;
+mod runs;
 mod sources;
 mod train;
 pub mod ui;
@@ -65,12 +68,18 @@ impl GlobalArgs {
         }
         runtime::init(self.device, self.threads)
     }
+
+    /// [`GlobalArgs::init`] for one of several processes, whose device follows from its number.
+    pub fn init_on(&self, device: runtime::DeviceChoice) -> Result<runtime::Runtime> {
+        Self { device, ..self.clone() }.init()
+    }
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     BuildDataset(build_dataset::BuildDatasetArgs),
     Train(train::TrainArgs),
+    Runs(runs::RunsArgs),
     Infer(infer::InferArgs),
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
@@ -100,6 +109,7 @@ pub fn main() -> ExitCode {
             }
         },
         Err(e) => {
+            launch::hold_back(&e);
             let _ = writeln!(io::stderr().lock(), "error: {e:#}");
             ExitCode::FAILURE
         }
@@ -115,6 +125,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::BuildDataset(a) => build_dataset::run(a, global),
         Command::Train(a) => train::run(a, global),
+        Command::Runs(a) => runs::run(&a),
         Command::Infer(a) => infer::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),

@@ -10,21 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{
     GlobalArgs, interrupt,
+    launch::{self, LaunchArgs, Role},
     sources::{DtypeChoice, device_name, dtype_name},
-    ui::{JsonArg, Ui, sparkline, warn},
+    ui::{self, JsonArg, Ui, sparkline, warn},
 };
 use crate::{
     bench,
     config::{self, TrainConfig},
     eval::evaluate::Evaluation,
-    runtime, say,
-    train::{self, ResumePoint, StopReason, TrainMetrics, TrainObserver, TrainPlan},
+    runtime::{self, OutOfMemory, catch_out_of_memory, dist::Group},
+    say,
+    train::{self, EventFile, Peers, ResumePoint, StopReason, TrainMetrics, TrainObserver, TrainPlan},
 };
 
 const DETAILS: &str = "\
@@ -38,6 +40,8 @@ Examples:
   hrm train --config config/cfg_pretrain.yaml data_path=D
   hrm train --resume 'checkpoints/Data ACT-torch/my run'
   hrm train --resume auto run_name=nightly data_path=D max_minutes=55
+  hrm train --nproc-per-node gpu data_path=D
+  torchrun --nproc-per-node 8 --no-python hrm train data_path=D
 
 Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
 The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an \
@@ -45,7 +49,9 @@ evaluation) and a folder step_N for each checkpoint. Ctrl-C writes a checkpoint 
 
 --resume goes on from the newest checkpoint that is whole, as if the run had never stopped: on a CPU bit for bit, on a \
 GPU too with --deterministic in both runs, else up to the order of its sums. The run's own settings hold; a KEY=VALUE \
-that differs from them is refused unless --force, apart from those that decide only what is saved and how long it runs.";
+that differs from them is refused unless --force, apart from those that decide only what is saved and how long it runs.
+
+Many processes share every batch: --nproc-per-node N starts N of them on this host; on several hosts the same command is started on each with --nnodes, --node-rank and --master-addr. torchrun can start them instead. The result is that of one process, up to the order of sums; docs/CLUSTER.md tells more.";
 
 /// Examples and the table of all keys.
 fn details() -> String {
@@ -80,6 +86,11 @@ pub struct TrainArgs {
     /// The same bits at every repetition on a GPU, at some speed
     #[arg(long)]
     deterministic: bool,
+    /// Write TensorBoard event files into the run's folder too
+    #[arg(long)]
+    tensorboard: bool,
+    #[command(flatten)]
+    launch: LaunchArgs,
     /// Check everything and print the plan, without training
     #[arg(long)]
     dry_run: bool,
@@ -92,9 +103,22 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
     if args.deterministic {
         runtime::make_deterministic()?;
     }
-    let plan = plan(&args, global, &ui)?;
-    let device = global.init()?.device;
-    describe(&ui, &plan, device);
+    let role = args.launch.role(global.device)?;
+    // Checked before anything is started; the ranks then tell what they take.
+    ui::only_errors(role.speaks_not() && !args.dry_run);
+    let mut plan = plan(&args, global, &ui)?;
+    plan.share(role.rank(), role.world())?;
+    let device = match role {
+        Role::Launcher(launch) if !args.dry_run => {
+            drop(plan);
+            return launch::run(launch);
+        }
+        Role::Rank(ref place) => global.init_on(launch::device_of(place, global.device)?)?.device,
+        _ => global.init()?.device,
+    };
+    if role.rank() == 0 {
+        describe(&ui, &plan, device, role.world());
+    }
     if args.dry_run {
         return ui.emit(&json!({ "derived": plan.derived(), "config": plan.config }));
     }
@@ -108,10 +132,19 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         printed: Instant::now(),
         losses: Vec::new(),
         told: 0,
+        events: Events { wanted: args.tensorboard && role.rank() == 0, folder: plan.run_dir.clone(), file: None },
     };
     watcher.bar.set_position(plan.resume.as_ref().map_or(0, |point| point.state.step as u64));
     watcher.bar.reset_eta();
-    let summary = train::run(&plan, device, &mut watcher)?;
+    let summary = catch_out_of_memory(|| {
+        let peers = match role {
+            Role::Rank(place) => Peers::new(Group::join(place, device)?),
+            _ => Peers::alone(),
+        };
+        train::run(&plan, device, peers, &mut watcher)
+    })
+    .map_err(|e| smaller_batch(e, &plan))?;
+    watcher.events.flush(&watcher.bar);
     watcher.bar.finish_and_clear();
     if summary.stopped {
         let why = if summary.stopped_by == Some(StopReason::MaxMinutes) { ", as max_minutes asks" } else { "" };
@@ -196,11 +229,27 @@ fn resume_auto(config: &mut TrainConfig) -> Result<Option<ResumePoint>> {
     Ok(ResumePoint::beside(&run_dir, config))
 }
 
+/// What to do where a batch does not fit.
+fn smaller_batch(error: anyhow::Error, plan: &TrainPlan) -> anyhow::Error {
+    let Some(OutOfMemory(why)) = error.downcast_ref() else { return error };
+    let rows = plan.sampler.local_batch_size();
+    let parts = usize::try_from(plan.config.grad_accum).unwrap_or(1);
+    // The next number of parts that divides the rows.
+    let more = (2 * parts..=rows).find(|parts| rows.is_multiple_of(*parts));
+    let advice =
+        more.map_or_else(String::new, |n| format!("set grad_accum={n}, which works them off in {n} parts, or "));
+    anyhow!(
+        "{why}: {rows} rows a process (global_batch_size={}, grad_accum={parts}) do not fit: {advice}lower \
+         global_batch_size",
+        plan.config.global_batch_size
+    )
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
+fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device, world: usize) {
     let (c, m, d) = (&plan.config, &plan.model, plan.derived());
     say!(
         ui,
@@ -231,7 +280,10 @@ fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device) {
         d.tokens_per_step,
         plan.passes
     );
-    let rate = bench::matmul_rate(device, m.kind());
+    if world > 1 {
+        say!(ui, "processes   {world}, each with {} of a step's puzzles", plan.sampler.local_batch_size());
+    }
+    let rate = bench::matmul_rate(device, m.kind()) * world as f64;
     let least = Duration::from_secs_f64(d.flops_per_step / rate * d.total_steps as f64);
     say!(
         ui,
@@ -254,6 +306,49 @@ struct Watcher {
     losses: Vec<f64>,
     /// How many of them earlier lines have told.
     told: usize,
+    events: Events,
+}
+
+/// `--tensorboard`: event files beside metrics.jsonl. What goes wrong with them is told once, and does not stop a run.
+struct Events {
+    wanted: bool,
+    folder: PathBuf,
+    /// Started at the first values.
+    file: Option<EventFile>,
+}
+
+impl Events {
+    fn write<'a>(&mut self, bar: &ProgressBar, step: i64, values: impl IntoIterator<Item = (&'a str, f64)>) {
+        if !self.wanted {
+            return;
+        }
+        let file = match self.file.take() {
+            Some(file) => Ok(file),
+            None => EventFile::create(&self.folder, Some(step).filter(|&step| step > 1)),
+        };
+        let written = file.and_then(|mut file| {
+            file.scalars(step, values)?;
+            Ok(file)
+        });
+        self.keep(bar, written);
+    }
+
+    fn flush(&mut self, bar: &ProgressBar) {
+        if let Some(mut file) = self.file.take() {
+            let flushed = file.flush().map(|()| file);
+            self.keep(bar, flushed);
+        }
+    }
+
+    fn keep(&mut self, bar: &ProgressBar, file: Result<EventFile>) {
+        match file {
+            Ok(file) => self.file = Some(file),
+            Err(e) => {
+                self.wanted = false;
+                bar.suspend(|| warn(format_args!("{e:#}: training goes on without TensorBoard files")));
+            }
+        }
+    }
 }
 
 impl Watcher {
@@ -266,6 +361,11 @@ impl TrainObserver for Watcher {
     fn step(&mut self, step: i64, metrics: &TrainMetrics) -> bool {
         let get = |name| metrics.get(name).unwrap_or(f64::NAN);
         self.losses.push(get("lm_loss"));
+        if self.events.wanted {
+            let named: Vec<_> = metrics.values.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
+            let values = named.iter().map(|(name, value)| (name.as_str(), *value));
+            self.events.write(&self.bar, step, values.chain([("train/lr", metrics.lr)]));
+        }
         self.bar.set_position(step as u64);
         self.bar.set_message(format!("loss {:.3} exact {:.1} %", get("lm_loss"), 100.0 * get("exact_accuracy")));
         let every = if self.bar.is_hidden() { Duration::from_secs(10) } else { Duration::from_secs(60) };
@@ -290,6 +390,10 @@ impl TrainObserver for Watcher {
     }
 
     fn evaluated(&mut self, step: i64, evaluation: &Evaluation) {
+        let sets = evaluation.sets.iter();
+        let named: Vec<_> = sets.flat_map(|(set, m)| m.iter().map(move |(k, v)| (format!("{set}/{k}"), *v))).collect();
+        self.events.write(&self.bar, step, named.iter().map(|(name, value)| (name.as_str(), *value)));
+        self.events.flush(&self.bar);
         for (set, metrics) in &evaluation.sets {
             let get = |name: &str| 100.0 * metrics.get(name).copied().unwrap_or(f64::NAN);
             self.line(format_args!(

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{
-    GlobalArgs,
+    GlobalArgs, curves,
     sources::{DtypeChoice, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
     ui::{JsonArg, Ui, warn, writable},
 };
@@ -33,6 +33,7 @@ pub struct VizArgs {
 #[derive(Subcommand, Debug)]
 enum PictureCommand {
     Trajectory(TrajectoryArgs),
+    Curves(curves::CurvesArgs),
 }
 
 const TRAJECTORY_DETAILS: &str = "\
@@ -85,6 +86,7 @@ struct TrajectoryArgs {
 pub fn run(args: VizArgs, global: &GlobalArgs) -> Result<()> {
     match args.picture {
         PictureCommand::Trajectory(args) => trajectory(&args, global),
+        PictureCommand::Curves(args) => curves::run(&args),
     }
 }
 

@@ -5,14 +5,12 @@
 
 use std::{
     ffi::{CStr, c_char, c_int, c_void},
-    io::Write,
     sync::OnceLock,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use anyhow::{Result, anyhow};
 
-use super::libtorch;
+use super::plugin;
 
 /// Whether work may be recorded: unless `HRM_GRAPHS=0`.
 pub fn graphs_wanted() -> bool {
@@ -37,13 +35,7 @@ struct Plugin {
 
 impl Plugin {
     fn open() -> Result<Self> {
-        ensure!(!PLUGIN.is_empty(), "this program was built without NVIDIA's headers, so without CUDA graphs");
-        libtorch::open_cuda().map_err(|e| anyhow!("{} does not open: {}", e.library, e.message))?;
-        let mut file = tempfile::Builder::new().prefix("hrm-graph").suffix(".so").tempfile()?;
-        file.write_all(PLUGIN).context("cannot unpack the CUDA graph plugin into the temporary folder")?;
-        // SAFETY: our own plugin; its constructors do nothing.
-        let library = unsafe { Library::open(Some(file.path()), RTLD_NOW | RTLD_LOCAL) }
-            .map_err(|e| anyhow!("the CUDA graph plugin does not open: {}", libtorch::loader_message(&e)))?;
+        let library = plugin::open(PLUGIN, "CUDA graphs")?;
         // SAFETY: the types are those of graph_plugin.cpp.
         let plugin = unsafe {
             Self {

@@ -1,9 +1,12 @@
 //! libtorch at run time: which one it is, opening its CUDA half, choosing the device, the number of threads.
 
 mod device;
+pub mod dist;
 pub mod driver;
 mod graph;
 pub mod libtorch;
+mod memory;
+mod plugin;
 mod shim;
 mod threads;
 
@@ -13,6 +16,7 @@ use anyhow::Result;
 
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
 pub use graph::{CudaGraph, graphs_wanted};
+pub use memory::{OutOfMemory, catch_out_of_memory};
 pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
     torch_version,
@@ -30,6 +34,7 @@ pub struct Runtime {
 /// Opens libtorch's CUDA half where the driver works and `device` may mean a GPU. The first thing in a program that
 /// computes: torch decides at its first use whether there is CUDA.
 pub fn prepare(device: DeviceChoice) {
+    dist::settle_environment();
     if device != DeviceChoice::Cpu && !driver::hidden_by_user() && driver::query().is_ok() {
         // What went wrong is told where the device is resolved.
         let _ = libtorch::open_cuda();

@@ -57,7 +57,7 @@ unsafe extern "C" {
     fn hrm_try_attention(backend: u32, device: i32, bf16: i32) -> i32;
 }
 
-fn check(status: i32) -> Result<(), ShimError> {
+pub(super) fn check(status: i32) -> Result<(), ShimError> {
     if status == 0 {
         return Ok(());
     }

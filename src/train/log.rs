@@ -20,10 +20,16 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
-    file: BufWriter<File>,
+    /// None in a process that leaves the writing to another.
+    file: Option<BufWriter<File>>,
 }
 
 impl MetricsLog {
+    /// A log that writes nothing.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), file: None }
+    }
+
     /// Starts the file with a line of `num_params`, `config`, versions, data fingerprint and command line.
     pub fn create(folder: &Path, plan: &TrainPlan) -> Result<Self> {
         let path = folder.join(METRICS_FILE);
@@ -32,7 +38,7 @@ impl MetricsLog {
         let file = file.with_context(|| format!("{}: cannot start", path.display()))?;
         lock(&file, &path)?;
         file.set_len(0).with_context(|| format!("{}: cannot start", path.display()))?;
-        let mut log = Self { path, file: BufWriter::new(file) };
+        let mut log = Self { path, file: Some(BufWriter::new(file)) };
         log.first_line(plan)?;
         log.flush()?;
         Ok(log)
@@ -46,6 +52,7 @@ impl MetricsLog {
             "torch_version": runtime::torch_version(),
             "data_fingerprint": plan.fingerprint,
             "command_line": std::env::args().collect::<Vec<_>>(),
+            "total_steps": plan.total_steps,
             "time": now(),
         }))
     }
@@ -59,12 +66,13 @@ impl MetricsLog {
         lock(&file, &path)?;
         let keep = end_of_step(&file, step, passes).with_context(at)?;
         file.set_len(keep).with_context(at)?;
-        let mut log = Self { path: path.clone(), file: BufWriter::new(file) };
+        let mut log = Self { path: path.clone(), file: Some(BufWriter::new(file)) };
         if keep == 0 {
             log.first_line(plan)?;
         }
         log.line(&json!({
             "resumed_at_step": step,
+            "total_steps": plan.total_steps,
             "hrm_version": env!("CARGO_PKG_VERSION"),
             "command_line": std::env::args().collect::<Vec<_>>(),
             "time": now(),
@@ -96,17 +104,20 @@ impl MetricsLog {
     }
 
     pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().with_context(|| format!("{}: cannot write", self.path.display()))
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.flush().with_context(|| format!("{}: cannot write", self.path.display()))
     }
 
     /// Brings everything written so far onto the disk.
     pub fn sync(&mut self) -> Result<()> {
         self.flush()?;
-        self.file.get_ref().sync_data().with_context(|| format!("{}: cannot write", self.path.display()))
+        let Some(file) = &self.file else { return Ok(()) };
+        file.get_ref().sync_data().with_context(|| format!("{}: cannot write", self.path.display()))
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {
-        writeln!(self.file, "{value}").with_context(|| format!("{}: cannot write", self.path.display()))
+        let Some(file) = &mut self.file else { return Ok(()) };
+        writeln!(file, "{value}").with_context(|| format!("{}: cannot write", self.path.display()))
     }
 }
 

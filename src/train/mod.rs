@@ -12,18 +12,24 @@
 
 mod device_data;
 mod folder;
+mod history;
 mod log;
 mod online;
+mod parallel;
 mod plan;
 mod run;
 mod state;
 mod step;
+mod tensorboard;
 
 pub use device_data::DeviceData;
 pub use folder::{BEST_FILE, LATEST_FILE, ResumePoint, RunFolder, Snapshot, changes};
+pub use history::{RunHistory, RunState, Series, find_runs};
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics, is_running};
 pub use online::OnlineAugment;
+pub use parallel::Peers;
 pub use plan::{Derived, TrainPlan};
 pub use run::{StopReason, TrainObserver, TrainSummary, run};
 pub use state::{Best, STATE_FILE, STATE_TENSORS_FILE, TrainingState};
 pub use step::{Accumulated, PuzzleGrad, StepReport, Trainer};
+pub use tensorboard::EventFile;

@@ -130,12 +130,7 @@ impl TrainPlan {
             config.global_batch_size
         );
         let run_dir = PathBuf::from(config.checkpoint_path.as_deref().context("checkpoint_path is not set")?);
-        ensure!(
-            sampler.local_batch_size().is_multiple_of(usize::try_from(config.grad_accum)?),
-            "grad_accum={}: {} rows a process cannot be worked off in that many equal parts",
-            config.grad_accum,
-            sampler.local_batch_size()
-        );
+        check_parts(&config, &sampler)?;
         let fingerprint = train.fingerprint()?;
         let passes = config.epochs / epochs_per_pass;
         Ok(Self {
@@ -153,6 +148,16 @@ impl TrainPlan {
         })
     }
 
+    /// Makes it the plan of one of `world` processes.
+    ///
+    /// # Errors
+    /// A batch that they cannot share equally, as a whole or in its `grad_accum` parts.
+    pub fn share(&mut self, rank: usize, world: usize) -> Result<()> {
+        (self.sampler.rank, self.sampler.world) = (rank, world);
+        TrainSampler::new(Arc::clone(&self.train), self.sampler)?;
+        check_parts(&self.config, &self.sampler)
+    }
+
     pub fn derived(&self) -> Derived {
         let c = &self.model;
         Derived {
@@ -162,4 +167,14 @@ impl TrainPlan {
             flops_per_step: c.flops_per_train_row() * self.config.global_batch_size as f64,
         }
     }
+}
+
+fn check_parts(config: &TrainConfig, sampler: &SamplerConfig) -> Result<()> {
+    ensure!(
+        sampler.local_batch_size().is_multiple_of(usize::try_from(config.grad_accum)?),
+        "grad_accum={}: {} rows a process cannot be worked off in that many equal parts",
+        config.grad_accum,
+        sampler.local_batch_size()
+    );
+    Ok(())
 }

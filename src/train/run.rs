@@ -12,8 +12,8 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Best, DeviceData, MetricsLog, OnlineAugment, RunFolder, Snapshot, StepReport, TrainMetrics, TrainPlan, Trainer,
-    TrainingState,
+    Best, DeviceData, MetricsLog, OnlineAugment, Peers, RunFolder, Snapshot, StepReport, TrainMetrics, TrainPlan,
+    Trainer, TrainingState,
 };
 use crate::{
     checkpoint::{CONFIG_FILE, Checkpoint, CheckpointMeta, WEIGHTS_FILE, safetensors_file, store},
@@ -67,7 +67,8 @@ struct Run<'a> {
     /// The training boards on the GPU.
     data: Option<DeviceData>,
     augment: Option<OnlineAugment>,
-    folder: RunFolder,
+    /// Where this process writes; none where another does.
+    folder: Option<RunFolder>,
     log: MetricsLog,
     observer: &'a mut dyn TrainObserver,
     /// Steps whose metrics are still on the device.
@@ -92,19 +93,33 @@ struct Pending {
     report: StepReport,
 }
 
-/// Runs a plan to its end, or until the observer or `max_minutes` asks for a stop.
+/// Runs a plan to its end, or until the observer or `max_minutes` asks for a stop; with peers, this process's part of it,
+/// as [`TrainPlan::share`] has shared it. Rank 0 alone writes files.
 ///
 /// # Errors
-/// Files that cannot be read or written; a loss that is no longer finite (earlier checkpoints stay).
-pub fn run(plan: &TrainPlan, device: Device, observer: &mut dyn TrainObserver) -> Result<TrainSummary> {
+/// Files that cannot be read or written; a loss that is no longer finite (earlier checkpoints stay); a lost peer.
+pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn TrainObserver) -> Result<TrainSummary> {
     let started = Instant::now();
-    let folder = RunFolder::open(&plan.run_dir, plan.config.keep_last)?;
-    let (trainer, sampler) = prepare(plan, device, observer)?;
+    ensure!(
+        (plan.sampler.rank, plan.sampler.world) == (peers.rank(), peers.world()),
+        "the plan is that of rank {} of {}, this is rank {} of {}",
+        plan.sampler.rank,
+        plan.sampler.world,
+        peers.rank(),
+        peers.world()
+    );
+    peers.agree_on(plan)?;
+    let leads = peers.leads();
+    let folder = leads.then(|| RunFolder::open(&plan.run_dir, plan.config.keep_last)).transpose()?;
+    let (trainer, sampler) = prepare(plan, device, peers, observer)?;
     let log = match &plan.resume {
+        _ if !leads => MetricsLog::none(),
         None => MetricsLog::create(&plan.run_dir, plan)?,
         Some(point) => MetricsLog::resume(&plan.run_dir, plan, point.state.step, point.state.passes)?,
     };
-    store::write_bytes(&plan.run_dir.join(CONFIG_FILE), plan.config.to_yaml()?.as_bytes())?;
+    if leads {
+        store::write_bytes(&plan.run_dir.join(CONFIG_FILE), plan.config.to_yaml()?.as_bytes())?;
+    }
     let augment = OnlineAugment::new(plan)?;
     let state = plan.resume.as_ref().map(|point| &point.state);
     let mut run = Run {
@@ -144,10 +159,32 @@ pub fn run(plan: &TrainPlan, device: Device, observer: &mut dyn TrainObserver) -
 }
 
 /// Model, optimisers, carry and data order: fresh, or as the plan's checkpoint has them.
-fn prepare(plan: &TrainPlan, device: Device, observer: &mut dyn TrainObserver) -> Result<(Trainer, TrainSampler)> {
+fn prepare(
+    plan: &TrainPlan,
+    device: Device,
+    peers: Peers,
+    observer: &mut dyn TrainObserver,
+) -> Result<(Trainer, TrainSampler)> {
+    let (mut trainer, sampler) = fresh_or_resumed(plan, device, peers, observer)?;
+    let peers = std::mem::take(&mut trainer.peers);
+    peers.share(&mut trainer)?;
+    trainer.peers = peers;
+    Ok((trainer, sampler))
+}
+
+fn fresh_or_resumed(
+    plan: &TrainPlan,
+    device: Device,
+    peers: Peers,
+    observer: &mut dyn TrainObserver,
+) -> Result<(Trainer, TrainSampler)> {
     let rows = i64::try_from(plan.sampler.local_batch_size())?;
     let mut sampler = TrainSampler::new(Arc::clone(&plan.train), plan.sampler)?;
-    let trainer = |model| Trainer::new(model, &plan.config, plan.total_steps, rows);
+    let trainer = |model| {
+        let mut trainer = Trainer::new(model, &plan.config, plan.total_steps, rows);
+        trainer.peers = peers;
+        trainer
+    };
     let Some(point) = &plan.resume else {
         let model = match &plan.config.init_from {
             None => Model::new(plan.model.clone(), device, plan.config.seed)?,
@@ -222,9 +259,6 @@ impl Run<'_> {
             if self.pending.len() >= read_every {
                 self.read_metrics()?;
             }
-            if self.out_of_time() {
-                self.stop = self.stop.or(Some(StopReason::MaxMinutes));
-            }
             if self.saving.as_ref().is_some_and(|(_, _, writer)| writer.is_finished()) {
                 self.finish_save()?;
             }
@@ -248,7 +282,7 @@ impl Run<'_> {
         let max_steps = self.plan.model.halt_max_steps;
         let (seed, first) = (self.plan.config.seed, i64::try_from(first)?);
         let draws = Exploration::draw(seed, step, first, rows.rows(), max_steps, device);
-        let report = self.trainer.train_step(&rows, &draws);
+        let report = self.trainer.train_step(&rows, &draws)?;
         self.pending.push(Pending { step, set: batch.set, examples: batch.examples, report });
         Ok(())
     }
@@ -259,7 +293,9 @@ impl Run<'_> {
         }
         let stacked = Tensor::stack(&self.pending.iter().map(|p| &p.report.metrics).collect::<Vec<_>>(), 0);
         let width = stacked.size()[1] as usize;
-        let values: Vec<f64> = Vec::try_from(stacked.to_kind(Kind::Double).to_device(Device::Cpu).view([-1]))?;
+        let stacked = stacked.to_kind(Kind::Double).to_device(Device::Cpu);
+        self.trainer.peers.sum_metrics(&stacked)?;
+        let values: Vec<f64> = Vec::try_from(stacked.view([-1]))?;
         let with_continue = self.plan.model.has_target_q();
         for (done, sums) in std::mem::take(&mut self.pending).into_iter().zip(values.chunks(width)) {
             let Pending { step, report, .. } = &done;
@@ -267,56 +303,67 @@ impl Run<'_> {
             self.log.step(*step, &metrics)?;
             if let Some((name, value)) = metrics.values.iter().find(|(_, v)| !v.is_finite()) {
                 self.log.flush()?;
-                return Err(self.not_finite(&done, name, *value));
+                return Err(self.not_finite(&done, name, *value)?);
             }
             if !self.observer.step(*step, &metrics) {
                 self.stop = Some(StopReason::Asked);
             }
         }
+        if self.out_of_time() {
+            self.stop = self.stop.or(Some(StopReason::MaxMinutes));
+        }
+        self.stop = self.trainer.peers.agree_to_stop(self.stop)?;
         Ok(())
     }
 
     /// The error for a loss that is no number, with the batch that led to it in a file.
-    fn not_finite(&self, done: &Pending, name: &str, value: f64) -> anyhow::Error {
-        let Pending { step, set, examples, .. } = done;
+    fn not_finite(&self, done: &Pending, name: &str, value: f64) -> Result<anyhow::Error> {
+        let Pending { step, set, .. } = done;
+        let examples = &self.trainer.peers.gather_examples(&done.examples)?;
         let set = self.plan.train.sets()[*set].name();
         let file = self.plan.run_dir.join(format!("not_finite_step_{step}.json"));
         let report =
             json!({ "step": step, "metric": name, "value": value.to_string(), "set": set, "examples": examples });
-        let told = match store::write_bytes(&file, format!("{report}\n").as_bytes()) {
+        let write =
+            || if self.folder.is_some() { store::write_bytes(&file, format!("{report}\n").as_bytes()) } else { Ok(()) };
+        let told = match write() {
             Ok(()) => format!("the new examples of its batch are listed in {}", file.display()),
             Err(e) => format!("the new examples of its batch were {examples:?} of set '{set}' ({e:#})"),
         };
         let shown = examples.iter().take(8).map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let what =
             self.advice(format!("step {step}: {name} is {value} (batch: examples {shown}, ... of '{set}'; {told})"));
-        anyhow!("{what}. A smaller lr or a longer lr_warmup_steps may help")
+        Ok(anyhow!("{what}. A smaller lr or a longer lr_warmup_steps may help"))
     }
 
     /// None when a stop came in between.
     fn evaluate(&mut self) -> Result<Option<Evaluation>> {
         let weights = 1 + usize::from(self.trainer.ema.is_some());
-        let sampler = SequentialSampler::new(Arc::clone(&self.plan.test), self.plan.sampler.global_batch_size, 0, 1)?;
+        let shares = self.plan.sampler;
+        let test = Arc::clone(&self.plan.test);
+        let sampler = SequentialSampler::new(test, shares.global_batch_size, shares.rank, shares.world)?;
         let (batches, mut done) = (sampler.batches() * weights, 0);
         let mut evaluation = Evaluation::default();
         for averaged in [false, true].into_iter().take(weights) {
             let Self { trainer, observer, plan, started, save_time, .. } = self;
+            let peers = std::mem::take(&mut trainer.peers);
             let mut evaluate = |model: &Model| -> Result<std::result::Result<EvaluationSums, StopReason>> {
                 let mut sums = EvaluationSums::default();
                 for batch in sampler.clone() {
                     let batch = batch?;
                     sums.add(model, plan.test.sets()[batch.set].name(), &batch.batch);
                     done += 1;
-                    if !observer.evaluating(done, batches) {
-                        return Ok(Err(StopReason::Asked));
-                    }
-                    if time_is_up(plan, *started, *save_time) {
-                        return Ok(Err(StopReason::MaxMinutes));
+                    let asked = (!observer.evaluating(done, batches)).then_some(StopReason::Asked);
+                    let late = || time_is_up(plan, *started, *save_time).then_some(StopReason::MaxMinutes);
+                    if let Some(reason) = peers.agree_to_stop(asked.or_else(late))? {
+                        return Ok(Err(reason));
                     }
                 }
+                peers.sum_evaluation(&mut sums)?;
                 Ok(Ok(sums))
             };
             let sums = if averaged { trainer.with_ema(&mut evaluate) } else { evaluate(&trainer.model) };
+            trainer.peers = peers;
             match sums? {
                 Err(reason) => {
                     self.stop = Some(reason);
@@ -366,6 +413,9 @@ impl Run<'_> {
             return Ok(());
         }
         self.finish_save()?;
+        let carry = self.trainer.peers.gather_carry(&self.trainer.carry)?;
+        self.saved_step = Some(step);
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
         let began = Instant::now();
         let snapshot = Snapshot {
             config: self.plan.config.clone(),
@@ -381,12 +431,10 @@ impl Run<'_> {
             },
             weights: self.trainer.model.tensors(),
             ema: self.trainer.ema.as_ref().map(|ema| self.trainer.model.tensors_with(ema)),
-            training: self.trainer.state_tensors(),
+            training: self.trainer.state_tensors(&carry),
         };
-        let folder = self.folder.clone();
         let writer = thread::Builder::new().name("save".into()).spawn(move || folder.write(&snapshot));
         self.saving = Some((step, began, writer.context("cannot start a thread to save in")?));
-        self.saved_step = Some(step);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use super::Trainer;
 use crate::{
     checkpoint::{EMA_FILE, RawTensor, safetensors_file},
     dataset::SamplerState,
-    model::{to_raw, to_tensor},
+    model::{Carry, to_raw, to_tensor},
 };
 
 /// Moments and carry.
@@ -75,13 +75,13 @@ impl TrainingState {
 }
 
 impl Trainer {
-    /// Moments and carry on the host, for [`STATE_TENSORS_FILE`].
-    pub fn state_tensors(&self) -> Vec<(String, RawTensor)> {
+    /// Moments and the carry of the global batch on the host, for [`STATE_TENSORS_FILE`].
+    pub fn state_tensors(&self, carry: &Carry) -> Vec<(String, RawTensor)> {
         let params = self.model.params();
         let moments = [("adam.m.", &self.adam.m), ("adam.v.", &self.adam.v)].into_iter().flat_map(|(prefix, flat)| {
             params.parts_of(flat).into_iter().map(move |(name, raw)| (format!("{prefix}{name}"), raw))
         });
-        let carry = self.carry.named().into_iter().map(|(name, tensor)| (name.to_owned(), to_raw(tensor)));
+        let carry = carry.named().into_iter().map(|(name, tensor)| (name.to_owned(), to_raw(tensor)));
         moments.chain(carry).collect()
     }
 
@@ -111,7 +111,7 @@ impl Trainer {
     fn restore_carry(&mut self, tensors: &HashMap<&str, &RawTensor>) -> Result<()> {
         for (name, to) in self.carry.named() {
             let raw = tensors.get(name).with_context(|| format!("there is no {name}"))?;
-            let from = to_tensor(raw);
+            let from = self.peers.own_rows(&to_tensor(raw));
             ensure!(
                 from.size() == to.size() && from.kind() == to.kind(),
                 "{name} is {:?} {:?}, this run has {:?} {:?}",

@@ -3,10 +3,12 @@
 //! The carry persists over batches, so a row works on the same puzzle for several steps. Gradients are of
 //! `loss / global_batch_size`. The puzzle embedding's sign-SGD goes first, then Adam-atan2.
 
+use anyhow::Result;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::Peers;
 use crate::{
     config::TrainConfig,
     model::{Carry, DeviceBatch, Exploration, METRICS, Metrics, Model, TrainSegment, loss_head},
@@ -24,6 +26,8 @@ pub struct Trainer {
     pub step: i64,
     /// Moving average of the parameters, flat as they are; none where `ema_decay` is 0.
     pub ema: Option<Tensor>,
+    /// The processes that work on the other rows of the batch.
+    pub peers: Peers,
     schedule: CosineSchedule,
     config: TrainConfig,
     recorded: Recorded,
@@ -39,14 +43,24 @@ pub struct StepReport {
 }
 
 /// The whole step as a CUDA graph, with the tensors that it reads its input from and leaves its metrics in. The carry,
-/// the parameters and the moments are the trainer's own, changed in place.
+/// the parameters and the moments are the trainer's own, changed in place. With peers the graph ends before the exchange
+/// of gradients, and a second one begins after it.
 #[derive(Debug)]
 struct StepGraph {
     graph: CudaGraph,
+    second: Option<SecondGraph>,
     batch: DeviceBatch,
     draws: Exploration,
     scalars: Tensor,
     metrics: Tensor,
+}
+
+/// The optimisers, with the puzzle embedding's gradient before and after the exchange.
+#[derive(Debug)]
+struct SecondGraph {
+    graph: CudaGraph,
+    local: Option<PuzzleGrad>,
+    gathered: Option<PuzzleGrad>,
 }
 
 #[derive(Debug)]
@@ -76,6 +90,7 @@ impl Trainer {
             step: 0,
             ema: (config.ema_decay > 0.0).then(|| model.params().master().copy()),
             model,
+            peers: Peers::alone(),
             config: config.clone(),
             recorded: if graphs { Recorded::NotYet } else { Recorded::Impossible },
         }
@@ -115,17 +130,39 @@ impl Trainer {
         done
     }
 
-    /// The whole step; on a GPU with fused kernels, from the third one on, as one CUDA graph.
-    pub fn train_step(&mut self, batch: &DeviceBatch, draws: &Exploration) -> StepReport {
+    /// The whole step; on a GPU with fused kernels, from the third one on, as a CUDA graph.
+    ///
+    /// # Errors
+    /// A peer that is gone.
+    pub fn train_step(&mut self, batch: &DeviceBatch, draws: &Exploration) -> Result<StepReport> {
         if self.step >= EAGER_STEPS && !matches!(self.recorded, Recorded::Impossible) {
             let (scalars, lr) = self.begin_step();
-            return StepReport { metrics: self.graph_step(batch, draws, scalars), lr };
+            return Ok(StepReport { metrics: self.graph_step(batch, draws, scalars)?, lr });
         }
-        let plan = PassPlan::new(&self.config);
+        let plan = self.pass_plan();
         let done = pass(&mut self.model, &self.carry, batch, draws, plan);
         self.carry = done.carry;
-        let lr = self.apply(done.puzzle.as_ref());
-        StepReport { metrics: done.metrics, lr }
+        let metrics = self.exchange(done.metrics)?;
+        let puzzle = done.puzzle.map(|local| self.peers.gather_puzzle(local)).transpose()?;
+        let lr = self.apply(puzzle.as_ref());
+        Ok(StepReport { metrics, lr })
+    }
+
+    /// With peers the gradient's norm is not known before the exchange.
+    fn pass_plan(&self) -> PassPlan {
+        let plan = PassPlan::new(&self.config);
+        PassPlan { norm: plan.norm && self.peers.are_none(), ..plan }
+    }
+
+    /// Sums the dense gradients over the ranks, and gives the metrics their norm.
+    fn exchange(&self, metrics: Tensor) -> Result<Tensor> {
+        if self.peers.are_none() {
+            return Ok(metrics);
+        }
+        if let Some((_, grad, _)) = self.model.params().flat() {
+            self.peers.sum_gradients(grad)?;
+        }
+        Ok(if self.config.log_grad_norm { with_norm(metrics, &self.model) } else { metrics })
     }
 
     /// Counts the step and computes what changes from step to step.
@@ -138,22 +175,28 @@ impl Trainer {
     }
 
     /// A step through the graph; records it first where that was not done. Returns the metrics.
-    fn graph_step(&mut self, batch: &DeviceBatch, draws: &Exploration, scalars: StepScalars) -> Tensor {
+    fn graph_step(&mut self, batch: &DeviceBatch, draws: &Exploration, scalars: StepScalars) -> Result<Tensor> {
         let on_device = scalars.upload(self.model.device());
         if let Recorded::Graph(graph) = &self.recorded {
             graph.batch.assign(batch);
             graph.draws.uniform.shallow_clone().copy_(&draws.uniform);
             graph.draws.min_steps.shallow_clone().copy_(&draws.min_steps);
             graph.scalars.shallow_clone().copy_(&on_device);
-            if let Err(e) = graph.graph.replay() {
-                panic!("{e:#}");
+            graph.graph.replay()?;
+            let metrics = self.exchange(graph.metrics.copy())?;
+            if let Some(second) = &graph.second {
+                second.exchange(&self.peers)?;
+                second.graph.replay()?;
             }
-            return graph.metrics.copy();
+            return Ok(metrics);
         }
         let Device::Cuda(device) = self.model.device() else { panic!("graphs are for GPUs") };
         let batch = batch.copy();
         let draws = Exploration { uniform: draws.uniform.copy(), min_steps: draws.min_steps.copy() };
-        let plan = PassPlan::new(&self.config);
+        let plan = self.pass_plan();
+        if !self.peers.are_none() {
+            return self.record_halves(device, batch, draws, on_device);
+        }
         let metrics = Tensor::zeros([plan.metrics()], (Kind::Double, self.model.device()));
         let (model, adam, carry) = (&mut self.model, &mut self.adam, &self.carry);
         let (ema, decay) = (self.ema.as_ref(), self.config.ema_decay);
@@ -170,14 +213,57 @@ impl Trainer {
         });
         let values = metrics.copy();
         self.recorded = match graph {
-            Ok(graph) => Recorded::Graph(Box::new(StepGraph { graph, batch, draws, scalars: on_device, metrics })),
+            Ok(graph) => {
+                Recorded::Graph(Box::new(StepGraph { graph, second: None, batch, draws, scalars: on_device, metrics }))
+            }
             Err(e) => {
                 eprintln!("warning: {e:#}: training goes on without a CUDA graph");
                 assert!(runs > 0, "the step ran before it was recorded");
                 Recorded::Impossible
             }
         };
-        values
+        Ok(values)
+    }
+
+    /// Records the step as two graphs, between which the ranks exchange their gradients, while it is done once.
+    fn record_halves(
+        &mut self,
+        device: usize,
+        batch: DeviceBatch,
+        draws: Exploration,
+        scalars: Tensor,
+    ) -> Result<Tensor> {
+        let plan = self.pass_plan();
+        let metrics = Tensor::zeros([plan.metrics()], (Kind::Double, self.model.device()));
+        // Sizes are known before the first pass: what outlives the recording is made outside it.
+        let local = self.model.puzzle_emb().map(|table| PuzzleGrad {
+            identifiers: Tensor::zeros([batch.rows()], (Kind::Int, table.device())),
+            grad: Tensor::zeros([batch.rows(), table.size()[1]], (Kind::Float, table.device())),
+        });
+        let (model, carry) = (&mut self.model, &self.carry);
+        let graph = CudaGraph::record(device, || {
+            // The recorded run overwrites the gradients, as every replay shall.
+            model.params_mut().clear_grad();
+            let done = pass(model, carry, &batch, &draws, plan);
+            no_grad(|| {
+                carry.assign(&done.carry);
+                metrics.shallow_clone().copy_(&done.metrics);
+            });
+            if let (Some(to), Some(from)) = (&local, &done.puzzle) {
+                to.assign(from);
+            }
+        })?;
+        let summed = self.exchange(metrics.copy())?;
+        let gathered = local.as_ref().map(|local| self.peers.gather_puzzle(local.shallow_clone())).transpose()?;
+        let (model, adam) = (&mut self.model, &mut self.adam);
+        let (ema, decay) = (self.ema.as_ref(), self.config.ema_decay);
+        let second = CudaGraph::record(device, || {
+            update(model, adam, gathered.as_ref(), &scalars, None);
+            follow(ema, model.params().master(), decay);
+        })?;
+        let second = Some(SecondGraph { graph: second, local, gathered });
+        self.recorded = Recorded::Graph(Box::new(StepGraph { graph, second, batch, draws, scalars, metrics }));
+        Ok(summed)
     }
 }
 
@@ -266,10 +352,15 @@ fn pass(model: &mut Model, carry: &Carry, batch: &DeviceBatch, draws: &Explorati
         Passed::joined(&parts)
     };
     if plan.norm {
-        let norm = model.params().grad().map_or_else(|| Tensor::from(0.0), |g| g.norm()).to_kind(Kind::Double);
-        passed.metrics = Tensor::cat(&[passed.metrics, norm.view([1])], 0);
+        passed.metrics = with_norm(passed.metrics, model);
     }
     passed
+}
+
+/// Metrics with the gradient's norm behind them.
+fn with_norm(metrics: Tensor, model: &Model) -> Tensor {
+    let norm = model.params().grad().map_or_else(|| Tensor::from(0.0), |g| g.norm()).to_kind(Kind::Double);
+    Tensor::cat(&[metrics, norm.view([1])], 0)
 }
 
 impl Passed {
@@ -334,6 +425,29 @@ pub struct PuzzleGrad {
     pub identifiers: Tensor,
     /// `[B, ndim]`, f32.
     pub grad: Tensor,
+}
+
+impl PuzzleGrad {
+    fn shallow_clone(&self) -> Self {
+        Self { identifiers: self.identifiers.shallow_clone(), grad: self.grad.shallow_clone() }
+    }
+
+    /// Copies another gradient of the same shape into these tensors.
+    fn assign(&self, other: &Self) {
+        no_grad(|| {
+            self.identifiers.shallow_clone().copy_(&other.identifiers);
+            self.grad.shallow_clone().copy_(&other.grad);
+        });
+    }
+}
+
+impl SecondGraph {
+    fn exchange(&self, peers: &Peers) -> Result<()> {
+        if let (Some(local), Some(gathered)) = (&self.local, &self.gathered) {
+            gathered.assign(&peers.gather_puzzle(local.shallow_clone())?);
+        }
+        Ok(())
+    }
 }
 
 impl Exploration {

@@ -69,7 +69,7 @@ impl EqualAxes {
 }
 
 /// 1, 2 or 5 times a power of ten, the first that is at least `wanted`.
-fn round_step(wanted: f64) -> f64 {
+pub(super) fn round_step(wanted: f64) -> f64 {
     if !wanted.is_finite() || wanted <= 0.0 {
         return 1.0;
     }
@@ -82,13 +82,13 @@ fn round_step(wanted: f64) -> f64 {
 }
 
 /// Multiples of `step` inside an interval, at most a hundred.
-fn ticks(low: f64, high: f64, step: f64) -> Vec<f64> {
+pub(super) fn ticks(low: f64, high: f64, step: f64) -> Vec<f64> {
     let first = (low / step).ceil();
     (0..100).map(|i| (first + f64::from(i)) * step).take_while(|&v| v <= high).collect()
 }
 
 /// As many decimals as the step has, `−` for minus.
-fn tick_text(value: f64, step: f64) -> String {
+pub(super) fn tick_text(value: f64, step: f64) -> String {
     let decimals = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
     let text = format!("{:.decimals$}", if value.abs() < step * 1e-6 { 0.0 } else { value });
     text.replace('-', "−")

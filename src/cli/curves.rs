@@ -1,0 +1,84 @@
+//! `hrm viz curves`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::json;
+
+use super::ui::{JsonArg, Ui, writable};
+use crate::{
+    analysis::curves::RunCurves,
+    say,
+    train::{METRICS_FILE, RunHistory, find_runs},
+    viz::{PictureFormat, curves::CurvesPicture, save},
+};
+
+/// As many as a picture keeps apart.
+const MOST_RUNS: usize = 7;
+
+const DETAILS: &str = "\
+Reads metrics.jsonl of each run. The picture shows the token loss, the exact accuracy after the last segment, the mean \
+number of segments that rows have worked (it falls as the model learns to halt), whether its halting value is right, and \
+for each run its exact accuracy after every segment. Dots are evaluations on the test split; thin lines are training, in \
+means over equal numbers of steps.
+
+Examples:
+  hrm viz curves
+  hrm viz curves checkpoints/Sudoku/a checkpoints/Sudoku/b -o both.svg";
+
+/// Loss, exact accuracy and halting of one or several runs over their steps
+#[derive(clap::Args, Debug)]
+#[command(
+    after_long_help = DETAILS,
+    after_help = "Example: hrm viz curves runs/a runs/b -o both.svg    (--help tells more)"
+)]
+pub struct CurvesArgs {
+    /// Run folders, or their metrics.jsonl [default: the run under checkpoints/ that was written to last]
+    #[arg(value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The picture; its ending, .png or .svg, decides the format
+    #[arg(short, long, value_name = "FILE", default_value = "curves.png")]
+    output: PathBuf,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+pub fn run(args: &CurvesArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    PictureFormat::of(&args.output)?;
+    writable(&args.output).map_err(|why| anyhow!("{}: {why}", args.output.display()))?;
+    ensure!(args.runs.len() <= MOST_RUNS, "{} runs: a picture holds at most {MOST_RUNS}", args.runs.len());
+    let histories = if args.runs.is_empty() {
+        let newest = newest_run(Path::new("checkpoints"))?;
+        say!(ui, "run: {} (name others)", newest.folder.display());
+        vec![newest]
+    } else {
+        args.runs.iter().map(|run| RunHistory::read(run)).collect::<Result<Vec<_>>>()?
+    };
+    let runs: Vec<RunCurves> = histories.iter().map(|h| RunCurves::new(name_of(&h.folder), h)).collect();
+    for (run, history) in runs.iter().zip(&histories) {
+        let nothing = history.training.is_empty() && history.evaluations.is_empty();
+        ensure!(!nothing, "{}: {METRICS_FILE} holds no step yet", history.folder.display());
+        let best = history.best_exact().map_or_else(
+            || "no evaluation yet".into(),
+            |(step, exact)| format!("best exact accuracy {:.2} % at step {step}", 100.0 * exact),
+        );
+        say!(ui, "{}: step {}, {best}", run.name, history.step());
+    }
+    save(&CurvesPicture { runs: &runs }, &args.output)?;
+    say!(ui, "picture: {}", args.output.display());
+    ui.emit(&json!({ "picture": args.output, "runs": runs }))
+}
+
+/// A run's folder without what leads to it.
+fn name_of(folder: &Path) -> String {
+    let full = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    full.file_name().map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+fn newest_run(root: &Path) -> Result<RunHistory> {
+    let help = || "name a run's folder: hrm viz curves RUN".to_owned();
+    let runs = find_runs(root).with_context(help)?;
+    let histories = runs.iter().map(|run| RunHistory::read(run)).collect::<Result<Vec<_>>>()?;
+    histories.into_iter().max_by_key(|h| h.changed).context("checkpoints/: there is no run").with_context(help)
+}

@@ -1,0 +1,2 @@
+// Declared in context.h.
+#pragma once

@@ -1,0 +1,240 @@
+//! What a run's metrics.jsonl tells, read back.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+
+use super::{METRICS_FILE, is_running};
+
+/// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    names: Vec<String>,
+    /// In the order of the names; shorter where later names were not known yet. NaN: not logged.
+    steps: BTreeMap<i64, Vec<f64>>,
+}
+
+impl Series {
+    fn add(&mut self, step: i64, values: &Map<String, Value>) {
+        let mut row = vec![f64::NAN; self.names.len()];
+        for (name, value) in values.iter().filter(|(name, _)| *name != "step" && *name != "time") {
+            // NaN and infinities are written as their names.
+            let value = value.as_f64().or_else(|| value.as_str()?.parse().ok());
+            let Some(value) = value else { continue };
+            let index = self.names.iter().position(|n| n == name).unwrap_or_else(|| {
+                self.names.push(name.clone());
+                row.push(f64::NAN);
+                self.names.len() - 1
+            });
+            row[index] = value;
+        }
+        self.steps.insert(step, row);
+    }
+
+    /// Names of what was logged, such as `train/lm_loss`.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Steps and finite values of a metric, in order.
+    pub fn of(&self, name: &str) -> Vec<(i64, f64)> {
+        let Some(index) = self.names.iter().position(|n| n == name) else { return Vec::new() };
+        let finite = |(&step, row): (&i64, &Vec<f64>)| Some((step, *row.get(index)?)).filter(|(_, v)| v.is_finite());
+        self.steps.iter().filter_map(finite).collect()
+    }
+
+    pub fn last_step(&self) -> Option<i64> {
+        self.steps.keys().next_back().copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Its plan was done.
+    Finished,
+    Running,
+    /// It ended early, with a checkpoint of its last step.
+    Stopped,
+    /// It ended early, without one.
+    Dead,
+}
+
+impl RunState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// A run's metrics file.
+#[derive(Clone, Debug)]
+pub struct RunHistory {
+    pub folder: PathBuf,
+    /// The lines without a step together, later keys winning: configuration, versions, and who wrote.
+    pub about: Map<String, Value>,
+    /// `train/<metric>`.
+    pub training: Series,
+    /// `<set>/<metric>`.
+    pub evaluations: Series,
+    /// When the file was last written to.
+    pub changed: SystemTime,
+}
+
+impl RunHistory {
+    /// Reads `metrics.jsonl` of a run folder, or the file itself. A last line without its end, as a running or killed
+    /// process leaves, is passed over.
+    ///
+    /// # Errors
+    /// No such file; a line that is no JSON object, by its number.
+    pub fn read(run: &Path) -> Result<Self> {
+        let path = if run.is_dir() { run.join(METRICS_FILE) } else { run.to_path_buf() };
+        let at = || format!("{}: cannot read", path.display());
+        if !path.is_file() {
+            bail!("{}: no run: there is no {METRICS_FILE}", run.display());
+        }
+        let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let changed = fs::metadata(&path).and_then(|m| m.modified()).with_context(at)?;
+        let mut history =
+            Self { folder, about: Map::new(), training: Series::default(), evaluations: Series::default(), changed };
+        let mut reader = BufReader::new(File::open(&path).with_context(at)?);
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            ensure!(
+                reader.read_until(b'\n', &mut line).with_context(at)? <= 1 << 24,
+                "{}: line {number} is endless",
+                path.display()
+            );
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            let object: Map<String, Value> = serde_json::from_slice(&line)
+                .with_context(|| format!("{}: line {number} is no JSON object", path.display()))?;
+            history.add(object);
+        }
+        Ok(history)
+    }
+
+    fn add(&mut self, line: Map<String, Value>) {
+        match line.get("step").and_then(Value::as_i64) {
+            None => self.about.extend(line),
+            Some(step) if line.keys().any(|key| key.starts_with("train/")) => self.training.add(step, &line),
+            Some(step) => self.evaluations.add(step, &line),
+        }
+    }
+
+    /// Whether its process is at work, told by the lock that it holds.
+    pub fn state(&self) -> RunState {
+        let step = self.step();
+        let saved = self.folder.join(format!("step_{step}")).exists();
+        let done = self.about.get("total_steps").and_then(Value::as_i64).is_some_and(|total| step >= total);
+        match (is_running(&self.folder), saved, done) {
+            (true, ..) => RunState::Running,
+            (_, true, true) => RunState::Finished,
+            (_, true, false) => RunState::Stopped,
+            (_, false, _) => RunState::Dead,
+        }
+    }
+
+    /// The last step that was logged.
+    pub fn step(&self) -> i64 {
+        self.training.last_step().unwrap_or(0)
+    }
+
+    /// Best exact accuracy of an evaluation, and its step. Of the set named `all`, else of the first set.
+    pub fn best_exact(&self) -> Option<(i64, f64)> {
+        let series = self.evaluations.of(&format!("{}/exact_accuracy", self.set()?));
+        series.into_iter().reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+
+    /// The set that is looked at first.
+    pub fn set(&self) -> Option<&str> {
+        let sets = || self.evaluations.names().iter().filter_map(|name| name.strip_suffix("/exact_accuracy"));
+        sets().find(|set| *set == "all").or_else(|| sets().next())
+    }
+}
+
+/// Run folders in `root` and below it, at most four levels deep, in the order of their names.
+///
+/// # Errors
+/// A folder that cannot be read; `root` is none.
+pub fn find_runs(root: &Path) -> Result<Vec<PathBuf>> {
+    fn visit(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+        if folder.join(METRICS_FILE).is_file() {
+            found.push(folder.to_path_buf());
+            return Ok(());
+        }
+        if depth == 0 {
+            return Ok(());
+        }
+        let list = fs::read_dir(folder).with_context(|| format!("{}: cannot read the folder", folder.display()))?;
+        let mut folders = Vec::new();
+        for entry in list {
+            let entry = entry.with_context(|| format!("{}: cannot read the folder", folder.display()))?;
+            // A link might lead round in a circle.
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+        folders.sort();
+        folders.iter().try_for_each(|f| visit(f, depth - 1, found))
+    }
+    ensure!(root.is_dir(), "{}: there is no such folder", root.display());
+    let mut found = Vec::new();
+    visit(root, 4, &mut found)?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(text: &str) -> Result<RunHistory> {
+        let dir = tempfile::tempdir()?;
+        fs::write(dir.path().join(METRICS_FILE), text)?;
+        RunHistory::read(dir.path())
+    }
+
+    #[test]
+    fn later_lines_of_a_step_win_and_a_torn_line_is_passed_over() {
+        let read = history(concat!(
+            "{\"num_params\": 5, \"pid\": 1}\n",
+            "{\"step\": 1, \"time\": 1.0, \"train/lm_loss\": 4.0}\n",
+            "{\"step\": 2, \"train/lm_loss\": \"NaN\"}\n",
+            "{\"step\": 2, \"all/exact_accuracy\": 0.25}\n",
+            "{\"pid\": 2}\n",
+            "{\"step\": 2, \"train/lm_loss\": 3.0, \"train/grad_norm\": 7}\n",
+            "{\"step\": 3, \"train/lm_lo",
+        ))
+        .unwrap();
+        assert_eq!(read.about["pid"], 2);
+        assert_eq!(read.step(), 2);
+        assert_eq!(read.training.of("train/lm_loss"), [(1, 4.0), (2, 3.0)]);
+        assert_eq!(read.training.of("train/grad_norm"), [(2, 7.0)]);
+        assert_eq!(read.best_exact(), Some((2, 0.25)));
+        assert!(read.training.of("no").is_empty());
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let error = history("{}\n[1]\n{}\n").unwrap_err();
+        assert!(format!("{error:#}").contains("line 2 is no JSON object"), "{error:#}");
+    }
+}

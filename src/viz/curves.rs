@@ -1,0 +1,292 @@
+//! Runs over their steps in one picture: loss, exact accuracy, halting, and for each run its exact accuracy after every
+//! segment.
+
+use anyhow::Result;
+use plotters::{
+    backend::DrawingBackend,
+    style::{Color, RGBColor},
+};
+
+use super::{
+    axes::{round_step, tick_text, ticks},
+    canvas::{Canvas, Frame, Lettering, Picture, Point},
+    colormap::Colormap,
+    style::{FRAME, GRID, INK, PAPER, SOFT_INK, size},
+};
+use crate::analysis::curves::{Curve, RunCurves};
+
+const WIDTH: u32 = 1200;
+const COLUMNS: [f64; 2] = [92.0, 688.0];
+const PANEL: [f64; 2] = [450.0, 230.0];
+/// From one row of panels to the next.
+const ROW: f64 = 342.0;
+const LEGEND_LINE: f64 = 28.0;
+const MAP: Colormap = Colormap::Viridis;
+
+/// Okabe and Ito's palette, the light ones darkened to be read on white. Runs also carry their number.
+const COLORS: [RGBColor; 7] = [
+    RGBColor(0, 96, 168),
+    RGBColor(200, 72, 0),
+    RGBColor(0, 128, 96),
+    RGBColor(170, 80, 140),
+    RGBColor(60, 60, 66),
+    RGBColor(170, 120, 0),
+    RGBColor(40, 140, 190),
+];
+
+/// Some runs, numbered from 1 in this order.
+#[derive(Clone, Debug)]
+pub struct CurvesPicture<'a> {
+    pub runs: &'a [RunCurves],
+}
+
+/// One curve of a panel.
+struct Drawn<'a> {
+    curve: &'a Curve,
+    color: RGBColor,
+    width: f64,
+    /// Marks every point: few, and far apart.
+    marked: bool,
+    /// At the curve's end.
+    label: Option<String>,
+}
+
+impl CurvesPicture<'_> {
+    fn head(&self) -> f64 {
+        96.0 + LEGEND_LINE * self.runs.len() as f64
+    }
+
+    fn rows(&self) -> usize {
+        2 + self.runs.len().div_ceil(2)
+    }
+
+    /// Where panel `index` lies, counted row by row.
+    fn frame(&self, index: usize) -> Frame {
+        let row = index / 2;
+        Frame {
+            left: COLUMNS[index % 2],
+            top: self.head() + 40.0 + ROW * row as f64,
+            width: PANEL[0],
+            height: PANEL[1],
+        }
+    }
+
+    /// A curve of every run, with the runs' numbers at their ends.
+    fn of_runs<'a>(&'a self, pick: impl Fn(&'a RunCurves) -> &'a Curve, marked: bool, width: f64) -> Vec<Drawn<'a>> {
+        let drawn = |(i, run): (usize, &'a RunCurves)| Drawn {
+            curve: pick(run),
+            color: COLORS[i % COLORS.len()],
+            width,
+            marked,
+            label: Some((i + 1).to_string()),
+        };
+        self.runs.iter().enumerate().map(drawn).collect()
+    }
+}
+
+impl Picture for CurvesPicture<'_> {
+    fn size(&self) -> [u32; 2] {
+        [WIDTH, (self.head() + 10.0 + ROW * self.rows() as f64) as u32 + 40]
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        let width = f64::from(WIDTH) - 60.0;
+        let title = match self.runs {
+            [one] => format!("Training of {}", one.name),
+            runs => format!("Training of {} runs", runs.len()),
+        };
+        canvas.text_within(&title, [30.0, 36.0], width, Lettering::new(size::TITLE, INK).bold())?;
+        for (i, run) in self.runs.iter().enumerate() {
+            let y = 80.0 + LEGEND_LINE * i as f64;
+            let color = COLORS[i % COLORS.len()];
+            canvas.line(&[[30.0, y], [66.0, y]], &color, 3.0)?;
+            let each = run.steps_per_point;
+            let plural = if each == 1 { "" } else { "s" };
+            let text =
+                format!("{}  {}: training in means over {each} step{plural}, dots at evaluations", i + 1, run.name);
+            canvas.text_within(&text, [78.0, y], width - 48.0, Lettering::new(size::SUBTITLE, SOFT_INK))?;
+        }
+
+        let mut loss = self.of_runs(|r| &r.loss, false, 1.6);
+        let mut evaluated = self.of_runs(|r| &r.evaluation_loss, true, 2.4);
+        // One number a run is enough.
+        evaluated.iter_mut().for_each(|d| d.label = None);
+        loss.append(&mut evaluated);
+        draw_panel(canvas, self.frame(0), "Token loss a puzzle", &loss, Range::FromData)?;
+        let mut exact = self.of_runs(|r| &r.training_exact, false, 1.0);
+        exact.iter_mut().for_each(|d| d.label = None);
+        exact.extend(self.of_runs(|r| &r.exact, true, 2.4));
+        draw_panel(canvas, self.frame(1), "Exact accuracy (thin: in training, all segments)", &exact, Range::Share)?;
+        let segments = self.of_runs(|r| &r.segments, false, 1.6);
+        draw_panel(
+            canvas,
+            self.frame(2),
+            "Segments worked on a puzzle, mean of the batch",
+            &segments,
+            Range::FromZero,
+        )?;
+        let halting = self.of_runs(|r| &r.halt_accuracy, false, 1.6);
+        draw_panel(canvas, self.frame(3), "Halting value right (q_halt accuracy)", &halting, Range::Share)?;
+        for (i, run) in self.runs.iter().enumerate() {
+            draw_segments(canvas, self.frame(4 + i), i + 1, run)?;
+        }
+        Ok(())
+    }
+}
+
+fn draw_segments<DB: DrawingBackend>(
+    canvas: &Canvas<'_, DB>,
+    frame: Frame,
+    number: usize,
+    run: &RunCurves,
+) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    let n = run.exact_by_segment.len();
+    let curves: Vec<Drawn<'_>> = (0..n)
+        .map(|i| Drawn {
+            curve: &run.exact_by_segment[i],
+            color: MAP.step(i, n.max(2)),
+            width: 1.8,
+            marked: true,
+            label: (i == 0 || i + 1 == n).then(|| (i + 1).to_string()),
+        })
+        .collect();
+    let title = match n {
+        0 => format!("Run {number}: no evaluation yet"),
+        _ => format!("Run {number}: exact accuracy after segment 1 (dark) to {n} (light)"),
+    };
+    draw_panel(canvas, frame, &title, &curves, Range::Share)
+}
+
+/// What a panel's upright axis covers.
+#[derive(Clone, Copy, PartialEq)]
+enum Range {
+    FromData,
+    FromZero,
+    /// From 0 to the largest value, as per cent.
+    Share,
+}
+
+fn draw_panel<DB: DrawingBackend>(
+    canvas: &Canvas<'_, DB>,
+    frame: Frame,
+    title: &str,
+    curves: &[Drawn<'_>],
+    range: Range,
+) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    canvas.text_within(title, [frame.left, frame.top - 22.0], frame.width, Lettering::new(size::LABEL, INK))?;
+    let percent = if range == Range::Share { 100.0 } else { 1.0 };
+    let values = || curves.iter().flat_map(|d| d.curve).map(|&(_, v)| v * percent);
+    let right = curves.iter().flat_map(|d| d.curve).map(|&(step, _)| step).fold(1.0, f64::max);
+    let low = if range == Range::FromData { values().fold(f64::INFINITY, f64::min) } else { 0.0 };
+    let high = values().fold(f64::NEG_INFINITY, f64::max);
+    let (low, high) = if high > low { (low, high + 0.06 * (high - low)) } else { spread(low.min(high)) };
+    let place =
+        |(step, value): (f64, f64)| -> Point { frame.at(step / right, 1.0 - ((value * percent) - low) / (high - low)) };
+
+    let tick = Lettering::new(size::SMALL, INK);
+    let step = round_step((high - low) / 5.0);
+    for value in ticks(low, high, step) {
+        let y = frame.at(0.0, 1.0 - (value - low) / (high - low))[1];
+        canvas.line(&[[frame.left, y], [frame.right(), y]], &GRID, 1.0)?;
+        let unit = if range == Range::Share { " %" } else { "" };
+        canvas.text(&format!("{}{unit}", tick_text(value, step)), [frame.left - 8.0, y], tick.right())?;
+    }
+    let step = round_step(right / 4.0);
+    for value in ticks(0.0, right, step) {
+        let x = frame.at(value / right, 0.0)[0];
+        canvas.line(&[[x, frame.top], [x, frame.bottom()]], &GRID, 1.0)?;
+        canvas.text(&thousands(&tick_text(value, step)), [x, frame.bottom() + 16.0], tick.middle())?;
+    }
+    canvas.outline(frame, &FRAME, 1.0)?;
+    canvas.text(
+        "step",
+        [frame.at(0.5, 1.0)[0], frame.bottom() + 42.0],
+        Lettering::new(size::SMALL, SOFT_INK).middle(),
+    )?;
+
+    let mut taken: Vec<f64> = Vec::new();
+    for drawn in curves {
+        let points: Vec<Point> = drawn.curve.iter().map(|&p| place(p)).collect();
+        canvas.line(&points, &drawn.color, drawn.width)?;
+        if drawn.marked && points.len() <= 60 {
+            for &point in &points {
+                canvas.disc(point, 3.5, &drawn.color, Some((PAPER, 0.8)))?;
+            }
+        }
+        if let (Some(label), Some(&end)) = (&drawn.label, points.last()) {
+            let y = free_height(end[1], &taken);
+            taken.push(y);
+            canvas.text(label, [frame.right() + 8.0, y], Lettering::new(size::SMALL, drawn.color).bold())?;
+            if (y - end[1]).abs() > 1.0 || end[0] < frame.right() - 1.0 {
+                canvas.line(&[end, [frame.right() + 5.0, y]], &drawn.color.mix(0.45), 1.0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An axis around a single value, or around nothing.
+fn spread(value: f64) -> (f64, f64) {
+    match value.is_finite() {
+        true if value > 0.0 => (0.0, value * 1.2),
+        true if value < 0.0 => (value * 1.2, 0.0),
+        _ => (0.0, 1.0),
+    }
+}
+
+/// The height nearest to the wanted one at which no label stands yet.
+fn free_height(wanted: f64, taken: &[f64]) -> f64 {
+    let free = |y: &f64| taken.iter().all(|t| (t - y).abs() >= size::SMALL);
+    let tries = (0..40).flat_map(|i| [f64::from(i), -f64::from(i)]).map(|i| wanted + i * 4.0);
+    tries.into_iter().find(free).unwrap_or(wanted)
+}
+
+/// `52080` as `52,080`; decimals stay.
+fn thousands(text: &str) -> String {
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let n = whole.len();
+    let mut out = String::new();
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (n - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_give_way_to_one_another() {
+        assert_eq!(free_height(50.0, &[]), 50.0);
+        let y = free_height(50.0, &[50.0, 68.0]);
+        assert!([50.0, 68.0].iter().all(|t: &f64| (t - y).abs() >= size::SMALL), "{y}");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(thousands("52080"), "52,080");
+        assert_eq!(thousands("100"), "100");
+        assert_eq!(thousands("1000.5"), "1,000.5");
+    }
+
+    #[test]
+    fn an_axis_around_one_value_has_a_height() {
+        for value in [0.0, 3.0, -2.0, f64::INFINITY, f64::NAN] {
+            let (low, high) = spread(value);
+            assert!(high > low && low.is_finite() && high.is_finite(), "{value}");
+        }
+    }
+}
