@@ -68,7 +68,10 @@ fn means(series: &[(i64, f64)], count: usize) -> Curve {
         let sum = part.iter().fold((0.0, 0.0), |s, v| (s.0 + v.0 as f64, s.1 + v.1));
         (sum.0 / n, sum.1 / n)
     };
-    series.chunks(count.max(1)).map(mean).collect()
+    let count = count.max(1);
+    // A last part that is short would stand out by its noise.
+    let long_enough = |part: &&[(i64, f64)]| part.len() * 2 >= count || series.len() < count;
+    series.chunks(count).filter(long_enough).map(mean).collect()
 }
 
 #[cfg(test)]
@@ -78,6 +81,7 @@ mod tests {
     #[test]
     fn a_point_is_the_mean_of_its_steps() {
         assert_eq!(means(&[(1, 2.0), (2, 4.0), (3, 9.0)], 2), [(1.5, 3.0), (3.0, 9.0)]);
+        assert_eq!(means(&[(1, 2.0), (2, 4.0), (3, 6.0), (4, 50.0)], 3), [(2.0, 4.0)]);
         assert!(means(&[], 3).is_empty());
     }
 }

@@ -86,7 +86,7 @@ impl CurvesPicture<'_> {
 
 impl Picture for CurvesPicture<'_> {
     fn size(&self) -> [u32; 2] {
-        [WIDTH, (self.head() + 10.0 + ROW * self.rows() as f64) as u32 + 40]
+        [WIDTH, (self.head() + ROW * self.rows() as f64) as u32 + 10]
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
@@ -119,15 +119,9 @@ impl Picture for CurvesPicture<'_> {
         let mut exact = self.of_runs(|r| &r.training_exact, false, 1.0);
         exact.iter_mut().for_each(|d| d.label = None);
         exact.extend(self.of_runs(|r| &r.exact, true, 2.4));
-        draw_panel(canvas, self.frame(1), "Exact accuracy (thin: in training, all segments)", &exact, Range::Share)?;
+        draw_panel(canvas, self.frame(1), "Exact accuracy (thin: in training)", &exact, Range::Share)?;
         let segments = self.of_runs(|r| &r.segments, false, 1.6);
-        draw_panel(
-            canvas,
-            self.frame(2),
-            "Segments worked on a puzzle, mean of the batch",
-            &segments,
-            Range::FromZero,
-        )?;
+        draw_panel(canvas, self.frame(2), "Segments worked on a puzzle, mean", &segments, Range::FromZero)?;
         let halting = self.of_runs(|r| &r.halt_accuracy, false, 1.6);
         draw_panel(canvas, self.frame(3), "Halting value right (q_halt accuracy)", &halting, Range::Share)?;
         for (i, run) in self.runs.iter().enumerate() {
@@ -158,7 +152,7 @@ where
         .collect();
     let title = match n {
         0 => format!("Run {number}: no evaluation yet"),
-        _ => format!("Run {number}: exact accuracy after segment 1 (dark) to {n} (light)"),
+        _ => format!("Run {number}: exact after segment 1 (dark) to {n} (light)"),
     };
     draw_panel(canvas, frame, &title, &curves, Range::Share)
 }
@@ -182,7 +176,7 @@ fn draw_panel<DB: DrawingBackend>(
 where
     DB::ErrorType: 'static,
 {
-    canvas.text_within(title, [frame.left, frame.top - 22.0], frame.width, Lettering::new(size::LABEL, INK))?;
+    canvas.text_within(title, [frame.left, frame.top - 22.0], frame.width, Lettering::new(size::SUBTITLE, INK))?;
     let percent = if range == Range::Share { 100.0 } else { 1.0 };
     let values = || curves.iter().flat_map(|d| d.curve).map(|&(_, v)| v * percent);
     let right = curves.iter().flat_map(|d| d.curve).map(|&(step, _)| step).fold(1.0, f64::max);
@@ -213,7 +207,7 @@ where
         Lettering::new(size::SMALL, SOFT_INK).middle(),
     )?;
 
-    let mut taken: Vec<f64> = Vec::new();
+    let mut taken: Vec<Point> = Vec::new();
     for drawn in curves {
         let points: Vec<Point> = drawn.curve.iter().map(|&p| place(p)).collect();
         canvas.line(&points, &drawn.color, drawn.width)?;
@@ -223,12 +217,18 @@ where
             }
         }
         if let (Some(label), Some(&end)) = (&drawn.label, points.last()) {
-            let y = free_height(end[1], &taken);
-            taken.push(y);
-            canvas.text(label, [frame.right() + 8.0, y], Lettering::new(size::SMALL, drawn.color).bold())?;
-            if (y - end[1]).abs() > 1.0 || end[0] < frame.right() - 1.0 {
-                canvas.line(&[end, [frame.right() + 5.0, y]], &drawn.color.mix(0.45), 1.0)?;
+            let how = Lettering::new(size::SMALL, drawn.color).bold();
+            let width = canvas.text_width(label, how);
+            let near = |p: &&Point| (p[0] - end[0]).abs() < width + 16.0;
+            let beside: Vec<f64> = taken.iter().filter(near).map(|p| p[1]).collect();
+            let y = free_height(end[1], &beside, [frame.top, frame.bottom()]);
+            taken.push([end[0], y]);
+            let at = [end[0] + 8.0, y];
+            if at[0] + width < frame.right() {
+                let back = Frame { left: at[0] - 3.0, top: y - 10.0, width: width + 6.0, height: 20.0 };
+                canvas.fill_rect(back, &PAPER.mix(0.8))?;
             }
+            canvas.text(label, at, how)?;
         }
     }
     Ok(())
@@ -243,9 +243,9 @@ fn spread(value: f64) -> (f64, f64) {
     }
 }
 
-/// The height nearest to the wanted one at which no label stands yet.
-fn free_height(wanted: f64, taken: &[f64]) -> f64 {
-    let free = |y: &f64| taken.iter().all(|t| (t - y).abs() >= size::SMALL);
+/// The height nearest to the wanted one, between two limits, at which no label stands yet.
+fn free_height(wanted: f64, taken: &[f64], [top, bottom]: [f64; 2]) -> f64 {
+    let free = |y: &f64| (top..=bottom).contains(y) && taken.iter().all(|t| (t - y).abs() >= size::SMALL);
     let tries = (0..40).flat_map(|i| [f64::from(i), -f64::from(i)]).map(|i| wanted + i * 4.0);
     tries.into_iter().find(free).unwrap_or(wanted)
 }
@@ -270,8 +270,9 @@ mod tests {
 
     #[test]
     fn labels_give_way_to_one_another() {
-        assert_eq!(free_height(50.0, &[]), 50.0);
-        let y = free_height(50.0, &[50.0, 68.0]);
+        assert_eq!(free_height(50.0, &[], [0.0, 100.0]), 50.0);
+        assert!(free_height(99.0, &[100.0], [0.0, 100.0]) <= 82.0);
+        let y = free_height(50.0, &[50.0, 68.0], [0.0, 100.0]);
         assert!([50.0, 68.0].iter().all(|t: &f64| (t - y).abs() >= size::SMALL), "{y}");
     }
 
