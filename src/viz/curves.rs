@@ -47,6 +47,7 @@ struct Drawn<'a> {
     width: f64,
     /// Marks every point: few, and far apart.
     marked: bool,
+    dashed: bool,
     /// At the curve's end.
     label: Option<String>,
 }
@@ -78,6 +79,7 @@ impl CurvesPicture<'_> {
             color: COLORS[i % COLORS.len()],
             width,
             marked,
+            dashed: false,
             label: Some((i + 1).to_string()),
         };
         self.runs.iter().enumerate().map(drawn).collect()
@@ -119,7 +121,11 @@ impl Picture for CurvesPicture<'_> {
         let mut exact = self.of_runs(|r| &r.training_exact, false, 1.0);
         exact.iter_mut().for_each(|d| d.label = None);
         exact.extend(self.of_runs(|r| &r.exact, true, 2.4));
-        draw_panel(canvas, self.frame(1), "Exact accuracy (thin: in training)", &exact, Range::Share)?;
+        let averaged = self.of_runs(|r| &r.averaged_exact, false, 2.4);
+        exact.extend(averaged.into_iter().map(|d| Drawn { dashed: true, label: None, ..d }));
+        let any = self.runs.iter().any(|r| !r.averaged_exact.is_empty());
+        let title = format!("Exact accuracy (thin: in training{})", if any { "; dashed: EMA" } else { "" });
+        draw_panel(canvas, self.frame(1), &title, &exact, Range::Share)?;
         let segments = self.of_runs(|r| &r.segments, false, 1.6);
         draw_panel(canvas, self.frame(2), "Segments worked on a puzzle, mean", &segments, Range::FromZero)?;
         let halting = self.of_runs(|r| &r.halt_accuracy, false, 1.6);
@@ -147,6 +153,7 @@ where
             color: MAP.step(i, n.max(2)),
             width: 1.8,
             marked: true,
+            dashed: false,
             label: (i == 0 || i + 1 == n).then(|| (i + 1).to_string()),
         })
         .collect();
@@ -210,7 +217,11 @@ where
     let mut taken: Vec<Point> = Vec::new();
     for drawn in curves {
         let points: Vec<Point> = drawn.curve.iter().map(|&p| place(p)).collect();
-        canvas.line(&points, &drawn.color, drawn.width)?;
+        if drawn.dashed {
+            draw_dashed(canvas, &points, &drawn.color, drawn.width)?;
+        } else {
+            canvas.line(&points, &drawn.color, drawn.width)?;
+        }
         if drawn.marked && points.len() <= 60 {
             for &point in &points {
                 canvas.disc(point, 3.5, &drawn.color, Some((PAPER, 0.8)))?;
@@ -229,6 +240,28 @@ where
                 canvas.fill_rect(back, &PAPER.mix(0.8))?;
             }
             canvas.text(label, at, how)?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of dashes, each as long as the gap after it.
+fn draw_dashed<DB: DrawingBackend>(
+    canvas: &Canvas<'_, DB>,
+    points: &[Point],
+    color: &RGBColor,
+    width: f64,
+) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    const DASH: f64 = 7.0;
+    for pair in points.windows(2) {
+        let [dx, dy] = [pair[1][0] - pair[0][0], pair[1][1] - pair[0][1]];
+        let dashes = (dx.hypot(dy) / DASH).ceil().clamp(1.0, 1000.0);
+        let at = |i: f64| [pair[0][0] + dx * (i / dashes).min(1.0), pair[0][1] + dy * (i / dashes).min(1.0)];
+        for i in (0..dashes as u32).step_by(2) {
+            canvas.line(&[at(f64::from(i)), at(f64::from(i) + 1.0)], color, width)?;
         }
     }
     Ok(())

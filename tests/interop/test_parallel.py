@@ -32,11 +32,12 @@ def check(folder, run):
     one, other = (load_file(folder / name / "step_16" / "model.safetensors") for name in ("one", run))
     differences = torch.cat([(one[name] - other[name]).abs().flatten() for name in one])
     assert differences.max() <= 2 * 2e-3 * 16 and (differences > 1e-5).float().mean() <= 1e-3
-    losses = [
-        [json.loads(line).get("train/lm_loss") for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", run)
+    logged = [
+        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", run)
     ]
-    assert losses[0][1:] == pytest.approx(losses[1][1:], rel=1e-4)
+    for name in ("train/lm_loss", "all/lm_loss"):
+        first, second = ([line[name] for line in lines if name in line] for lines in logged)
+        assert first and first == pytest.approx(second, rel=1e-4)
 
 
 @pytest.mark.parametrize("flags", [["--standalone"], ["--master-addr", "127.0.0.1", "--master-port", "0"]])
@@ -77,12 +78,12 @@ NCCL_PROGRAM = """
 #include <cstdio>
 int main() {
   const ncclConfig_t c = NCCL_CONFIG_INITIALIZER;
-  const int values[] = {NCCL_VERSION_CODE, int(sizeof c), int(offsetof(ncclConfig_t, netName)),
-                        int(offsetof(ncclConfig_t, commName)), int(offsetof(ncclConfig_t, nvlinkCentricSched)),
-                        int(c.size), int(c.magic), int(c.version), c.blocking, c.nvlinkCentricSched, NCCL_SPLIT_NOCOLOR,
-                        int(sizeof(ncclUniqueId)), ncclInProgress, ncclRemoteError, ncclSum, ncclAvg, ncclInt8,
+  const long long values[] = {NCCL_VERSION_CODE, (long long)sizeof c, (long long)offsetof(ncclConfig_t, netName),
+                        (long long)offsetof(ncclConfig_t, commName), (long long)offsetof(ncclConfig_t, nvlinkCentricSched),
+                        (long long)(c.size), (long long)(c.magic), (long long)(c.version), c.blocking, c.nvlinkCentricSched, NCCL_SPLIT_NOCOLOR,
+                        (long long)sizeof(ncclUniqueId), ncclInProgress, ncclRemoteError, ncclSum, ncclAvg, ncclInt8,
                         ncclUint8, ncclInt32, ncclInt64, ncclHalf, ncclFloat, ncclDouble, ncclBfloat16, ncclFloat8e5m2};
-  for (int value : values) std::printf("%d ", value);
+  for (long long value : values) std::printf("%lld ", value);
 }
 """
 
@@ -91,11 +92,10 @@ int main() {
 def test_our_declarations_of_nccl_are_those_of_its_header(tmp_path):
     site = Path(torch.__file__).resolve().parents[1]
     real = site / "nvidia" / "nccl" / "include"
-    cuda = site / "nvidia" / "cu13" / "include"
     assert (real / "nccl.h").is_file()
-    # The real header asks for CUDA's number formats, which host code has no use for, and for the runtime's types.
-    for name in ("cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h"):
-        (tmp_path / name).write_text("#pragma once\n")
+    # The real header asks for CUDA's number formats, which host code has no use for, and for the type of a stream.
+    for name in ("cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h", "cuda_runtime.h"):
+        (tmp_path / name).write_text("#pragma once\ntypedef struct CUstream_st* cudaStream_t;\n")
     (tmp_path / "program.cpp").write_text(NCCL_PROGRAM)
 
     def figures(*includes):
@@ -105,6 +105,24 @@ def test_our_declarations_of_nccl_are_those_of_its_header(tmp_path):
         return subprocess.run([program], capture_output=True, text=True, check=True).stdout
 
     ours = ROOT / "src" / "runtime" / "stubs"
-    if not (cuda / "cuda_runtime.h").is_file():
-        (tmp_path / "cuda_runtime.h").write_text("#pragma once\ntypedef struct CUstream_st* cudaStream_t;\n")
-    assert figures(ours) == figures(tmp_path, real, cuda)
+    assert figures(ours) == figures(tmp_path, real)
+
+
+PLUGIN_PROGRAM = """
+import ctypes, os, sys
+lib, plugin = sys.argv[1:]
+for name in ("libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so"):
+    ctypes.CDLL(os.path.join(lib, name), mode=os.RTLD_NOW | os.RTLD_GLOBAL)
+ctypes.CDLL(plugin, mode=os.RTLD_NOW)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CUDA is for Linux")
+@pytest.mark.parametrize("name", ["graph_plugin.so", "nccl_plugin.so"])
+def test_every_symbol_of_our_plugins_is_in_libtorchs_cuda_half(name):
+    built = sorted(Path(BINARY).parent.glob(f"build/hrm-*/out/{name}"), key=lambda path: path.stat().st_mtime)
+    if not built or built[-1].stat().st_size == 0:
+        pytest.skip("built without NVIDIA's headers, or elsewhere")
+    lib = Path(torch.__file__).parent / "lib"
+    done = subprocess.run([sys.executable, "-c", PLUGIN_PROGRAM, lib, built[-1]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
