@@ -73,9 +73,10 @@ def test_torchrun_ends_when_a_rank_is_killed(folder):
 
 
 NCCL_PROGRAM = """
-#include <nccl.h>
+#include <climits>
 #include <cstddef>
 #include <cstdio>
+#include <nccl.h>
 int main() {
   const ncclConfig_t c = NCCL_CONFIG_INITIALIZER;
   const long long values[] = {NCCL_VERSION_CODE, (long long)sizeof c, (long long)offsetof(ncclConfig_t, netName),
