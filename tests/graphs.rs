@@ -26,12 +26,18 @@ fn config() -> HrmConfig {
 #[test]
 #[ignore = "needs a GPU"]
 fn recorded_training_steps_follow_the_eager_ones() {
+    follow_the_eager_ones(&TrainConfig::default());
+    let ours = TrainConfig { ema_decay: 0.9, grad_accum: 4, log_grad_norm: true, ..TrainConfig::default() };
+    follow_the_eager_ones(&ours);
+}
+
+fn follow_the_eager_ones(base: &TrainConfig) {
     let run = |graph: bool, plain: bool| {
         let mut model = Model::new(config(), device(), 11).unwrap();
         if plain {
             model.set_ops(Ops::plain());
         }
-        let hyper = TrainConfig { global_batch_size: 32, lr_warmup_steps: 5, ..TrainConfig::default() };
+        let hyper = TrainConfig { global_batch_size: 32, lr_warmup_steps: 5, ..base.clone() };
         let mut trainer = Trainer::new(model, &hyper, 100, 32);
         if !graph {
             trainer.forbid_graph();
@@ -44,13 +50,23 @@ fn recorded_training_steps_follow_the_eager_ones() {
             losses.push(report.metrics.to_device(tch::Device::Cpu));
         }
         assert_eq!((trainer.step, trainer.adam.steps), (10, 10));
-        (losses, trainer.model.params().master().copy(), trainer.carry.steps.copy())
+        let average = trainer.ema.as_ref().map(|ema| ema.copy());
+        (losses, trainer.model.params().master().copy(), trainer.carry.steps.copy(), average)
     };
-    let (eager, eager_params, eager_steps) = run(false, false);
-    let (graph, graph_params, graph_steps) = run(true, false);
-    let (plain, plain_params, _) = run(false, true);
+    let (eager, eager_params, eager_steps, eager_average) = run(false, false);
+    let (graph, graph_params, graph_steps, graph_average) = run(true, false);
+    let (plain, plain_params, ..) = run(false, true);
+    assert_eq!(graph_average.is_some(), base.ema_decay > 0.0);
+    if let (Some(found), Some(wanted)) = (graph_average, eager_average) {
+        assert_close("average", &found, &wanted, 2e-3, 0.0);
+        let lag = (&found - &graph_params).abs().max().double_value(&[]);
+        assert!(lag > 1e-5, "the average lags behind the weights: {lag}");
+    }
     for (i, ((e, g), p)) in eager.iter().zip(&graph).zip(&plain).enumerate() {
         assert_close(&format!("step {} in the graph", i + 1), &g.get(5), &e.get(5), 0.0, 2e-3);
+        if base.log_grad_norm {
+            assert_close(&format!("gradient norm of step {}", i + 1), &g.get(8), &e.get(8), 0.0, 2e-2);
+        }
         assert_close(&format!("step {} in the plain form", i + 1), &p.get(5), &e.get(5), 0.0, 1e-2);
     }
     assert_close("carry", &graph_steps, &eager_steps, 0.0, 0.0);

@@ -225,8 +225,15 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
         assert!(output.stderr.contains(wanted), "{wanted}: {}", output.stderr);
         assert!(output.stdout.contains("going on    from step 16"), "{wanted}: {}", output.stdout);
         same_run(&folder.path().join("whole"), &run, 32)?;
+        assert!(run.join("step_32.aside").is_dir(), "{wanted}: what is damaged stays, under another name");
         fs::remove_dir_all(&run)?;
     }
+
+    // An older checkpoint on purpose: the newer one makes way too.
+    ok(Command::new("cp").current_dir(folder.path()).args(["-r", "whole", "run"]))?;
+    let output = ok(&mut resume(folder.path(), "run/step_16"))?;
+    assert!(output.stderr.contains("run/step_32 is set aside as run/step_32.aside"), "{}", output.stderr);
+    same_run(&folder.path().join("whole"), &folder.path().join("run"), 32)?;
 
     // Whoever reads weights alone sees the damage to them too.
     let run = folder.path().join("whole");

@@ -11,7 +11,9 @@ pub struct Preset {
 }
 
 /// Architectures, chosen by `arch.preset=NAME`.
-pub const PRESETS: &[Preset] = &[Preset {
+pub const PRESETS: &[Preset] = &[SUDOKU, SUDOKU_MINI];
+
+const SUDOKU: Preset = Preset {
     name: "sudoku",
     help: "upstream's 27M model: hidden_size 512, 8 heads, 4+4 layers, 2x2 cycles, 16 segments",
     values: &[
@@ -28,7 +30,26 @@ pub const PRESETS: &[Preset] = &[Preset {
         "arch.halt_exploration_prob=0.1",
         "arch.loss.loss_type=stablemax_cross_entropy",
     ],
-}];
+};
+
+const SUDOKU_MINI: Preset = Preset {
+    name: "sudoku-mini",
+    help: "a quarter of it, 6.8M parameters: hidden_size 256, 4 heads, otherwise as sudoku",
+    values: &[
+        "arch.H_cycles=2",
+        "arch.L_cycles=2",
+        "arch.H_layers=4",
+        "arch.L_layers=4",
+        "arch.hidden_size=256",
+        "arch.num_heads=4",
+        "arch.expansion=4",
+        "arch.puzzle_emb_ndim=${.hidden_size}",
+        "arch.pos_encodings=rope",
+        "arch.halt_max_steps=16",
+        "arch.halt_exploration_prob=0.1",
+        "arch.loss.loss_type=stablemax_cross_entropy",
+    ],
+};
 
 /// Hyper-parameters, chosen by `recipe=NAME`.
 pub const RECIPES: &[Preset] = &[Preset {

@@ -44,12 +44,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder where there is none, and clears away what a killed process left half done.
+    /// Opens the folder, and clears away what a killed process left half done.
     ///
     /// # Errors
     /// Those of the file system, with the path.
     pub fn open(path: &Path, keep_last: Option<i64>) -> Result<Self> {
-        store::create_folder(path)?;
         for entry in fs::read_dir(path).with_context(|| format!("{}: cannot list the folder", path.display()))? {
             let leftover = entry.with_context(|| path.display().to_string())?.path();
             let name = leftover.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -62,6 +61,25 @@ impl RunFolder {
             }
         }
         Ok(Self { path: path.to_path_buf(), keep_last: keep_last.and_then(|k| usize::try_from(k).ok()) })
+    }
+
+    /// Renames checkpoints of later steps, which are damaged or not to be gone on from, so that the run's new ones are its
+    /// newest. Returns a sentence for each.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn set_aside_after(&self, step: i64) -> Result<Vec<String>> {
+        let later = steps(&self.path)?.into_iter().filter(|(later, _)| *later > step);
+        later
+            .map(|(later, folder)| {
+                let aside = self.path.join(format!("step_{later}.aside"));
+                if aside.exists() {
+                    remove(&aside)?;
+                }
+                rename(&folder, &aside)?;
+                Ok(format!("{} is set aside as {}", folder.display(), aside.display()))
+            })
+            .collect()
     }
 
     /// Writes a checkpoint and removes what need not stay. Returns its folder.

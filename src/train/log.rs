@@ -30,18 +30,42 @@ impl MetricsLog {
         Self { path: PathBuf::new(), file: None }
     }
 
-    /// Starts the file with a line of `num_params`, `config`, versions, data fingerprint and command line.
-    pub fn create(folder: &Path, plan: &TrainPlan) -> Result<Self> {
+    /// Opens the file of a run, or makes it, and holds it for this process. Nothing in it changes.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or that another process holds.
+    pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(METRICS_FILE);
-        // The file of a run that was killed before its first checkpoint may be there: nothing of it is lost.
-        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = file.with_context(|| format!("{}: cannot start", path.display()))?;
         lock(&file, &path)?;
-        file.set_len(0).with_context(|| format!("{}: cannot start", path.display()))?;
-        let mut log = Self { path, file: Some(BufWriter::new(file)) };
-        log.first_line(plan)?;
-        log.flush()?;
-        Ok(log)
+        Ok(Self { path, file: Some(BufWriter::new(file)) })
+    }
+
+    /// Begins to log. A new run's file starts with a line of `num_params`, `config`, versions, data fingerprint and command
+    /// line; where a run goes on, lines of later steps are cut off, as they will be written again, and a line says so.
+    pub fn start(&mut self, plan: &TrainPlan) -> Result<()> {
+        let at = || format!("{}: cannot go on with it", self.path.display());
+        let Some(file) = self.file.as_ref().map(BufWriter::get_ref) else { return Ok(()) };
+        let keep = match &plan.resume {
+            // What is there is of a run that was killed before its first checkpoint.
+            None => 0,
+            Some(point) => end_of_step(file, point.state.step, point.state.passes).with_context(at)?,
+        };
+        file.set_len(keep).with_context(at)?;
+        if keep == 0 {
+            self.first_line(plan)?;
+        }
+        if let Some(point) = &plan.resume {
+            self.line(&json!({
+                "resumed_at_step": point.state.step,
+                "total_steps": plan.total_steps,
+                "hrm_version": env!("CARGO_PKG_VERSION"),
+                "command_line": std::env::args().collect::<Vec<_>>(),
+                "time": now(),
+            }))?;
+        }
+        self.flush()
     }
 
     fn first_line(&mut self, plan: &TrainPlan) -> Result<()> {
@@ -55,30 +79,6 @@ impl MetricsLog {
             "total_steps": plan.total_steps,
             "time": now(),
         }))
-    }
-
-    /// Opens the file of a run that goes on from `step`, of which `passes` evaluations are done: lines of later steps
-    /// are cut off, they will be written again. A line says where the run went on.
-    pub fn resume(folder: &Path, plan: &TrainPlan, step: i64, passes: i64) -> Result<Self> {
-        let path = folder.join(METRICS_FILE);
-        let at = || format!("{}: cannot go on with it", path.display());
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path).with_context(at)?;
-        lock(&file, &path)?;
-        let keep = end_of_step(&file, step, passes).with_context(at)?;
-        file.set_len(keep).with_context(at)?;
-        let mut log = Self { path: path.clone(), file: Some(BufWriter::new(file)) };
-        if keep == 0 {
-            log.first_line(plan)?;
-        }
-        log.line(&json!({
-            "resumed_at_step": step,
-            "total_steps": plan.total_steps,
-            "hrm_version": env!("CARGO_PKG_VERSION"),
-            "command_line": std::env::args().collect::<Vec<_>>(),
-            "time": now(),
-        }))?;
-        log.flush()?;
-        Ok(log)
     }
 
     /// A training step's line.

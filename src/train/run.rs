@@ -110,14 +110,22 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
     );
     peers.agree_on(plan)?;
     let leads = peers.leads();
-    let folder = leads.then(|| RunFolder::open(&plan.run_dir, plan.config.keep_last)).transpose()?;
-    let (trainer, sampler) = prepare(plan, device, peers, observer)?;
-    let log = match &plan.resume {
-        _ if !leads => MetricsLog::none(),
-        None => MetricsLog::create(&plan.run_dir, plan)?,
-        Some(point) => MetricsLog::resume(&plan.run_dir, plan, point.state.step, point.state.passes)?,
-    };
+    let mut log = MetricsLog::none();
+    let mut folder = None;
     if leads {
+        store::create_folder(&plan.run_dir)?;
+        // Held before anything in the folder is touched: another process may be at work there.
+        log = MetricsLog::open(&plan.run_dir)?;
+        folder = Some(RunFolder::open(&plan.run_dir, plan.config.keep_last)?);
+    }
+    let (trainer, sampler) = prepare(plan, device, peers, observer)?;
+    log.start(plan)?;
+    if let Some(folder) = &folder {
+        if let Some(point) = &plan.resume {
+            for told in folder.set_aside_after(point.state.step)? {
+                observer.warn(&told);
+            }
+        }
         store::write_bytes(&plan.run_dir.join(CONFIG_FILE), plan.config.to_yaml()?.as_bytes())?;
     }
     let augment = OnlineAugment::new(plan)?;
