@@ -54,6 +54,9 @@ pub fn prepare(device: DeviceChoice) {
 /// A GPU was asked for by name and cannot be used.
 pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
     let device = device.resolve()?;
+    if let tch::Device::Cuda(index) = device {
+        shim::set_device(index)?;
+    }
     let threads = threads::resolve(threads);
     threads::apply(threads);
     Ok(Runtime { device, threads })

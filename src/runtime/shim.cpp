@@ -158,6 +158,14 @@ int hrm_pin(void* tensor, void** out) noexcept {
   return guarded([&] { *out = new at::Tensor(static_cast<at::Tensor*>(tensor)->pin_memory()); });
 }
 
+// The device that the calling thread's CUDA calls mean where they name none.
+int hrm_set_device(int32_t device) noexcept {
+  return guarded([&] {
+    const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+    guard.setDevice(c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)));
+  });
+}
+
 int hrm_cuda_stream(int32_t device, void** out) noexcept {
   return guarded([&] {
     const auto index = static_cast<c10::DeviceIndex>(device);

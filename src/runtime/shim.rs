@@ -50,6 +50,7 @@ unsafe extern "C" {
     fn hrm_cuda_memory(device: i32, out: *mut DeviceMemory) -> i32;
     fn hrm_cuda_reset_peak(device: i32) -> i32;
     fn hrm_pin(tensor: *mut c_void, out: *mut *mut c_void) -> i32;
+    fn hrm_set_device(device: i32) -> i32;
     fn hrm_cuda_stream(device: i32, out: *mut *mut c_void) -> i32;
     fn hrm_sdp_flags(out: *mut u32) -> i32;
     fn hrm_set_sdp_flags(flags: u32) -> i32;
@@ -104,6 +105,15 @@ pub fn pin(host: &tch::Tensor) -> Result<tch::Tensor, ShimError> {
     // SAFETY: a live tensor in; on success a new tensor out, owned by the caller.
     check(unsafe { hrm_pin(host.as_ptr().cast_mut().cast(), &mut pinned) })?;
     Ok(unsafe { tch::Tensor::from_ptr(pinned.cast()) })
+}
+
+/// Makes a GPU the one that this thread's CUDA calls mean where they name none, as CUDA graphs do.
+///
+/// # Errors
+/// libtorch's CUDA half is not loaded, or there is no such device.
+pub(super) fn set_device(device: usize) -> Result<(), ShimError> {
+    // SAFETY: plain values.
+    check(unsafe { hrm_set_device(index(device)?) })
 }
 
 /// Torch's current stream on the GPU `device`, a `cudaStream_t`; null is the default stream.

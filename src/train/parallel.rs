@@ -190,6 +190,13 @@ impl Peers {
     }
 }
 
+impl Peers {
+    /// Ends the work with the other ranks, when all of them have come here.
+    pub fn leave(self) -> Result<()> {
+        self.group.map_or(Ok(()), Group::leave)
+    }
+}
+
 /// Every rank's text, cut to 1,000 bytes.
 fn gather_texts(group: &Group, mine: &str) -> Result<Vec<String>> {
     let mut bytes = mine.as_bytes().to_vec();

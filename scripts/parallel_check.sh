@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One GPU beside two (or more): is it the same run, and how fast is it? Prints a table; wants a built hrm, no network.
 #
-#   bash scripts/check_gpus.sh            # 2 GPUs
-#   GPUS=4 STEPS=200 bash scripts/check_gpus.sh
+#   bash scripts/parallel_check.sh            # 2 GPUs
+#   GPUS=4 STEPS=200 bash scripts/parallel_check.sh
 set -euo pipefail
 hrm=${HRM:-$(cd "$(dirname "$0")/.." && pwd)/target/release/hrm}
 gpus=${GPUS:-2} steps=${STEPS:-120}
