@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::train::RunHistory;
+use crate::train::{AVERAGED, RunHistory};
 
 /// Most points of a curve: a picture has no room for more.
 pub const MOST_POINTS: usize = 240;
@@ -22,6 +22,8 @@ pub struct RunCurves {
     pub evaluation_loss: Curve,
     /// Exact accuracy after the last segment, at evaluations.
     pub exact: Curve,
+    /// The same, by the moving average of the weights; empty without one.
+    pub averaged_exact: Curve,
     /// Exact accuracy in training, over rows in all their segments.
     pub training_exact: Curve,
     /// Segments that a row has worked on its puzzle, mean over the batch: it falls when the model halts early.
@@ -39,10 +41,11 @@ impl RunCurves {
         let steps_per_point = losses.len().div_ceil(MOST_POINTS).max(1);
         let training = |metric: &str| means(&history.training.of(&format!("train/{metric}")), steps_per_point);
         let set = history.set().unwrap_or("all");
-        let evaluated = |metric: &str| -> Curve {
+        let of_set = |set: &str, metric: &str| -> Curve {
             let series = history.evaluations.of(&format!("{set}/{metric}"));
             series.into_iter().map(|(step, value)| (step as f64, value)).collect()
         };
+        let evaluated = |metric: &str| of_set(set, metric);
         let exact_by_segment = (1..)
             .map(|segment| evaluated(&format!("segment_{segment}_exact_accuracy")))
             .take_while(|curve| !curve.is_empty())
@@ -53,6 +56,7 @@ impl RunCurves {
             loss: means(&losses, steps_per_point),
             evaluation_loss: evaluated("lm_loss"),
             exact: evaluated("exact_accuracy"),
+            averaged_exact: of_set(&format!("{AVERAGED}{set}"), "exact_accuracy"),
             training_exact: training("exact_accuracy"),
             segments: training("steps"),
             halt_accuracy: training("q_halt_accuracy"),
@@ -68,7 +72,10 @@ fn means(series: &[(i64, f64)], count: usize) -> Curve {
         let sum = part.iter().fold((0.0, 0.0), |s, v| (s.0 + v.0 as f64, s.1 + v.1));
         (sum.0 / n, sum.1 / n)
     };
-    series.chunks(count.max(1)).map(mean).collect()
+    let count = count.max(1);
+    // A last part that is short would stand out by its noise.
+    let long_enough = |part: &&[(i64, f64)]| part.len() * 2 >= count || series.len() < count;
+    series.chunks(count).filter(long_enough).map(mean).collect()
 }
 
 #[cfg(test)]
@@ -78,6 +85,7 @@ mod tests {
     #[test]
     fn a_point_is_the_mean_of_its_steps() {
         assert_eq!(means(&[(1, 2.0), (2, 4.0), (3, 9.0)], 2), [(1.5, 3.0), (3.0, 9.0)]);
+        assert_eq!(means(&[(1, 2.0), (2, 4.0), (3, 6.0), (4, 50.0)], 3), [(2.0, 4.0)]);
         assert!(means(&[], 3).is_empty());
     }
 }

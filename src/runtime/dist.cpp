@@ -96,7 +96,9 @@ int hrm_gloo_new(
   });
 }
 
-void hrm_backend_free(void* self) noexcept {
+// For a backend whose collectives have all ended, on every rank.
+void hrm_backend_close(void* self) noexcept {
+  guarded([&] { backend(self).shutdown(); });
   guarded([&] { delete static_cast<BackendPtr*>(self); });
 }
 

@@ -6,7 +6,6 @@
 //! same collectives in the same order.
 
 use std::{
-    cell::Cell,
     env,
     ffi::{CStr, CString, c_char, c_int, c_void},
     io::{self, Write},
@@ -49,7 +48,7 @@ unsafe extern "C" {
         interface: *const c_char,
         out: *mut *mut c_void,
     ) -> i32;
-    fn hrm_backend_free(backend: *mut c_void);
+    fn hrm_backend_close(backend: *mut c_void);
     fn hrm_all_reduce(backend: *mut c_void, tensor: *mut c_void, work: *mut *mut c_void) -> i32;
     fn hrm_broadcast(backend: *mut c_void, tensor: *mut c_void, root: i64) -> i32;
     fn hrm_all_gather(backend: *mut c_void, out: *mut c_void, input: *mut c_void) -> i32;
@@ -275,14 +274,14 @@ impl Drop for Store {
     }
 }
 
-/// A c10d backend.
+/// A c10d backend. Never freed unless closed: to take one down, peers must be there that take down theirs.
 #[derive(Debug)]
 struct Backend(*mut c_void);
 
-impl Drop for Backend {
-    fn drop(&mut self) {
-        // SAFETY: made by us, freed once.
-        unsafe { hrm_backend_free(self.0) };
+impl Backend {
+    fn close(self) {
+        // SAFETY: made by us, closed once.
+        unsafe { hrm_backend_close(self.0) };
     }
 }
 
@@ -316,12 +315,9 @@ impl NcclPlugin {
 #[derive(Debug)]
 pub struct Group {
     place: Place,
-    // Dropped in this order: the backends use the store.
     nccl: Option<Backend>,
     gloo: Backend,
     _store: Store,
-    /// A collective failed: the connections are of no use any more.
-    broken: Cell<bool>,
 }
 
 // SAFETY: c10d's backends may be used from any thread, by one at a time.
@@ -375,7 +371,7 @@ impl Group {
             }
             _ => None,
         };
-        let group = Self { place, nccl, gloo, _store: store, broken: Cell::new(false) };
+        let group = Self { place, nccl, gloo, _store: store };
         // NCCL connects at the first use; what is wrong with it shall come out here.
         group.all_reduce(&Tensor::zeros([1], (Kind::Float, device)))?;
         group.barrier()?;
@@ -450,6 +446,15 @@ impl Group {
         Ok(sum.int64_value(&[0]) > 0)
     }
 
+    /// Takes the connections down, when all ranks have come here. A group that is only dropped leaves them to the end of
+    /// the process: its peers may be gone.
+    pub fn leave(self) -> Result<()> {
+        self.barrier()?;
+        let Self { nccl, gloo, .. } = self;
+        nccl.into_iter().chain([gloo]).for_each(Backend::close);
+        Ok(())
+    }
+
     fn backend(&self, tensor: &Tensor) -> Result<*mut c_void> {
         ensure!(tensor.is_contiguous(), "a collective on a tensor that is not contiguous");
         match (tensor.device(), &self.nccl) {
@@ -461,22 +466,11 @@ impl Group {
 
     fn checked(&self, what: &'static str, done: Result<(), ShimError>) -> Result<()> {
         done.map_err(|e| {
-            self.broken.set(true);
             // Gloo begins with the file and line of its sources.
             let why = e.0.rsplit_once("] ").filter(|(before, _)| before.starts_with('[')).map_or(&*e.0, |(_, why)| why);
             let Place { rank, world, .. } = self.place;
             PeerLost { rank, world, what, why: why.to_owned() }.into()
         })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if self.broken.get() {
-            // Their threads may wait for peers that are gone; the process is about to end.
-            std::mem::forget(std::mem::replace(&mut self.gloo, Backend(std::ptr::null_mut())));
-            std::mem::forget(self.nccl.take());
-        }
     }
 }
 
@@ -637,7 +631,7 @@ mod tests {
             assert!(group.any(rank == 1).unwrap());
             assert!(!group.any(false).unwrap());
             assert!(group.all_reduce(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr()).is_err());
-            group.barrier().unwrap();
+            group.leave().unwrap();
         };
         thread::scope(|scope| {
             let threads: Vec<_> = (0..WORLD).map(|rank| scope.spawn(move || body(rank))).collect();
@@ -676,7 +670,8 @@ mod tests {
         let (tell, gone) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(move || {
-                drop(Group::join(here(1, 2, port), Device::Cpu).unwrap());
+                let Group { gloo, .. } = Group::join(here(1, 2, port), Device::Cpu).unwrap();
+                gloo.close();
                 tell.send(()).unwrap();
             });
             scope.spawn(move || {

@@ -11,7 +11,7 @@ const char* hrm_nccl_error() noexcept {
   return hrm::last_error.c_str();
 }
 
-// `store` is an intrusive_ptr<Store>*; the result an intrusive_ptr<Backend>*, freed by hrm_backend_free.
+// `store` is an intrusive_ptr<Store>*; the result an intrusive_ptr<Backend>*, closed by hrm_backend_close.
 int hrm_nccl_new(void* store, int32_t rank, int32_t world, int64_t timeout_ms, int32_t device, void** out) noexcept {
   return hrm::guarded([&] {
     auto options = c10d::ProcessGroupNCCL::Options::create();

@@ -83,6 +83,9 @@ impl RunState {
     }
 }
 
+/// Before a set's name: evaluated with the moving average of the weights.
+pub const AVERAGED: &str = "ema/";
+
 /// A run's metrics file.
 #[derive(Clone, Debug)]
 pub struct RunHistory {
@@ -158,15 +161,18 @@ impl RunHistory {
         self.training.last_step().unwrap_or(0)
     }
 
-    /// Best exact accuracy of an evaluation, and its step. Of the set named `all`, else of the first set.
+    /// Best exact accuracy of an evaluation, and its step: of [`RunHistory::set`], by the weights or by their average.
     pub fn best_exact(&self) -> Option<(i64, f64)> {
-        let series = self.evaluations.of(&format!("{}/exact_accuracy", self.set()?));
-        series.into_iter().reduce(|best, next| if next.1 > best.1 { next } else { best })
+        let set = self.set()?;
+        let of = |prefix: &str| self.evaluations.of(&format!("{prefix}{set}/exact_accuracy"));
+        let both = of("").into_iter().chain(of(AVERAGED));
+        both.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
-    /// The set that is looked at first.
+    /// The set that is looked at first: the one named `all`, else the first.
     pub fn set(&self) -> Option<&str> {
-        let sets = || self.evaluations.names().iter().filter_map(|name| name.strip_suffix("/exact_accuracy"));
+        let of = |name| Some(str::strip_suffix(name, "/exact_accuracy")?).filter(|set| !set.starts_with(AVERAGED));
+        let sets = || self.evaluations.names().iter().filter_map(|name| of(name));
         sets().find(|set| *set == "all").or_else(|| sets().next())
     }
 }
@@ -218,7 +224,7 @@ mod tests {
             "{\"num_params\": 5, \"pid\": 1}\n",
             "{\"step\": 1, \"time\": 1.0, \"train/lm_loss\": 4.0}\n",
             "{\"step\": 2, \"train/lm_loss\": \"NaN\"}\n",
-            "{\"step\": 2, \"all/exact_accuracy\": 0.25}\n",
+            "{\"step\": 2, \"ema/all/exact_accuracy\": 0.5, \"all/exact_accuracy\": 0.25}\n",
             "{\"pid\": 2}\n",
             "{\"step\": 2, \"train/lm_loss\": 3.0, \"train/grad_norm\": 7}\n",
             "{\"step\": 3, \"train/lm_lo",
@@ -228,7 +234,7 @@ mod tests {
         assert_eq!(read.step(), 2);
         assert_eq!(read.training.of("train/lm_loss"), [(1, 4.0), (2, 3.0)]);
         assert_eq!(read.training.of("train/grad_norm"), [(2, 7.0)]);
-        assert_eq!(read.best_exact(), Some((2, 0.25)));
+        assert_eq!((read.set(), read.best_exact()), (Some("all"), Some((2, 0.5))));
         assert!(read.training.of("no").is_empty());
     }
 

@@ -9,7 +9,7 @@
 //!
 //! The flat gradient is one bucket, summed after the backward pass.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -73,15 +73,12 @@ impl Peers {
         if theirs["resumed"] != mine["resumed"] {
             differs.push(format!("it goes on from step {}, rank 0 from {}", mine["resumed"], theirs["resumed"]));
         }
-        let any = group.any(!differs.is_empty())?;
-        ensure!(
-            differs.is_empty(),
-            "rank {} was started for another run than rank 0: {}",
-            group.rank(),
-            differs.join("; ")
-        );
-        // The rank that differs says what; the others only end.
-        ensure!(!any, "another rank was started for another run than rank 0");
+        // Every rank hears of it, so that rank 0 can tell.
+        let mine = differs.join("; ");
+        let complaints = gather_texts(group, &mine)?;
+        if let Some((rank, what)) = complaints.iter().enumerate().find(|(_, what)| !what.is_empty()) {
+            bail!("rank {rank} was started for another run than rank 0: {what}");
+        }
         Ok(())
     }
 
@@ -191,6 +188,22 @@ impl Peers {
         group.all_reduce(&votes)?;
         Ok(reasons.into_iter().enumerate().find(|&(i, _)| votes.int64_value(&[i as i64]) > 0).map(|(_, reason)| reason))
     }
+}
+
+impl Peers {
+    /// Ends the work with the other ranks, when all of them have come here.
+    pub fn leave(self) -> Result<()> {
+        self.group.map_or(Ok(()), Group::leave)
+    }
+}
+
+/// Every rank's text, cut to 1,000 bytes.
+fn gather_texts(group: &Group, mine: &str) -> Result<Vec<String>> {
+    let mut bytes = mine.as_bytes().to_vec();
+    bytes.resize(1000, 0);
+    let all = Vec::<u8>::try_from(group.all_gather(&Tensor::from_slice(&bytes))?.view([-1]))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    Ok(all.chunks(bytes.len()).map(text).collect())
 }
 
 /// Rank 0's bytes on every rank.

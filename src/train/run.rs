@@ -163,6 +163,7 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
     outcome?;
     written?;
     run.summary.steps = run.trainer.step;
+    std::mem::take(&mut run.trainer.peers).leave()?;
     Ok(run.summary)
 }
 

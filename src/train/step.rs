@@ -241,6 +241,7 @@ impl Trainer {
             grad: Tensor::zeros([batch.rows(), table.size()[1]], (Kind::Float, table.device())),
         });
         let (model, carry) = (&mut self.model, &self.carry);
+        let mut runs = 0;
         let graph = CudaGraph::record(device, || {
             // The recorded run overwrites the gradients, as every replay shall.
             model.params_mut().clear_grad();
@@ -252,17 +253,30 @@ impl Trainer {
             if let (Some(to), Some(from)) = (&local, &done.puzzle) {
                 to.assign(from);
             }
-        })?;
+            runs += 1;
+        });
+        assert!(runs > 0, "the step ran before it was recorded");
         let summed = self.exchange(metrics.copy())?;
         let gathered = local.as_ref().map(|local| self.peers.gather_puzzle(local.shallow_clone())).transpose()?;
         let (model, adam) = (&mut self.model, &mut self.adam);
         let (ema, decay) = (self.ema.as_ref(), self.config.ema_decay);
+        let mut runs = 0;
         let second = CudaGraph::record(device, || {
             update(model, adam, gathered.as_ref(), &scalars, None);
             follow(ema, model.params().master(), decay);
-        })?;
-        let second = Some(SecondGraph { graph: second, local, gathered });
-        self.recorded = Recorded::Graph(Box::new(StepGraph { graph, second, batch, draws, scalars, metrics }));
+            runs += 1;
+        });
+        assert!(runs > 0, "the step ran before it was recorded");
+        self.recorded = match graph.and_then(|first| Ok((first, second?))) {
+            Ok((graph, second)) => {
+                let second = Some(SecondGraph { graph: second, local, gathered });
+                Recorded::Graph(Box::new(StepGraph { graph, second, batch, draws, scalars, metrics }))
+            }
+            Err(e) => {
+                eprintln!("warning: {e:#}: training goes on without a CUDA graph");
+                Recorded::Impossible
+            }
+        };
         Ok(summed)
     }
 }

@@ -47,6 +47,7 @@ struct Drawn<'a> {
     width: f64,
     /// Marks every point: few, and far apart.
     marked: bool,
+    dashed: bool,
     /// At the curve's end.
     label: Option<String>,
 }
@@ -78,6 +79,7 @@ impl CurvesPicture<'_> {
             color: COLORS[i % COLORS.len()],
             width,
             marked,
+            dashed: false,
             label: Some((i + 1).to_string()),
         };
         self.runs.iter().enumerate().map(drawn).collect()
@@ -86,7 +88,7 @@ impl CurvesPicture<'_> {
 
 impl Picture for CurvesPicture<'_> {
     fn size(&self) -> [u32; 2] {
-        [WIDTH, (self.head() + 10.0 + ROW * self.rows() as f64) as u32 + 40]
+        [WIDTH, (self.head() + ROW * self.rows() as f64) as u32 + 10]
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
@@ -119,15 +121,13 @@ impl Picture for CurvesPicture<'_> {
         let mut exact = self.of_runs(|r| &r.training_exact, false, 1.0);
         exact.iter_mut().for_each(|d| d.label = None);
         exact.extend(self.of_runs(|r| &r.exact, true, 2.4));
-        draw_panel(canvas, self.frame(1), "Exact accuracy (thin: in training, all segments)", &exact, Range::Share)?;
+        let averaged = self.of_runs(|r| &r.averaged_exact, false, 2.4);
+        exact.extend(averaged.into_iter().map(|d| Drawn { dashed: true, label: None, ..d }));
+        let any = self.runs.iter().any(|r| !r.averaged_exact.is_empty());
+        let title = format!("Exact accuracy (thin: in training{})", if any { "; dashed: EMA" } else { "" });
+        draw_panel(canvas, self.frame(1), &title, &exact, Range::Share)?;
         let segments = self.of_runs(|r| &r.segments, false, 1.6);
-        draw_panel(
-            canvas,
-            self.frame(2),
-            "Segments worked on a puzzle, mean of the batch",
-            &segments,
-            Range::FromZero,
-        )?;
+        draw_panel(canvas, self.frame(2), "Segments worked on a puzzle, mean", &segments, Range::FromZero)?;
         let halting = self.of_runs(|r| &r.halt_accuracy, false, 1.6);
         draw_panel(canvas, self.frame(3), "Halting value right (q_halt accuracy)", &halting, Range::Share)?;
         for (i, run) in self.runs.iter().enumerate() {
@@ -153,12 +153,13 @@ where
             color: MAP.step(i, n.max(2)),
             width: 1.8,
             marked: true,
+            dashed: false,
             label: (i == 0 || i + 1 == n).then(|| (i + 1).to_string()),
         })
         .collect();
     let title = match n {
         0 => format!("Run {number}: no evaluation yet"),
-        _ => format!("Run {number}: exact accuracy after segment 1 (dark) to {n} (light)"),
+        _ => format!("Run {number}: exact after segment 1 (dark) to {n} (light)"),
     };
     draw_panel(canvas, frame, &title, &curves, Range::Share)
 }
@@ -182,7 +183,7 @@ fn draw_panel<DB: DrawingBackend>(
 where
     DB::ErrorType: 'static,
 {
-    canvas.text_within(title, [frame.left, frame.top - 22.0], frame.width, Lettering::new(size::LABEL, INK))?;
+    canvas.text_within(title, [frame.left, frame.top - 22.0], frame.width, Lettering::new(size::SUBTITLE, INK))?;
     let percent = if range == Range::Share { 100.0 } else { 1.0 };
     let values = || curves.iter().flat_map(|d| d.curve).map(|&(_, v)| v * percent);
     let right = curves.iter().flat_map(|d| d.curve).map(|&(step, _)| step).fold(1.0, f64::max);
@@ -213,22 +214,54 @@ where
         Lettering::new(size::SMALL, SOFT_INK).middle(),
     )?;
 
-    let mut taken: Vec<f64> = Vec::new();
+    let mut taken: Vec<Point> = Vec::new();
     for drawn in curves {
         let points: Vec<Point> = drawn.curve.iter().map(|&p| place(p)).collect();
-        canvas.line(&points, &drawn.color, drawn.width)?;
+        if drawn.dashed {
+            draw_dashed(canvas, &points, &drawn.color, drawn.width)?;
+        } else {
+            canvas.line(&points, &drawn.color, drawn.width)?;
+        }
         if drawn.marked && points.len() <= 60 {
             for &point in &points {
                 canvas.disc(point, 3.5, &drawn.color, Some((PAPER, 0.8)))?;
             }
         }
         if let (Some(label), Some(&end)) = (&drawn.label, points.last()) {
-            let y = free_height(end[1], &taken);
-            taken.push(y);
-            canvas.text(label, [frame.right() + 8.0, y], Lettering::new(size::SMALL, drawn.color).bold())?;
-            if (y - end[1]).abs() > 1.0 || end[0] < frame.right() - 1.0 {
-                canvas.line(&[end, [frame.right() + 5.0, y]], &drawn.color.mix(0.45), 1.0)?;
+            let how = Lettering::new(size::SMALL, drawn.color).bold();
+            let width = canvas.text_width(label, how);
+            let near = |p: &&Point| (p[0] - end[0]).abs() < width + 16.0;
+            let beside: Vec<f64> = taken.iter().filter(near).map(|p| p[1]).collect();
+            let y = free_height(end[1], &beside, [frame.top, frame.bottom()]);
+            taken.push([end[0], y]);
+            let at = [end[0] + 8.0, y];
+            if at[0] + width < frame.right() {
+                let back = Frame { left: at[0] - 3.0, top: y - 10.0, width: width + 6.0, height: 20.0 };
+                canvas.fill_rect(back, &PAPER.mix(0.8))?;
             }
+            canvas.text(label, at, how)?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of dashes, each as long as the gap after it.
+fn draw_dashed<DB: DrawingBackend>(
+    canvas: &Canvas<'_, DB>,
+    points: &[Point],
+    color: &RGBColor,
+    width: f64,
+) -> Result<()>
+where
+    DB::ErrorType: 'static,
+{
+    const DASH: f64 = 7.0;
+    for pair in points.windows(2) {
+        let [dx, dy] = [pair[1][0] - pair[0][0], pair[1][1] - pair[0][1]];
+        let dashes = (dx.hypot(dy) / DASH).ceil().clamp(1.0, 1000.0);
+        let at = |i: f64| [pair[0][0] + dx * (i / dashes).min(1.0), pair[0][1] + dy * (i / dashes).min(1.0)];
+        for i in (0..dashes as u32).step_by(2) {
+            canvas.line(&[at(f64::from(i)), at(f64::from(i) + 1.0)], color, width)?;
         }
     }
     Ok(())
@@ -243,9 +276,9 @@ fn spread(value: f64) -> (f64, f64) {
     }
 }
 
-/// The height nearest to the wanted one at which no label stands yet.
-fn free_height(wanted: f64, taken: &[f64]) -> f64 {
-    let free = |y: &f64| taken.iter().all(|t| (t - y).abs() >= size::SMALL);
+/// The height nearest to the wanted one, between two limits, at which no label stands yet.
+fn free_height(wanted: f64, taken: &[f64], [top, bottom]: [f64; 2]) -> f64 {
+    let free = |y: &f64| (top..=bottom).contains(y) && taken.iter().all(|t| (t - y).abs() >= size::SMALL);
     let tries = (0..40).flat_map(|i| [f64::from(i), -f64::from(i)]).map(|i| wanted + i * 4.0);
     tries.into_iter().find(free).unwrap_or(wanted)
 }
@@ -270,8 +303,9 @@ mod tests {
 
     #[test]
     fn labels_give_way_to_one_another() {
-        assert_eq!(free_height(50.0, &[]), 50.0);
-        let y = free_height(50.0, &[50.0, 68.0]);
+        assert_eq!(free_height(50.0, &[], [0.0, 100.0]), 50.0);
+        assert!(free_height(99.0, &[100.0], [0.0, 100.0]) <= 82.0);
+        let y = free_height(50.0, &[50.0, 68.0], [0.0, 100.0]);
         assert!([50.0, 68.0].iter().all(|t: &f64| (t - y).abs() >= size::SMALL), "{y}");
     }
 

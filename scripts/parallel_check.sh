@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# One GPU beside two (or more): is it the same run, and how fast is it? Prints a table; wants a built hrm, no network.
+#
+#   bash scripts/parallel_check.sh            # 2 GPUs
+#   GPUS=4 STEPS=200 bash scripts/parallel_check.sh
+set -euo pipefail
+hrm=${HRM:-$(cd "$(dirname "$0")/.." && pwd)/target/release/hrm}
+gpus=${GPUS:-2} steps=${STEPS:-120}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+"$hrm" build-dataset --output-dir data --test-rows 400 >/dev/null
+
+# Steps of `batch` puzzles: 1,000 puzzles an epoch. The last evaluation counts.
+train() {
+  local name=$1 batch=$2
+  shift 2
+  local epochs=$((steps * batch / 1000))
+  "$hrm" train data_path=data checkpoint_path="$name" global_batch_size="$batch" epochs=$epochs eval_interval=$epochs \
+    lr=1e-4 lr_warmup_steps=100 arch.preset=sudoku --device cuda "$@" >"$name.log" 2>&1 ||
+    { echo "$name failed:"; cat "$name.log"; exit 1; }
+}
+train one 384
+train again 384
+train shared 384 --nproc-per-node "$gpus"
+train grown $((384 * gpus)) --nproc-per-node "$gpus"
+HRM_GRAPHS=0 train eager 384 --nproc-per-node "$gpus"
+
+python3 - "$gpus" <<'PY'
+import json, statistics, sys
+
+def read(name):
+    lines = [json.loads(line) for line in open(f"{name}/metrics.jsonl")]
+    steps = [line for line in lines if "train/lm_loss" in line]
+    # Lines of a group of steps have one time: the rate is that of all steps after the first 40.
+    late = [line for line in steps if line["step"] > 40]
+    ms = 1000 * (late[-1]["time"] - late[0]["time"]) / (len(late) - 20)
+    evaluation = next(line for line in reversed(lines) if "all/lm_loss" in line)
+    return [line["train/lm_loss"] for line in steps], ms, evaluation
+
+gpus = int(sys.argv[1])
+runs = {name: read(name) for name in ("one", "again", "shared", "eager", "grown")}
+base = runs["one"][0]
+titles = {"one": "1 GPU, batch 384", "again": "1 GPU, once more", "shared": f"{gpus} GPUs, batch 384",
+          "eager": f"{gpus} GPUs, batch 384, no graphs", "grown": f"{gpus} GPUs, batch {384 * gpus}"}
+print(f"{'run':32} {'ms a step':>10} {'puzzles/s':>10} {'loss off, steps 1-10':>21} {'last 20':>8} {'test loss':>10}")
+for name, (losses, ms, evaluation) in runs.items():
+    batch = 384 * (gpus if name == "grown" else 1)
+    off = max(abs(a - b) for a, b in zip(losses[:10], base[:10])) if name != "grown" else float("nan")
+    print(f"{titles[name]:32} {ms:10.2f} {1000 * batch / ms:10.0f} {off:21.2e} "
+          f"{statistics.mean(losses[-20:]):8.4f} {evaluation['all/lm_loss']:10.4f}")
+PY

@@ -1,0 +1,370 @@
+//! `hrm train` on several processes (CPU, Gloo): the same run as on one, and an end for all of them when one is lost.
+
+mod common;
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use common::{fails, hrm, names, ok};
+use hrm::{
+    checkpoint::{RawDtype, RawTensor, safetensors_file},
+    model::to_tensor,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// 64 training puzzles in batches of 16: 4 steps an epoch, 16 in all.
+const TINY: &str = "data_path=data global_batch_size=16 epochs=4 eval_interval=2 lr=2e-3 lr_warmup_steps=5 \
+                    arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.L_cycles=1 \
+                    arch.halt_max_steps=3 --dtype f32 --threads 1 --device cpu";
+const STEPS: f64 = 16.0;
+const LR: f64 = 2e-3;
+
+/// A folder with the dataset `data` in it. 22 test puzzles: the last batch of 16 is short, on four ranks one has none.
+fn bench() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 22 --hint --threads 1";
+    ok(hrm(folder.path()).args(flags.split(' ')))?;
+    Ok(folder)
+}
+
+fn train(folder: &Path, more: &str) -> Command {
+    let mut command = hrm(folder);
+    command.arg("train").args(TINY.split_whitespace()).args(more.split_whitespace());
+    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A port that was free a moment ago.
+fn port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn figures(run: &Path) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(run.join("metrics.jsonl"))?;
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).with_context(|| line.to_owned()));
+    let mut lines = lines.collect::<Result<Vec<_>>>()?;
+    lines.retain(|line| line.get("step").is_some());
+    Ok(lines)
+}
+
+/// Every figure of two runs is the same up to the order of sums.
+fn same_figures(one: &Path, other: &Path) -> Result<()> {
+    let (one, other) = (figures(one)?, figures(other)?);
+    assert_eq!(one.len(), other.len());
+    for (a, b) in one.iter().zip(&other) {
+        let (a, b) = (a.as_object().context("an object")?, b.as_object().context("an object")?);
+        assert!(a.keys().eq(b.keys()), "{a:?} {b:?}");
+        for (key, value) in a.iter().filter(|(key, _)| *key != "time") {
+            let (x, y) = (value.as_f64().context("a number")?, b[key].as_f64().context("a number")?);
+            // Of 22 boards with 81 cells, two whose best tokens are as good as even may turn.
+            let even = if key.ends_with("accuracy") { 2.0 / (22.0 * 81.0) } else { 0.0 };
+            assert!((x - y).abs() <= 1e-4 + 1e-4 * x.abs() + even, "step {}: {key} is {x} and {y}", a["step"]);
+        }
+    }
+    Ok(())
+}
+
+/// SPEC 12: at most one parameter in a thousand further off than 1e-5, and none further than 2 lr a step.
+fn same_weights(one: &Path, other: &Path) -> Result<()> {
+    let (one, other) = (safetensors_file::read(one)?, safetensors_file::read(other)?);
+    let (mut outliers, mut all) = (0, 0);
+    for ((name, a), (other_name, b)) in one.iter().zip(&other) {
+        assert_eq!(name, other_name);
+        let off = |a: &RawTensor, b: &RawTensor| (to_tensor(a) - to_tensor(b)).abs();
+        assert_eq!(a.dtype, RawDtype::F32);
+        let difference = off(a, b);
+        assert!(difference.max().double_value(&[]) <= 2.0 * LR * STEPS, "{name}");
+        outliers += difference.gt(1e-5).sum(tch::Kind::Int64).int64_value(&[]);
+        all += difference.numel() as i64;
+    }
+    assert!(outliers * 1000 <= all, "{outliers} of {all} parameters differ");
+    Ok(())
+}
+
+#[test]
+fn two_and_four_ranks_make_the_run_of_one() -> Result<()> {
+    let folder = bench()?;
+    let at = |name: &str| folder.path().join(name);
+    let extras = "ema_decay=0.9 log_grad_norm=true augment=online augment_hint=true";
+    ok(&mut train(folder.path(), &format!("checkpoint_path=one {extras}")))?;
+    for (run, flags) in [("two", "--nproc-per-node 2 grad_accum=2"), ("four", "--nproc-per-node 4 --tensorboard")] {
+        let output = ok(&mut train(folder.path(), &format!("checkpoint_path={run} {extras} {flags}")))?;
+        assert_eq!(output.stdout.matches("done: 16 steps").count(), 1, "one rank speaks: {}", output.stdout);
+        assert_eq!(output.stderr, "", "{run}");
+        same_figures(&at("one"), &at(run))?;
+        for file in ["model.safetensors", "ema.safetensors"] {
+            same_weights(&at("one").join("step_16").join(file), &at(run).join("step_16").join(file))?;
+        }
+    }
+    let events = |name: &String| name.starts_with("events.out.tfevents.");
+    let (found, written): (Vec<_>, Vec<_>) = names(&at("four"))?.into_iter().partition(events);
+    assert_eq!(written, names(&at("one"))?, "rank 0 alone writes");
+    assert_eq!(found.len(), 1, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_does_not_depend_on_the_number_of_ranks() -> Result<()> {
+    let folder = bench()?;
+    let at = |name: &str| folder.path().join(name);
+    ok(&mut train(folder.path(), "checkpoint_path=whole --nproc-per-node 2"))?;
+    ok(&mut train(folder.path(), "checkpoint_path=half --nproc-per-node 2 checkpoint_every_steps=6"))?;
+    for step in ["step_8", "step_16"] {
+        fs::remove_dir_all(at("half").join(step))?;
+    }
+    // Step 12 is left, in the midst of the second pass.
+    assert!(names(&at("half"))?.contains(&"step_12".to_owned()));
+    for run in ["by_one", "by_two"] {
+        ok(Command::new("cp").args(["-r", "half", run]).current_dir(folder.path()))?;
+    }
+    ok(&mut train(folder.path(), "--resume by_two --nproc-per-node 2"))?;
+    ok(&mut train(folder.path(), "--resume by_one"))?;
+    let weights = |run: &str| at(run).join("step_16/model.safetensors");
+    assert_eq!(fs::read(weights("whole"))?, fs::read(weights("by_two"))?, "bit for bit on as many ranks");
+    same_weights(&weights("whole"), &weights("by_one"))?;
+    same_figures(&at("whole"), &at("by_one"))?;
+    Ok(())
+}
+
+/// Two launchers of two ranks each on this host.
+fn two_hosts(folder: &Path, more: [&str; 2]) -> Result<[Child; 2]> {
+    let port = port()?;
+    let start = |node: usize, more: &str| {
+        let flags = format!(
+            "--nproc-per-node 2 --nnodes 2 --node-rank {node} --master-addr 127.0.0.1 --master-port {port} {more}"
+        );
+        train(folder, &flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    };
+    Ok([start(0, more[0])?, start(1, more[1])?])
+}
+
+#[test]
+fn two_hosts_make_the_run_of_one() -> Result<()> {
+    let folder = bench()?;
+    let at = |name: &str| folder.path().join(name);
+    ok(&mut train(folder.path(), "checkpoint_path=one"))?;
+    let path = "checkpoint_path=two";
+    for child in two_hosts(folder.path(), [path, path])? {
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    same_figures(&at("one"), &at("two"))?;
+    same_weights(&at("one/step_16/model.safetensors"), &at("two/step_16/model.safetensors"))?;
+
+    let [first, second] = two_hosts(folder.path(), ["checkpoint_path=a", "checkpoint_path=a weight_decay=0.5"])?;
+    let (first, second) = (first.wait_with_output()?, second.wait_with_output()?);
+    assert!(!first.status.success() && !second.status.success());
+    let said = String::from_utf8_lossy(&first.stderr).into_owned();
+    let wanted = "error: rank 2 was started for another run than rank 0: weight_decay was 0.1, is 0.5\n";
+    assert!(said.starts_with(wanted), "{said}");
+    assert!(!at("a").exists(), "nothing was begun");
+    Ok(())
+}
+
+/// Processes whose parent this is.
+fn children(parent: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name in brackets may hold anything: the fields follow the last bracket.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if fields.split_whitespace().nth(1) == Some(&parent.to_string()) {
+            found.push(pid);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        if done()? {
+            return Ok(start.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("{what}: not within a minute")
+}
+
+/// A run that goes on until it is disturbed, at work: its launcher, and its ranks in the order of their numbers.
+fn endless(folder: &Path, more: &str) -> Result<(Child, Vec<u32>)> {
+    let flags = format!("checkpoint_path=run epochs=4000000 eval_interval=4000000 --nproc-per-node 2 {more}");
+    let child = train(folder, &flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    wait_for("the first lines", || at_work(folder))?;
+    let ranks = children(child.id())?;
+    assert_eq!(ranks.len(), 2);
+    Ok((child, ranks))
+}
+
+/// Whether the run has logged steps: the file is written in blocks.
+fn at_work(folder: &Path) -> Result<bool> {
+    Ok(fs::read_to_string(folder.join("run/metrics.jsonl")).is_ok_and(|text| text.contains("train/lm_loss")))
+}
+
+fn signal(pid: u32, signal: i32) {
+    // SAFETY: a process that this test started.
+    unsafe { libc::kill(pid.cast_signed(), signal) };
+}
+
+#[test]
+fn one_rank_killed_ends_all() -> Result<()> {
+    for victim in [0, 1] {
+        let folder = bench()?;
+        let (child, ranks) = endless(folder.path(), "")?;
+        signal(ranks[victim], libc::SIGKILL);
+        let start = Instant::now();
+        let output = child.wait_with_output()?;
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let wanted = format!("error: rank {victim} was killed by signal 9 (SIGKILL): all 2 processes were stopped\n");
+        assert_eq!(said, wanted, "one message");
+        assert!(ranks.iter().all(|&pid| !alive(pid)));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_that_fails_ends_the_others() -> Result<()> {
+    let folder = bench()?;
+    let long = "checkpoint_path=run epochs=4000000 eval_interval=4000000";
+    let [first, second] = two_hosts(folder.path(), [long, long])?;
+    wait_for("the first lines", || at_work(folder.path()))?;
+    let all: Vec<u32> = [children(first.id())?, children(second.id())?].concat();
+    assert_eq!(all.len(), 4);
+    signal(all[3], libc::SIGKILL);
+    let start = Instant::now();
+    let (first, second) = (first.wait_with_output()?, second.wait_with_output()?);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    for (host, output) in [first, second].iter().enumerate() {
+        assert_eq!(output.status.code(), Some(1), "host {host}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let wanted = "error: rank 3 on host 1 was killed by signal 9 (SIGKILL): all 4 processes were stopped\n";
+        assert_eq!(said, wanted, "host {host}");
+    }
+    assert!(all.iter().all(|&pid| !alive(pid)));
+    Ok(())
+}
+
+#[test]
+fn a_launcher_killed_takes_its_ranks_along() -> Result<()> {
+    let folder = bench()?;
+    let (mut child, ranks) = endless(folder.path(), "")?;
+    child.kill()?;
+    child.wait()?;
+    wait_for("the ranks' end", || Ok(ranks.iter().all(|&pid| !alive(pid))))?;
+    Ok(())
+}
+
+#[test]
+fn a_stop_is_everybodys_and_leaves_a_checkpoint() -> Result<()> {
+    let folder = bench()?;
+    // To the launcher, and to one rank alone, as a batch system may send it.
+    for (number, to_rank) in [(libc::SIGINT, None), (libc::SIGTERM, Some(1)), (libc::SIGUSR1, None)] {
+        let (child, ranks) = endless(folder.path(), "")?;
+        signal(to_rank.map_or(child.id(), |rank: usize| ranks[rank]), number);
+        let output = child.wait_with_output()?;
+        assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("stopped at step"), "{said}");
+        let listed = ok(hrm(folder.path()).args(["runs", ".", "--json", "-"]))?;
+        let listed: Value = serde_json::from_str(&listed.stdout)?;
+        assert_eq!(listed[0]["state"], "stopped", "{listed}");
+        assert!(ranks.iter().all(|&pid| !alive(pid)));
+        fs::remove_dir_all(folder.path().join("run"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_peer_that_never_comes_is_named() -> Result<()> {
+    let folder = bench()?;
+    let port = port()?.to_string();
+    let lonely = |rank: &str| {
+        let mut command = train(folder.path(), "checkpoint_path=run");
+        command.envs([("RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
+        command.env("HRM_PEER_TIMEOUT", "1");
+        command
+    };
+    let said = fails(&mut lonely("0"))?;
+    assert!(said.contains("rank 0 of 2: after 1 s still without rank 1"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let said = fails(&mut lonely("1"))?;
+    assert!(said.contains(&format!("rank 1 of 2: nobody listens at 127.0.0.1:{port} after 1 s")), "{said}");
+    let flags = format!("--nproc-per-node 1 --nnodes 2 --master-addr 127.0.0.1 --master-port {port} --peer-timeout 1");
+    let said = fails(&mut train(folder.path(), &format!("{flags} --node-rank 1")))?;
+    assert!(said.contains("nobody listens at"), "{said}");
+    let said = fails(&mut train(folder.path(), &format!("{flags} --node-rank 0")))?;
+    assert!(said.contains("still without rank 1"), "{said}");
+    assert!(!folder.path().join("run").exists(), "nothing was begun");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_launched_is_told_before_anything_starts() -> Result<()> {
+    let folder = bench()?;
+    let said = |flags: &str| fails(&mut train(folder.path(), flags));
+    assert!(said("--nproc-per-node 3")?.contains("16 cannot be shared equally by 3 processes"));
+    assert!(said("--nproc-per-node 4 grad_accum=8")?.contains("grad_accum=8: 4 rows a process"));
+    assert!(said("--nproc-per-node none")?.contains("1 to 1024, or gpu"));
+    assert!(said("--nnodes 2")?.contains("--nproc-per-node"));
+    assert!(said("--nproc-per-node 1 --nnodes 2 --master-addr x")?.contains("--node-rank"));
+    assert!(said("--nproc-per-node 1 --nnodes 2 --node-rank 2 --master-addr x")?.contains("from 0 to 1"));
+    assert!(said("--nproc-per-node 1 --nnodes 2 --node-rank 1")?.contains("--master-addr"));
+    assert!(said("--nproc-per-node 2 --peer-timeout soon")?.contains("--peer-timeout soon"));
+    assert!(said("--nproc-per-node 2 lr=x")?.lines().count() == 1);
+    let mut twice = train(folder.path(), "--nproc-per-node 2");
+    twice.envs([("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")]);
+    assert!(fails(&mut twice)?.contains("another launcher is at work"));
+    assert_eq!(names(folder.path())?, ["data"]);
+    let plan = ok(&mut train(folder.path(), "--nproc-per-node 4 --dry-run"))?;
+    assert!(plan.stdout.contains("processes   4, each with 4 of a step's puzzles"), "{}", plan.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_slurm_job_saves_before_its_limit_and_goes_on() -> Result<()> {
+    let folder = bench()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/slurm_train.sbatch");
+    // What Slurm would do: put the job into the queue again.
+    let queue = folder.path().join("scontrol");
+    fs::write(&queue, "#!/bin/sh\necho \"$@\" >> requeued\n")?;
+    ok(Command::new("chmod").arg("+x").arg(&queue))?;
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
+    let job = |more: &str| {
+        let mut command = Command::new("bash");
+        command.arg(&script).args(TINY.split_whitespace()).args(["checkpoint_path=run"]).args(more.split_whitespace());
+        command.current_dir(folder.path()).env("PATH", &path).env("HRM", env!("CARGO_BIN_EXE_hrm"));
+        command.env("HRM_PROCESSES", "2").env("SLURM_JOB_ID", "7").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let long = "epochs=4000000 eval_interval=4000000";
+    let first = job(long).spawn()?;
+    wait_for("the first lines", || at_work(folder.path()))?;
+    signal(first.id(), libc::SIGUSR1);
+    let first = first.wait_with_output()?;
+    let said = String::from_utf8_lossy(&first.stdout).into_owned();
+    assert!(first.status.success() && said.contains("back into the queue"), "{said}");
+    assert_eq!(fs::read_to_string(folder.path().join("requeued"))?, "requeue 7\n");
+
+    let mut second = job(&format!("{long} max_minutes=0.0001"));
+    let said = ok(&mut second)?.stdout;
+    assert!(said.contains("going on    from step") && said.contains("stopped at step"), "{said}");
+    Ok(())
+}
