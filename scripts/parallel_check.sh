@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One GPU beside two (or more): is it the same run, and how fast is it? Prints a table; wants a built hrm, no network.
+# One GPU beside two (or more): is it the same run, how fast is it, does a checkpoint of two go on with one, and does all
+# end when a rank is killed? Prints a table; wants a built hrm (HRM names it) and no network.
 #
 #   bash scripts/parallel_check.sh            # 2 GPUs
 #   GPUS=4 STEPS=200 bash scripts/parallel_check.sh
@@ -50,3 +51,23 @@ for name, (losses, ms, evaluation) in runs.items():
     print(f"{titles[name]:32} {ms:10.2f} {1000 * batch / ms:10.0f} {off:21.2e} "
           f"{statistics.mean(losses[-20:]):8.4f} {evaluation['all/lm_loss']:10.4f}")
 PY
+
+# A checkpoint of all GPUs goes on with one.
+"$hrm" train --resume shared --force epochs=$((2 * steps * 384 / 1000)) eval_interval=$((2 * steps * 384 / 1000)) \
+  --device cuda >resumed.log 2>&1 && echo "resumed on one GPU: $(grep '^done' resumed.log)" || { cat resumed.log; exit 1; }
+
+# All end when one rank is killed, while NCCL is at work.
+"$hrm" train data_path=data checkpoint_path=killed global_batch_size=384 epochs=100000 arch.preset=sudoku \
+  --device cuda --nproc-per-node "$gpus" >killed.log 2>&1 &
+launcher=$!
+until grep -qs 'train/lm_loss' killed/metrics.jsonl; do
+  kill -0 "$launcher" || { cat killed.log; exit 1; }
+  sleep 1
+done
+sleep 2
+kill -KILL "$(pgrep -P "$launcher" | tail -n 1)"
+began=$SECONDS
+code=0
+wait "$launcher" || code=$?
+echo "one rank killed: exit code $code after $((SECONDS - began)) s: $(tail -n 1 killed.log)"
+[ "$code" -ne 0 ]
