@@ -22,7 +22,7 @@ for line in sys.stdin:
     if made.get("executable") and made.get("profile", {}).get("test"):
         shutil.copy(made["executable"], sys.argv[1] + "/t_" + made["target"]["name"])
 ' "$out"
-  strip "$out"/*
+  strip "$out"/hrm "$out"/t_*
   ls -l "$out"
   exit
 fi

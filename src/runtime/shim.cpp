@@ -158,7 +158,7 @@ int hrm_pin(void* tensor, void** out) noexcept {
   return guarded([&] { *out = new at::Tensor(static_cast<at::Tensor*>(tensor)->pin_memory()); });
 }
 
-// The device that the calling thread's CUDA calls mean where they name none.
+// Work that names no device, a graph's recording among it, goes to this one from now on, on the calling thread.
 int hrm_set_device(int32_t device) noexcept {
   return guarded([&] {
     const c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);

@@ -50,11 +50,11 @@ unsafe extern "C" {
     fn hrm_cuda_memory(device: i32, out: *mut DeviceMemory) -> i32;
     fn hrm_cuda_reset_peak(device: i32) -> i32;
     fn hrm_pin(tensor: *mut c_void, out: *mut *mut c_void) -> i32;
-    fn hrm_set_device(device: i32) -> i32;
     fn hrm_cuda_stream(device: i32, out: *mut *mut c_void) -> i32;
     fn hrm_sdp_flags(out: *mut u32) -> i32;
     fn hrm_set_sdp_flags(flags: u32) -> i32;
     fn hrm_set_deterministic() -> i32;
+    fn hrm_set_device(device: i32) -> i32;
     fn hrm_try_attention(backend: u32, device: i32, bf16: i32) -> i32;
 }
 
@@ -107,15 +107,6 @@ pub fn pin(host: &tch::Tensor) -> Result<tch::Tensor, ShimError> {
     Ok(unsafe { tch::Tensor::from_ptr(pinned.cast()) })
 }
 
-/// Makes a GPU the one that this thread's CUDA calls mean where they name none, as CUDA graphs do.
-///
-/// # Errors
-/// libtorch's CUDA half is not loaded, or there is no such device.
-pub(super) fn set_device(device: usize) -> Result<(), ShimError> {
-    // SAFETY: plain values.
-    check(unsafe { hrm_set_device(index(device)?) })
-}
-
 /// Torch's current stream on the GPU `device`, a `cudaStream_t`; null is the default stream.
 ///
 /// # Errors
@@ -125,6 +116,15 @@ pub fn cuda_stream(device: usize) -> Result<*mut c_void, ShimError> {
     // SAFETY: the pointer is valid.
     check(unsafe { hrm_cuda_stream(index(device)?, &mut stream) })?;
     Ok(stream)
+}
+
+/// Makes `device` the GPU of everything on this thread that names none.
+///
+/// # Errors
+/// libtorch's CUDA half is not loaded, or there is no such device.
+pub(super) fn set_device(device: usize) -> Result<(), ShimError> {
+    // SAFETY: plain values.
+    check(unsafe { hrm_set_device(index(device)?) })
 }
 
 /// Makes torch choose the deterministic form of every operation that has one, in the whole process; the others warn once.
