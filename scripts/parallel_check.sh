@@ -57,8 +57,9 @@ print(f"what a rank's step takes beside its own work: {cost:.2f} ms, {100 * cost
 PY
 
 # A checkpoint of all GPUs goes on with one.
-"$hrm" train --resume shared --force epochs=$((2 * steps * 384 / 1000)) eval_interval=$((2 * steps * 384 / 1000)) \
-  --device "$device" >resumed.log 2>&1 && echo "resumed on one GPU: $(grep '^done' resumed.log)" || { cat resumed.log; exit 1; }
+epochs=$((steps * 384 / 1000))
+"$hrm" train --resume shared --force epochs=$((2 * epochs)) --device "$device" >resumed.log 2>&1 || { cat resumed.log; exit 1; }
+echo "resumed on one GPU: $(grep '^done' resumed.log)"
 
 # All end when one rank is killed, while NCCL is at work.
 # shellcheck disable=SC2086
