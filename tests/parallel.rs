@@ -368,3 +368,21 @@ fn a_slurm_job_saves_before_its_limit_and_goes_on() -> Result<()> {
     assert!(said.contains("going on    from step") && said.contains("stopped at step"), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_batch_too_large_for_the_memory_is_one_line() -> Result<()> {
+    let folder = bench()?;
+    // A carry of 2.8 TB, in a process that may have 30 GB.
+    let huge = "global_batch_size=16777216 epochs=1000000 eval_interval=1000000 arch.hidden_size=512";
+    let command = train(folder.path(), huge);
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "ulimit -v 30000000; exec \"$@\"", "bash"]).arg(command.get_program()).args(command.get_args());
+    let said = fails(limited.current_dir(folder.path()))?;
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for words in
+        ["error: DefaultCPUAllocator: can't allocate memory", "16777216 rows a process", "set grad_accum=2", "lower"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    Ok(())
+}

@@ -239,7 +239,7 @@ pub fn device_of(place: &Place, choice: DeviceChoice) -> Result<DeviceChoice> {
 pub fn hold_back(error: &anyhow::Error) {
     if error.downcast_ref::<PeerLost>().is_some() {
         thread::sleep(HOLD_BACK);
-    } else if ui::silent() {
+    } else if ui::silent() && env::var_os("RANK").is_some() {
         thread::sleep(HOLD_BACK / 5);
     }
 }

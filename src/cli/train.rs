@@ -89,13 +89,13 @@ pub struct TrainArgs {
     /// Write TensorBoard event files into the run's folder too
     #[arg(long)]
     tensorboard: bool,
-    #[command(flatten)]
-    launch: LaunchArgs,
     /// Check everything and print the plan, without training
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     json: JsonArg,
+    #[command(flatten)]
+    launch: LaunchArgs,
 }
 
 pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {

@@ -51,7 +51,7 @@ fn text(payload: &(dyn Any + Send)) -> Option<&str> {
 
 /// What torch says of a shortage, as far as it helps.
 fn shortage(panic: &str) -> Option<String> {
-    let start = ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory"]
+    let start = ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "out of memory", "OUT_OF_MEMORY"]
         .iter()
         .find_map(|sign| panic.find(sign))?;
     // tch shows the text in quotes, with its newlines escaped.
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// As tch 0.24 reports an allocation that failed on an H100.
+    /// The form of torch's message, as tch quotes it.
     const CUDA: &str = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to allocate 30.75 \
                         GiB. GPU 0 has a total capacity of 79.19 GiB of which 12.05 GiB is free. Including non-PyTorch \
                         memory, this process has 67.13 GiB memory in use.\\nException raised from malloc\")";
