@@ -4,24 +4,21 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::{
-    GlobalArgs, interrupt,
+    GlobalArgs,
+    dataset::Watch,
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
     dataset::{
-        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, Progress, PuzzleFile, PuzzleList, PuzzleSource,
-        ReadOptions, SplitFiles, SplitReport, build, check_output_folder, resolve_sources,
+        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, PuzzleFile, PuzzleList, PuzzleSource, ReadOptions,
+        SplitFiles, SplitReport, build, check_output_folder, resolve_sources,
     },
     puzzle::PuzzleKind,
     runtime, say,
@@ -157,12 +154,10 @@ pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let output = check_output_folder(&plan.output_dir, args.force)?;
     let lists = plan.read_lists(&ui)?;
 
-    let watch = Watch { bar: OnceLock::new(), ui: ui.clone(), stop: interrupt::flag("") };
+    let watch = Watch::new(&ui, "building", "boards");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
     let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, &watch));
-    if let Some(bar) = watch.bar.get() {
-        bar.finish_and_clear();
-    }
+    watch.done();
     let built = built?;
 
     plan.tell(&built, &ui);
@@ -284,27 +279,4 @@ impl Plan {
 
 fn count(n: usize) -> HumanCount {
     HumanCount(n as u64)
-}
-
-/// The progress bar, and Ctrl-C.
-struct Watch {
-    bar: OnceLock<ProgressBar>,
-    ui: Ui,
-    stop: Arc<AtomicBool>,
-}
-
-impl Progress for Watch {
-    fn start(&self, boards: u64) {
-        self.bar.get_or_init(|| self.ui.progress(boards, "building", "boards"));
-    }
-
-    fn advance(&self, boards: u64) {
-        if let Some(bar) = self.bar.get() {
-            bar.inc(boards);
-        }
-    }
-
-    fn cancelled(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod build_dataset;
 mod checkpoint;
+mod dataset;
 mod doctor;
 mod infer;
 mod interrupt;
@@ -75,6 +76,7 @@ enum Command {
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Dataset(dataset::DatasetArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Completions(manual::CompletionsArgs),
@@ -118,6 +120,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Infer(a) => infer::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
+        Command::Dataset(a) => dataset::run(a, global),
         Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),
         Command::Completions(a) => manual::completions(a, Cli::command()),

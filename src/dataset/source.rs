@@ -105,17 +105,18 @@ pub fn resolve_sources(
     source: &PuzzleSource,
     test_source: Option<&PuzzleSource>,
 ) -> Result<SplitFiles> {
-    let train = split_file(kind, source, Split::Train)?;
+    let train = find_list(kind, source, Split::Train)?;
     let test = match (test_source, source) {
-        (Some(test_source), _) => split_file(kind, test_source, Split::Test)?,
-        (None, PuzzleSource::Path(path)) if path.is_dir() => split_file(kind, source, Split::Test)?,
+        (Some(test_source), _) => find_list(kind, test_source, Split::Test)?,
+        (None, PuzzleSource::Path(path)) if path.is_dir() => find_list(kind, source, Split::Test)?,
         (None, _) if kind == PuzzleKind::Sudoku => PuzzleFile::Bundled(Split::Test),
         (None, _) => bail!("no {kind} test set is bundled: name one with --test-source FILE"),
     };
     Ok(SplitFiles { train, test })
 }
 
-fn split_file(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Result<PuzzleFile> {
+/// The list of one split that a source gives: a folder's, the bundled one, or a file as it is.
+pub fn find_list(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Result<PuzzleFile> {
     let path = match source {
         PuzzleSource::Bundled if kind == PuzzleKind::Sudoku => return Ok(PuzzleFile::Bundled(split)),
         PuzzleSource::Bundled => {

@@ -1,9 +1,11 @@
 //! Sudoku boards, mazes and their symmetries, on plain arrays: nothing here knows tensors or files.
 
 pub mod canonical;
+pub mod clue_swap;
 pub mod digit_shift;
 pub mod dihedral;
 pub mod maze;
+pub mod maze_maker;
 pub mod shuffle;
 pub mod solve;
 pub mod sudoku;

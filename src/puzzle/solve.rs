@@ -2,7 +2,7 @@
 
 use super::{
     sudoku::{Board, CELLS},
-    triads::search,
+    triads::{Search, search},
 };
 
 /// Guesses before the search gives up. The hardest known puzzles take some thousands.
@@ -22,13 +22,18 @@ pub enum Solutions {
 
 /// Counts a puzzle's solutions up to two.
 pub fn solve(puzzle: &Board) -> Solutions {
-    let found = search(puzzle, 2, MOST_GUESSES);
-    match (found.solutions, found.first) {
-        (0 | 1, _) if found.gave_up => Solutions::Unknown,
-        (1, Some(board)) => Solutions::One(board),
-        (0, _) => Solutions::None,
+    let search = look_for(puzzle, 2);
+    match search.found.as_slice() {
+        [] | [_] if search.gave_up => Solutions::Unknown,
+        [] => Solutions::None,
+        &[board] => Solutions::One(board),
         _ => Solutions::Several,
     }
+}
+
+/// A search for up to `limit` solutions.
+pub(super) fn look_for(puzzle: &Board, limit: usize) -> Search {
+    search(puzzle, limit, MOST_GUESSES)
 }
 
 /// The guesses that the tdoku solver makes up to the first solution, which is the column `rating` of Sudoku-Extreme; 0
@@ -36,8 +41,8 @@ pub fn solve(puzzle: &Board) -> Solutions {
 ///
 /// The figure belongs to the puzzle as it is written: an equivalent one, with rows exchanged, say, has another.
 pub fn rate(puzzle: &Board) -> Option<u64> {
-    let found = search(puzzle, 1, MOST_GUESSES);
-    found.first.map(|_| found.guesses)
+    let search = look_for(puzzle, 1);
+    search.found.first().map(|_| search.guesses)
 }
 
 /// Whether the puzzle has one solution and no given could be left out.

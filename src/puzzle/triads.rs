@@ -333,22 +333,21 @@ struct Branch {
 }
 
 /// How a search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Search {
-    /// Solutions found, up to the limit.
-    pub solutions: usize,
-    /// The first of them.
-    pub first: Option<Board>,
+    /// Solutions, up to the limit.
+    pub found: Vec<Board>,
     /// Ways that were tried where more than one was left, up to the last solution that was looked for.
     pub guesses: u64,
+    /// The same up to the first solution.
+    pub guesses_to_first: u64,
     /// The search gave up after `most_guesses`.
     pub gave_up: bool,
 }
 
 /// Searches for up to `limit` solutions.
 pub(super) fn search(puzzle: &Board, limit: usize, most_guesses: u64) -> Search {
-    let mut search =
-        Searching { result: Search { solutions: 0, first: None, guesses: 0, gave_up: false }, limit, most_guesses };
+    let mut search = Searching { result: Search::default(), limit, most_guesses };
     if let Some(known) = Knowledge::of(puzzle) {
         search.run(known);
     }
@@ -372,7 +371,7 @@ impl Searching {
             let mut taken = known.clone();
             if taken.take(branch) {
                 self.run(taken);
-                if self.result.solutions >= self.limit || self.result.gave_up {
+                if self.result.found.len() >= self.limit || self.result.gave_up {
                     return;
                 }
             }
@@ -380,7 +379,77 @@ impl Searching {
                 return;
             }
         }
-        self.result.solutions += 1;
-        self.result.first.get_or_insert_with(|| known.board());
+        if self.result.found.is_empty() {
+            self.result.guesses_to_first = self.result.guesses;
+        }
+        self.result.found.push(known.board());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        puzzle::sudoku::Unit,
+        rng::{Purpose, below, distinct, stream},
+    };
+
+    /// Solutions of a board by trying every digit, up to `limit`.
+    fn count_plainly(digits: &mut [u8; CELLS], limit: usize) -> usize {
+        let fits = |digits: &[u8; CELLS], cell: usize, digit: u8| {
+            let clash = |unit: Unit| (0..SIDE).any(|k| digits[unit.cell(k)] == digit);
+            let (row, column) = (cell / SIDE, cell % SIDE);
+            ![Unit::Row(row), Unit::Column(column), Unit::Box(row / 3 * 3 + column / 3)].into_iter().any(clash)
+        };
+        let options = |cell: &usize| (1..=9).filter(|&d| fits(digits, *cell, d)).count();
+        let Some(cell) = (0..CELLS).filter(|&cell| digits[cell] == 0).min_by_key(options) else { return 1 };
+        let mut found = 0;
+        for digit in 1..=9 {
+            if found < limit && fits(digits, cell, digit) {
+                digits[cell] = digit;
+                found += count_plainly(digits, limit - found);
+                digits[cell] = 0;
+            }
+        }
+        found
+    }
+
+    /// Boards with none, one and many solutions.
+    #[test]
+    fn the_count_of_solutions_is_that_of_plain_search() {
+        let answer: Board =
+            "534678912672195348198342567859761423426853791713924856961537284287419635345286179".parse().unwrap();
+        let mut seen = [0; 3];
+        for i in 0..400 {
+            let mut rng = stream(Purpose::Examples, 1, i, 0);
+            let mut digits = answer.0;
+            let blanks = 38 + below(&mut rng, 18);
+            for cell in distinct(&mut rng, CELLS as u32, blanks) {
+                digits[cell as usize] = 0;
+            }
+            if i % 4 == 0
+                && let Some(blank) = digits.iter().position(|&digit| digit == 0)
+            {
+                digits[blank] = 1 + below(&mut rng, 9) as u8;
+            }
+            let board = Board(digits);
+            if !board.is_consistent() {
+                continue;
+            }
+            let wanted = count_plainly(&mut digits, 50);
+            let found = search(&board, 50, u64::MAX);
+            assert_eq!(found.found.len(), wanted, "{board}");
+            assert!(found.found.iter().all(|solution| solution.check_solves(&board).is_ok()), "{board}");
+            let different: std::collections::HashSet<_> = found.found.iter().collect();
+            assert_eq!(different.len(), wanted);
+            seen[wanted.min(2)] += 1;
+        }
+        assert!(seen.iter().all(|&n| n > 10), "{seen:?}");
+    }
+
+    #[test]
+    fn a_search_gives_up_when_told_to() {
+        let found = search(&Board([0; CELLS]), usize::MAX, 1000);
+        assert!(found.gave_up && found.guesses == 1000);
     }
 }
