@@ -88,7 +88,7 @@ fn wrong_flags_are_explained() -> Result<()> {
         (&["--num-aug", "99999999"], "lower --num-aug"),
         (&["--num-aug", "18446744073709551615", "--hint"], "lower --num-aug"),
         (&["--aug"], "--aug turns mazes"),
-        (&["--dataset", "maze"], "no maze puzzles are bundled"),
+        (&["--dataset", "maze", "--source", "wrong.csv"], "wrong.csv: cannot be used as a source"),
     ];
     for (flags, wanted) in cases {
         let error = fails(&mut build(temp.path(), flags))?;

@@ -443,9 +443,10 @@ fn summary(report: &CheckReport) -> String {
 
 /// Make new puzzles
 ///
-/// Sudokus are grown from seeds: some givens are taken away and others put in until one solution is left, then every
-/// given that is not needed is dropped. Each is rated as Sudoku-Extreme is (guesses of the tdoku solver), and none is
-/// equivalent to a seed, to a puzzle of --exclude or to another one. Mazes are carved at random, with one shortest path,
+/// Sudokus are grown from seeds: a given or two are taken away and others put in until one solution is left, then every
+/// given that is not needed is dropped. Each is rated as Sudoku-Extreme is (guesses of the tdoku solver) in eight
+/// arrangements, of which one with a wanted rating is taken. None is equivalent to a seed, to a puzzle of --exclude or to
+/// another one. Mazes are carved at random, with one shortest path,
 /// rated by its steps.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
@@ -477,7 +478,8 @@ struct GenerateArgs {
     /// Ratings and their shares, as LOW-HIGH=SHARE,.. (default: as the bundled test rows)
     #[arg(long, value_name = "LOW-HIGH=SHARE,..")]
     ratings: Option<RatingTarget>,
-    /// Keep givens that are not needed: faster, and easier to solve by eye
+    /// Make easier puzzles by the million: seeds with one to eight cells filled in, rearranged and relabelled, of any
+    /// rating unless --ratings says which
     #[arg(long)]
     fast: bool,
     /// Rows and columns of a maze (default: 30)
@@ -568,6 +570,7 @@ fn generate_sudokus(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui
     let exclude = exclude.iter().map(|path| read(path, Split::Test)).collect::<Result<Vec<_>>>()?;
     let ratings = match &args.ratings {
         Some(ratings) => ratings.clone(),
+        None if args.fast => RatingTarget::any(),
         None => RatingTarget::like(&read(&bundled(), Split::Test)?),
     };
     say!(
@@ -577,7 +580,7 @@ fn generate_sudokus(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui
         HumanCount(exclude.iter().map(PuzzleList::len).sum::<usize>() as u64),
         shown.join(", ")
     );
-    let options = GrowOptions { count: args.count, ratings, minimal: !args.fast, seed };
+    let options = GrowOptions { count: args.count, ratings, fast: args.fast, seed };
     pool(global)?.install(|| grow_sudokus(&seeds, &exclude, &options, watch))
 }
 

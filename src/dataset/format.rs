@@ -18,6 +18,9 @@ use super::{
 };
 use crate::puzzle::PuzzleKind;
 
+/// No dataset.json is nearly this long (bytes).
+const MAX_META: u64 = 1 << 20;
+
 /// One split: what dataset.json says, and its sets.
 #[derive(Debug)]
 pub struct Dataset {
@@ -34,6 +37,9 @@ impl DatasetMeta {
     /// Where the folder is missing, the error shows the command that builds it.
     pub fn read(root: &Path, split: Split) -> Result<Self> {
         let path = root.join(split.name()).join("dataset.json");
+        if let Ok(found) = fs::metadata(&path) {
+            ensure!(found.len() <= MAX_META, "{}: {} bytes: not a dataset.json", path.display(), found.len());
+        }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

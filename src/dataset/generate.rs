@@ -20,7 +20,7 @@ use crate::{
         maze_maker::make_maze,
         solve::rate,
     },
-    rng::{Purpose, below, stream},
+    rng::{Purpose, below, shuffle_front, stream},
 };
 
 /// Tasks of a round.
@@ -68,6 +68,11 @@ impl fmt::Display for RatingPart {
 pub struct RatingTarget(Vec<RatingPart>);
 
 impl RatingTarget {
+    /// Every rating, as it comes.
+    pub fn any() -> Self {
+        Self(vec![RatingPart { low: 0, high: None, share: 1.0 }])
+    }
+
     /// The parts.
     pub fn parts(&self) -> &[RatingPart] {
         &self.0
@@ -132,8 +137,8 @@ impl FromStr for RatingTarget {
 pub struct GrowOptions {
     pub count: u64,
     pub ratings: RatingTarget,
-    /// Whether every given must be needed. Without, growing is some times faster.
-    pub minimal: bool,
+    /// Instead of growing, add givens to seeds out of their solutions: easier puzzles, and millions of them.
+    pub fast: bool,
     pub seed: u64,
 }
 
@@ -190,12 +195,16 @@ pub fn grow_sudokus(
             .into_par_iter()
             .map(|task| {
                 let mut rng = stream(Purpose::Generate, options.seed, round, task);
-                let wanted = draw_part(&left, &mut rng);
-                let parent = pool.parent(wanted, &mut rng)?;
-                let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
-                let grown = swap_clues(&parent, removed, options.minimal, &mut rng)?;
-                let form = canonical(&grown.question, &grown.answer).ok()?;
-                Some((dresses(grown, &mut rng), Key::of_form(&form)))
+                let grown = if options.fast {
+                    let seed = below(&mut rng, seeds.len() as u32) as usize;
+                    vec![filled_in(seeds.question(seed), seeds.answer(seed), &mut rng)?]
+                } else {
+                    let parent = pool.parent(draw_part(&left, &mut rng), &mut rng)?;
+                    let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
+                    dresses(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
+                };
+                let form = canonical(&grown.first()?.question, &grown.first()?.answer).ok()?;
+                Some((grown, Key::of_form(&form)))
             })
             .collect();
         let before = found.len();
@@ -217,7 +226,7 @@ pub fn grow_sudokus(
             };
             known.insert(key);
             left[part] -= 1;
-            if options.minimal {
+            if !options.fast {
                 pool.add(grown.question, mean_rating(&dresses), parts);
             }
             let (question, answer) = (grown.question.to_string(), grown.answer.to_string());
@@ -226,6 +235,21 @@ pub fn grow_sudokus(
         progress.advance((found.len() - before) as u64);
     }
     Ok((found, effort))
+}
+
+/// A seed with one to eight of its blanks filled in, in a random dress. It has one solution because the seed has.
+fn filled_in(question: &[u8], answer: &[u8], rng: &mut impl RngCore) -> Option<Grown> {
+    let answer = Board::from_tokens(answer).ok()?;
+    let mut digits = *Board::from_tokens(question).ok()?.digits();
+    let mut blanks: Vec<usize> = (0..digits.len()).filter(|&cell| digits[cell] == 0).collect();
+    let count = (1 + below(rng, 8) as usize).min(blanks.len());
+    shuffle_front(rng, &mut blanks, count);
+    for &cell in &blanks[..count] {
+        digits[cell] = answer.digits()[cell];
+    }
+    let shuffle = SudokuShuffle::draw(rng);
+    let question = shuffle.apply(&Board::from_digits(digits).ok()?);
+    Some(Grown { question, answer: shuffle.apply(&answer), rating: rate(&question)? })
 }
 
 /// The puzzle written in several ways, each with its own rating: what the solver guesses depends on where things stand.
