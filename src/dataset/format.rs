@@ -21,6 +21,9 @@ use crate::puzzle::PuzzleKind;
 /// No dataset.json is nearly this long (bytes).
 const MAX_META: u64 = 1 << 20;
 
+/// A sidecar's lines are not nearly this long (bytes) on average.
+const MAX_ROW: u64 = 1 << 12;
+
 /// One split: what dataset.json says, and its sets.
 #[derive(Debug)]
 pub struct Dataset {
@@ -431,6 +434,9 @@ impl DatasetSet {
             _ => return Ok(None),
         };
         let at = || format!("{}: not the sidecar that hrm build-dataset writes", path.display());
+        let length = fs::metadata(path).with_context(at)?.len();
+        let most = MAX_META + MAX_ROW * self.groups() as u64;
+        ensure!(length <= most, "{}: {length} bytes for {} groups; remove it", path.display(), self.groups());
         let mut reader = csv::Reader::from_path(path).with_context(at)?;
         let rows = reader.deserialize().collect::<Result<Vec<RowInfo>, _>>().with_context(at)?;
         ensure!(

@@ -87,12 +87,12 @@ impl Knowledge {
                 _ => every(digit) & FIRST_THREE,
             };
         }
-        for way in 0..6 {
-            if WAYS[way][stack] != row % 3 {
-                self.bands[band].ruled_out[way] |= digit;
+        for (i, way) in WAYS.iter().enumerate() {
+            if way[stack] != row % 3 {
+                self.bands[band].ruled_out[i] |= digit;
             }
-            if WAYS[way][band] != column % 3 {
-                self.bands[3 + stack].ruled_out[way] |= digit;
+            if way[band] != column % 3 {
+                self.bands[3 + stack].ruled_out[i] |= digit;
             }
         }
     }
@@ -151,11 +151,11 @@ impl Knowledge {
             }
         }
         // First across the direction that the message came from.
+        let mut messages = [(3 + stack, band), (band, stack)];
         if from_stack {
-            self.settle(band, stack) && self.settle(3 + stack, band)
-        } else {
-            self.settle(3 + stack, band) && self.settle(band, stack)
+            messages.reverse();
         }
+        messages.into_iter().all(|(index, from)| self.settle(index, from))
     }
 
     /// Takes the ways that were ruled out from a band (0..3) or stack (3..6) and tells its boxes, `from` last. False is a
