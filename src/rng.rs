@@ -20,8 +20,10 @@ pub enum Purpose {
     GroupOrder = 3,
     /// The puzzle of a group, and the examples of a puzzle.
     Examples = 4,
+    /// New puzzles.
+    Generate = 5,
     /// Shuffles and hints of the boards of a training step.
-    Online = 5,
+    Online = 7,
 }
 
 /// The stream of one purpose under `seed`; `a` and `b` tell apart, e.g., passes and epochs.

@@ -4,6 +4,7 @@ mod bench;
 mod build_dataset;
 mod checkpoint;
 mod curves;
+mod dataset;
 mod doctor;
 mod infer;
 mod interrupt;
@@ -84,6 +85,7 @@ enum Command {
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Dataset(dataset::DatasetArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Completions(manual::CompletionsArgs),
@@ -129,6 +131,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Infer(a) => infer::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
+        Command::Dataset(a) => dataset::run(a, global),
         Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),
         Command::Completions(a) => manual::completions(a, Cli::command()),
