@@ -20,6 +20,8 @@ pub enum Purpose {
     GroupOrder = 3,
     /// The puzzle of a group, and the examples of a puzzle.
     Examples = 4,
+    /// Disguises and starting states of an ensemble's passes.
+    Guesses = 16,
 }
 
 /// The stream of one purpose under `seed`; `a` and `b` tell apart, e.g., passes and epochs.

@@ -101,7 +101,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
         models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
     }
     if args.batch_size.is_none()
-        && let Some(best) = models.iter().filter_map(Model::filling_batch).min()
+        && let Some(best) = models.iter().filter_map(|m| m.filling_batch(models.len() - 1)).min()
     {
         plan.batch_size = best;
         plan.batches = batches(&args, set.len(), best);

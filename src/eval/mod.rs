@@ -1,6 +1,9 @@
 //! How good a checkpoint is: evaluation as in training, batched inference with upstream's voting rule, intervals.
 
+pub mod engine;
 pub mod evaluate;
+pub mod guess;
 pub mod infer;
 pub mod stats;
+pub mod verify;
 pub mod vote;

@@ -3,6 +3,7 @@
 pub mod digit_shift;
 pub mod dihedral;
 pub mod maze;
+pub mod shortest_path;
 pub mod shuffle;
 pub mod solve;
 pub mod sudoku;
