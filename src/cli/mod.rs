@@ -5,6 +5,7 @@ mod build_dataset;
 mod checkpoint;
 mod doctor;
 mod infer;
+mod infer_report;
 mod interrupt;
 mod manual;
 mod sources;

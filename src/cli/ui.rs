@@ -66,16 +66,25 @@ pub struct JsonArg {
 #[derive(Clone, Debug, Default)]
 pub struct Ui {
     json: Option<JsonTarget>,
+    silent: bool,
 }
 
 impl Ui {
     pub fn new(json: &JsonArg) -> Self {
-        Self { json: json.json.clone() }
+        Self { json: json.json.clone(), silent: false }
+    }
+
+    /// Says nothing and writes nothing: for all but the first of several processes.
+    pub fn silent() -> Self {
+        Self { json: None, silent: true }
     }
 
     /// One line of text for people. A reader that went away (`| head -1`) is no error, and the work goes on: its files
     /// and its JSON are still wanted. Any other failure is kept for [`lost_output`].
     pub fn say(&self, line: fmt::Arguments<'_>) {
+        if self.silent {
+            return;
+        }
         match self.json {
             Some(JsonTarget::Stdout) => {
                 let _ = writeln!(io::stderr().lock(), "{line}");
@@ -107,7 +116,7 @@ impl Ui {
 
     /// A progress bar on standard error with rate and time to go; silent when that is no terminal.
     pub fn progress(&self, len: u64, what: &str, unit: &str) -> ProgressBar {
-        if !io::stderr().is_terminal() {
+        if self.silent || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
