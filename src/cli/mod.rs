@@ -4,10 +4,12 @@ mod bench;
 mod build_dataset;
 mod checkpoint;
 mod doctor;
+mod eval;
 mod infer;
 mod infer_report;
 mod interrupt;
 mod manual;
+mod solve;
 mod sources;
 mod train;
 pub mod ui;
@@ -73,6 +75,8 @@ enum Command {
     BuildDataset(build_dataset::BuildDatasetArgs),
     Train(train::TrainArgs),
     Infer(infer::InferArgs),
+    Eval(eval::EvalArgs),
+    Solve(solve::SolveArgs),
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -85,7 +89,16 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(self, Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
+        matches!(
+            self,
+            Self::Train(_)
+                | Self::Bench(_)
+                | Self::Infer(_)
+                | Self::Eval(_)
+                | Self::Solve(_)
+                | Self::Viz(_)
+                | Self::Doctor(_)
+        )
     }
 }
 
@@ -117,6 +130,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::BuildDataset(a) => build_dataset::run(a, global),
         Command::Train(a) => train::run(a, global),
         Command::Infer(a) => infer::run(a, global),
+        Command::Eval(a) => eval::run(a, global),
+        Command::Solve(a) => solve::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Bench(a) => bench::run(a, global),

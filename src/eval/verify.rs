@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use crate::puzzle::{
-    PuzzleKind,
+    Board, PuzzleKind,
     maze::{self, GOAL, START},
     shortest_path::{self, WAY},
     sudoku::{SIDE, Unit},
@@ -99,6 +99,20 @@ impl DevicePuzzles {
     }
 }
 
+/// The same question for one answer on the host.
+///
+/// # Shapes
+/// - question, answer: `[S]`
+pub fn is_right(kind: PuzzleKind, question: &[u8], answer: &[u8]) -> bool {
+    match kind {
+        PuzzleKind::Sudoku => match (Board::from_tokens(question), Board::from_tokens(answer)) {
+            (Ok(question), Ok(answer)) => answer.check_solves(&question).is_ok(),
+            _ => false,
+        },
+        PuzzleKind::Maze => shortest_path::marks_shortest_way(question, answer, maze::side(question.len())),
+    }
+}
+
 /// All nine digits stand in a unit exactly if its nine powers of two add up to 511: fewer than nine different ones do not.
 fn sudoku(questions: &Tensor, answers: &Tensor, units: &Tensor, bits: &Tensor) -> Tensor {
     let powers = bits.index_select(0, &answers.reshape([-1])).view_as(answers); // [B, 81]
@@ -129,4 +143,79 @@ fn shortest_way(questions: &Tensor, distances: &Tensor, answers: &Tensor) -> Ten
     let joined = nearer(0, 1).logical_or(&nearer(2, 1)).logical_or(&nearer(1, 0)).logical_or(&nearer(1, 2));
     let joined = joined.logical_or(&marked.logical_or(&goal).logical_not()).all_dim(1, false);
     shortest.gt(0).logical_and(&count.eq_tensor(&(shortest - 1))).logical_and(&open).logical_and(&joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn check(kind: PuzzleKind, cases: &[(Vec<u8>, Vec<u8>)]) -> usize {
+        let cells = cases[0].0.len();
+        let questions: Vec<u8> = cases.iter().flat_map(|(q, _)| q.clone()).collect();
+        let answers: Vec<i64> = cases.iter().flat_map(|(_, a)| a.iter().map(|&t| i64::from(t))).collect();
+        let puzzles = DevicePuzzles::new(kind, &questions, cells, Device::Cpu);
+        let order: Vec<i64> = (0..cases.len() as i64).rev().collect();
+        let order = Tensor::from_slice(&order);
+        let answers = Tensor::from_slice(&answers).view([-1, cells as i64]).index_select(0, &order);
+        let found: Vec<bool> = Vec::try_from(puzzles.verify(&puzzles.rows(&order), &answers)).unwrap();
+        for ((question, answer), found) in cases.iter().rev().zip(&found) {
+            assert_eq!(*found, is_right(kind, question, answer), "{question:?} {answer:?}");
+        }
+        found.into_iter().filter(|&f| f).count()
+    }
+
+    #[test]
+    fn sudoku_on_the_device_as_on_the_host() {
+        let text = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+        let right = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
+        let [question, answer] = [text, right].map(|t| t.parse::<Board>().unwrap().tokens().to_vec());
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut cases = vec![(question.clone(), answer.clone()), (question.clone(), question.clone())];
+        for changed in 0..200 {
+            let mut answer = answer.clone();
+            // One cell, or two swapped cells, which often keep a row, a column or a box whole.
+            let (a, b) = (rng.random_range(0..81), rng.random_range(0..81));
+            if changed % 2 == 0 {
+                answer[a] = rng.random_range(0..11)
+            } else {
+                answer.swap(a, b)
+            }
+            cases.push((question.clone(), answer));
+        }
+        let verified = check(PuzzleKind::Sudoku, &cases);
+        assert!((1..100).contains(&verified), "{verified}");
+    }
+
+    #[test]
+    fn mazes_on_the_device_as_on_the_host() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let (side, mut cases) = (6, Vec::new());
+        for _ in 0..400 {
+            let mut maze: Vec<u8> = (0..side * side).map(|_| if rng.random_bool(0.3) { 1 } else { 2 }).collect();
+            let (start, goal) = (rng.random_range(0..18), rng.random_range(18..36));
+            (maze[start], maze[goal]) = (START as u8, GOAL as u8);
+            // A shortest way, drawn backwards from the goal; sometimes with a cell too many or too few.
+            let steps = shortest_path::distances(&maze, side);
+            let mut answer = maze.clone();
+            let mut at = goal;
+            while steps[at] > 1 {
+                let nearer = |next: &usize| {
+                    let apart = (at / side).abs_diff(next / side) + (at % side).abs_diff(next % side);
+                    apart == 1 && steps[*next] == steps[at] - 1
+                };
+                at = (0..side * side).rev().find(nearer).unwrap();
+                answer[at] = WAY as u8;
+            }
+            for _ in 0..rng.random_range(0..3) {
+                let cell = rng.random_range(0..side * side);
+                answer[cell] = [1, 2, 3, 4, 5][rng.random_range(0..5)];
+            }
+            cases.push((maze, answer));
+        }
+        let verified = check(PuzzleKind::Maze, &cases);
+        assert!((50..350).contains(&verified), "{verified}");
+    }
 }
