@@ -30,7 +30,7 @@ use crate::{
         engine::StopRule,
         guess::GuessOptions,
         infer::{Event, InferPlan, infer},
-        results_file::{self, CheckpointIdentity, ResultsWriter, RunIdentity, StoredResults},
+        results_file::{self, CheckpointIdentity, Differences, ResultsWriter, RunIdentity, StoredResults},
         scores::Tally,
         shard::{Rank, Shard},
         vote::summary_line,
@@ -135,6 +135,9 @@ pub struct InferArgs {
     /// Join the results of all shards instead of solving anything
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoints", "data_path", "shard", "resume", "num_batch"])]
     merge: Vec<PathBuf>,
+    /// Count answers that differ from those in the results of another run, made with --compare-stops
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    against: Option<PathBuf>,
     /// Draw how many puzzles are solved with the first k passes, as .png or .svg
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -156,7 +159,7 @@ pub struct GuessArgs {
     #[arg(long)]
     random_start: bool,
     /// Gaussian noise on z_H before each segment: PTRM, arXiv:2605.19943
-    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, hide_default_value = true)]
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true)]
     noise: f64,
 }
 
@@ -214,6 +217,8 @@ struct Job {
     plan: InferPlan,
     identity: RunIdentity,
     part: Part,
+    /// Another run's results, to count differences from.
+    against: Option<StoredResults>,
 }
 
 impl Job {
@@ -266,11 +271,21 @@ impl Job {
             options,
             checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| checkpoint_identity(c, m)).collect(),
             // Without a file there is nothing to compare it with.
-            data_fingerprint: if part.output.is_some() { puzzles.dataset.fingerprint()? } else { String::new() },
+            data_fingerprint: match (&part.output, &args.against) {
+                (None, None) => String::new(),
+                _ => puzzles.dataset.fingerprint()?,
+            },
             data: puzzles.origin.clone(),
             puzzles: total,
         };
-        Ok(Self { puzzles, models, runtime, plan, identity, part })
+        let against = args.against.as_ref().map(|path| {
+            let stored = results_file::read(path)?;
+            let at = || format!("{}: cannot stand beside this run", path.display());
+            stored.check_comparable(&identity).with_context(at)?;
+            Ok::<_, anyhow::Error>(stored)
+        });
+        let against = against.transpose()?;
+        Ok(Self { puzzles, models, runtime, plan, identity, part, against })
     }
 
     fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs, rank: Option<Rank>) -> Result<()> {
@@ -283,7 +298,15 @@ impl Job {
         let asked_to_stop = interrupt::flag("");
         let started = Instant::now();
         let mut watch = Watch::new(ui, self, writer, &asked_to_stop, &known);
-        let outcome = infer(&self.models, self.puzzles.set()?, &self.plan, known, |event| watch.see(event))?;
+        let mut differences = self.against.as_ref().map(|_| Differences::default());
+        let outcome = infer(&self.models, self.puzzles.set()?, &self.plan, known, |event| {
+            if let (Event::Pass { puzzle, pass, .. }, Some(other), Some(counts)) =
+                (event, &self.against, &mut differences)
+            {
+                other.compare(puzzle, pass, self.plan.stop, counts);
+            }
+            watch.see(event)
+        })?;
         watch.bar.finish_and_clear();
         if let Some(writer) = watch.writer {
             writer.finish(!outcome.work.stopped)?;
@@ -293,7 +316,8 @@ impl Job {
         }
 
         let seed = global.seed.unwrap_or(0);
-        let seconds = before + started.elapsed().as_secs_f64();
+        let setup = outcome.work.setup.as_secs_f64();
+        let seconds = before + (started.elapsed().as_secs_f64() - setup).max(0.0);
         if let (Some(rank), Some(whole)) = (rank, &args.output) {
             if rank.shard.index > 0 {
                 return Ok(());
@@ -307,6 +331,8 @@ impl Job {
             batch_size: Some(self.plan.batch_size),
             device: Some(device_name(self.runtime.device)),
             row_segments: Some(outcome.work.rows),
+            setup_seconds: Some(setup),
+            against: differences,
         };
         let report = Report::new(&self.identity, &outcome.tally, how, seed, seconds);
         finish(ui, args, &report, &outcome.tally, &self.identity)
@@ -402,6 +428,7 @@ impl<'a> Watch<'a> {
 
     fn see(&mut self, event: Event<'_>) -> Result<ControlFlow<()>> {
         match event {
+            Event::Segment => self.bar.tick(),
             Event::Pass { puzzle, row, pass } => {
                 self.passes += 1;
                 self.exact += u64::from(pass.end.exact);

@@ -7,7 +7,7 @@ use crate::{
     eval::{
         engine::StopRule,
         guess::GuessOptions,
-        results_file::RunIdentity,
+        results_file::{Differences, RunIdentity},
         scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stop, Stops, Tally},
         stats::{Interval, wilson},
     },
@@ -57,6 +57,10 @@ pub struct How {
     pub device: Option<String>,
     /// Row segments that went through a model, empty slots included; of this process.
     pub row_segments: Option<u64>,
+    /// Making models ready, not in `seconds`.
+    pub setup_seconds: Option<f64>,
+    /// With `--against`.
+    pub against: Option<Differences>,
 }
 
 #[derive(Serialize)]
@@ -191,6 +195,9 @@ impl Report {
         self.print_stops(ui);
         self.print_breakdown(ui);
         say!(ui, "");
+        if let Some(Differences { passes, answers, stops }) = self.how.against {
+            say!(ui, "against the other run: {answers} of {passes} answers differ, {stops} stop otherwise");
+        }
         say!(ui, "{:.1} s, {:.1} puzzles/s", self.seconds, self.puzzles_per_second);
     }
 

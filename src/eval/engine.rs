@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
     ops::ControlFlow,
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -91,6 +92,14 @@ pub struct Others {
     pub verified: Ending,
 }
 
+/// What is shown to the caller of [`run`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// A segment has ended; nothing else may happen for many of them.
+    Segment,
+    Pass(FinishedPass),
+}
+
 /// A puzzle to run, without the passes that are known already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Todo {
@@ -119,11 +128,13 @@ pub struct Work {
     pub segments: u64,
     /// Row segments that went through a model, empty slots included.
     pub rows: u64,
+    /// Time in which models were made ready: on a GPU, recording graphs and choosing algorithms.
+    pub setup: Duration,
     /// The callback asked for a stop.
     pub stopped: bool,
 }
 
-/// Runs all passes of `todo`; `each` sees every pass after it has stopped, and may end the run. The order in which passes
+/// Runs all passes of `todo`; `each` sees every segment and every pass after it has stopped, and may end the run. The order in which passes
 /// stop depends on the batch size, what they come to does not.
 ///
 /// # Errors
@@ -133,7 +144,7 @@ pub fn run(
     set: &DatasetSet,
     todo: &[Todo],
     plan: &EnginePlan<'_>,
-    each: impl FnMut(FinishedPass) -> ControlFlow<()>,
+    each: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Work> {
     let (Some(first), Some(last)) = (todo.iter().map(|t| t.puzzle).min(), todo.iter().map(|t| t.puzzle).max()) else {
         return Ok(Work::default());
@@ -191,7 +202,7 @@ impl<'a> Engine<'a> {
         Self { plan, base, lanes, todo: todo.iter(), begun: BTreeMap::new(), window }
     }
 
-    fn run(&mut self, mut each: impl FnMut(FinishedPass) -> ControlFlow<()>) -> Result<Work> {
+    fn run(&mut self, mut each: impl FnMut(Progress) -> ControlFlow<()>) -> Result<Work> {
         let mut work = Work::default();
         let mut finished: Vec<FinishedPass> = Vec::new();
         loop {
@@ -201,20 +212,21 @@ impl<'a> Engine<'a> {
             let lane = &mut self.lanes[at];
             let running = lane.launch(nothing_comes)?;
             // The host's own work, while the device computes.
-            for pass in finished.drain(..) {
-                if each(pass).is_break() {
+            for seen in finished.drain(..).map(Progress::Pass).chain([Progress::Segment]) {
+                if each(seen).is_break() {
                     return Ok(Work { stopped: true, ..work });
                 }
             }
             work.rows += lane.slots.len() as u64;
             work.segments += lane.live as u64;
+            work.setup += std::mem::take(&mut lane.setup);
             finished = lane.collect(&running, at as u32)?;
             for pass in &finished {
                 self.goes_on(pass);
             }
         }
         for pass in finished {
-            if each(pass).is_break() {
+            if each(Progress::Pass(pass)).is_break() {
                 return Ok(Work { stopped: true, ..work });
             }
         }
@@ -293,6 +305,8 @@ struct Lane<'a> {
     slots: Vec<Option<Job>>,
     live: usize,
     ready: BinaryHeap<Reverse<Waiting>>,
+    /// Not told yet.
+    setup: Duration,
     /// Made when the first pass comes.
     rows: Option<Rows<'a>>,
 }
@@ -341,6 +355,7 @@ impl<'a> Lane<'a> {
             slots: vec![None; slots],
             live: 0,
             ready: BinaryHeap::new(),
+            setup: Duration::ZERO,
             rows: None,
         }
     }
@@ -422,7 +437,9 @@ impl<'a> Lane<'a> {
             None => {
                 let blank = || self.plan.compare.then(|| Snapshot::blank(&questions.tokens));
                 let (halt, verified) = (blank(), blank());
+                let started = Instant::now();
                 let segments = self.model.segment_loop(self.slots.len() as i64);
+                self.setup = started.elapsed();
                 self.rows = Some(Rows { segments, questions, undo, guess, halt, verified });
             }
         }

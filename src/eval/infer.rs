@@ -13,7 +13,7 @@ use ndarray::{Array1, Array2};
 use tch::{Kind, Tensor};
 
 use super::{
-    engine::{self, EnginePlan, StopRule, Todo, Work},
+    engine::{self, EnginePlan, Progress, StopRule, Todo, Work},
     guess::{Guess, GuessOptions, guesses},
     record::{PassRecord, PuzzleRecord},
     scores::{RunShape, Tally},
@@ -108,6 +108,8 @@ impl InferPlan {
 /// What is shown to the caller while a plan is carried out.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
+    /// A segment has ended.
+    Segment,
     /// A pass has ended.
     Pass { puzzle: usize, row: Option<&'a RowInfo>, pass: &'a PassRecord },
     /// All passes of a puzzle have ended, those that were known before included.
@@ -122,8 +124,8 @@ pub struct InferOutcome {
     pub work: Work,
 }
 
-/// Runs the plan, without the passes that `known` has. `watch` sees every pass and every puzzle as it ends and may stop
-/// the run.
+/// Runs the plan, without the passes that `known` has. `watch` sees every segment, pass and puzzle as it ends and may
+/// stop the run.
 ///
 /// ```no_run
 /// use std::{collections::BTreeMap, ops::ControlFlow};
@@ -185,8 +187,9 @@ pub fn infer(
         batch_size: plan.batch_size,
     };
     let mut failed = None;
-    let work = engine::run(models, set, &todo, &engine_plan, |pass| {
+    let work = engine::run(models, set, &todo, &engine_plan, |progress| {
         let mut seen = || -> Result<ControlFlow<()>> {
+            let Progress::Pass(pass) = &progress else { return watch(Event::Segment) };
             let puzzle = pass.puzzle;
             let (record, label) = match open.entry(puzzle) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -195,7 +198,7 @@ pub fn infer(
                     entry.insert((record, label(set, puzzle)?))
                 }
             };
-            let ended = PassRecord::new(&pass, plan.kind, label);
+            let ended = PassRecord::new(pass, plan.kind, label);
             let shown = watch(Event::Pass { puzzle, row: row_of(puzzle), pass: &ended })?;
             let place = record.passes.partition_point(|p| p.pass < ended.pass);
             record.passes.insert(place, ended);

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    engine::StopRule,
     guess::GuessOptions,
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
@@ -198,6 +199,49 @@ fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord) {
     for pass in new.passes {
         if let Err(place) = known.passes.binary_search_by_key(&pass.pass, |p| p.pass) {
             known.passes.insert(place, pass);
+        }
+    }
+}
+
+/// Passes beside those of another run over the same puzzles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Differences {
+    /// Passes that both have.
+    pub passes: u64,
+    /// Whose answers differ.
+    pub answers: u64,
+    /// Which stopped at another segment, or halted here and not there.
+    pub stops: u64,
+}
+
+impl StoredResults {
+    /// Whether its passes can stand beside those of `run`.
+    ///
+    /// # Errors
+    /// Other data, checkpoints or guesses; no endings under the rule of `run`.
+    pub fn check_comparable(&self, run: &RunIdentity) -> Result<()> {
+        let mut other = run.clone();
+        other.shape.stop = self.run.shape.stop;
+        (other.compare_stops, other.puzzles) = (self.run.compare_stops, self.run.puzzles);
+        if let Some((key, found, wanted)) = self.run.difference(&other) {
+            bail!("its {key} is {found}, this run's is {wanted}");
+        }
+        let (there, here) = (self.run.shape.stop, run.shape.stop);
+        ensure!(
+            there == here || self.run.compare_stops,
+            "it has no endings under --stop {}: make it with --compare-stops",
+            here.name()
+        );
+        Ok(())
+    }
+
+    /// Counts a pass of a run under `rule`.
+    pub fn compare(&self, puzzle: usize, pass: &PassRecord, rule: StopRule, counts: &mut Differences) {
+        let known = self.records.get(&puzzle).and_then(|r| r.passes.iter().find(|p| p.pass == pass.pass));
+        if let Some(end) = known.and_then(|known| known.under(rule, self.run.shape.stop)) {
+            counts.passes += 1;
+            counts.answers += u64::from(end.answer != pass.end.answer);
+            counts.stops += u64::from((end.segments, end.halted) != (pass.end.segments, pass.end.halted));
         }
     }
 }
