@@ -13,16 +13,22 @@ use hrm::{
         engine::{Ending, EnginePlan, FinishedPass, Progress, StopRule, Todo, Work, run},
         guess::{Guess, GuessOptions, guesses},
         infer::host_tokens,
+        verify::is_right,
     },
     model::{DeviceBatch, HrmConfig, Model},
-    puzzle::{Board, PuzzleKind},
+    puzzle::PuzzleKind,
 };
 use ndarray::{Array1, Array2};
 
 const PUZZLES: usize = 40;
 
 /// Every segment of every pass, by all_segments on batches of seven puzzles, verified on the host.
-fn plain(models: &[Model], set: &DatasetSet, list: &[Guess]) -> Result<BTreeMap<(usize, u32), Vec<Ending>>> {
+fn plain(
+    kind: PuzzleKind,
+    models: &[Model],
+    set: &DatasetSet,
+    list: &[Guess],
+) -> Result<BTreeMap<(usize, u32), Vec<Ending>>> {
     let mut all = BTreeMap::new();
     for (c, model) in models.iter().enumerate() {
         for (g, guess) in list.iter().enumerate() {
@@ -32,7 +38,7 @@ fn plain(models: &[Model], set: &DatasetSet, list: &[Guess]) -> Result<BTreeMap<
                 let questions: Vec<Vec<u8>> =
                     stored.outer_iter().map(|row| row.iter().map(|&t| t as u8).collect()).collect();
                 let flat: Vec<i32> = questions.iter().flat_map(|q| guess.apply(q)).map(i32::from).collect();
-                let inputs = Array2::from_shape_vec((rows.len(), 81), flat)?;
+                let inputs = Array2::from_shape_vec((rows.len(), set.seq_len()), flat)?;
                 let batch = Batch { labels: inputs.clone(), inputs, puzzle_identifiers: Array1::zeros(rows.len()) };
                 let mut k = 0;
                 let mut failed = None;
@@ -44,10 +50,8 @@ fn plain(models: &[Model], set: &DatasetSet, list: &[Guess]) -> Result<BTreeMap<
                         for (i, answer) in answers.outer_iter().enumerate() {
                             let answer: Vec<u8> = answer.iter().map(|&t| t as u8).collect();
                             let answer = guess.undo(&answer);
-                            let board = Board::from_tokens(&answer).ok();
-                            let question = Board::from_tokens(&questions[i])?;
                             all.entry((rows[i], pass)).or_insert_with(Vec::new).push(Ending {
-                                verified: board.is_some_and(|b| b.check_solves(&question).is_ok()),
+                                verified: is_right(kind, &questions[i], &answer),
                                 answer,
                                 segments: k,
                                 halted: margin[i] > 0.0,
@@ -113,7 +117,7 @@ fn every_pass_ends_as_in_the_plain_loop() -> Result<()> {
     let set = &data.sets()[0];
     let models = [solver::model(1)?, solver::model(2)?];
     let list = guesses(PuzzleKind::Sudoku, 81, 3, &GuessOptions { symmetries: true, ..GuessOptions::default() })?;
-    let wanted = plain(&models, set, &list)?;
+    let wanted = plain(PuzzleKind::Sudoku, &models, set, &list)?;
     let verified = |rule| wanted.values().filter(|s| end_under(rule, s).verified).count();
     let halted = wanted.values().filter(|s| s.iter().any(|e| e.halted)).count();
     let (last, some) = (verified(StopRule::Never), verified(StopRule::Verified));
@@ -159,7 +163,7 @@ fn one_full_run_has_all_three_rules() -> Result<()> {
     let set = &data.sets()[0];
     let models = [solver::model(1)?];
     let list = guesses(PuzzleKind::Sudoku, 81, 2, &GuessOptions::default())?;
-    let wanted = plain(&models, set, &list)?;
+    let wanted = plain(PuzzleKind::Sudoku, &models, set, &list)?;
     for batch_size in [3, 50] {
         let plan = EnginePlan {
             kind: PuzzleKind::Sudoku,
@@ -177,6 +181,28 @@ fn one_full_run_has_all_three_rules() -> Result<()> {
             assert_eq!(pass.end, end_under(StopRule::Never, segments));
             assert_eq!(others.halt, end_under(StopRule::Halt, segments));
             assert_eq!(others.verified, end_under(StopRule::Verified, segments));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn mazes_end_as_in_the_plain_loop() -> Result<()> {
+    tch::set_num_threads(1);
+    let data = solver::mazes(20)?;
+    let set = &data.sets()[0];
+    let models = [solver::of_size(1, solver::maze_dims())?];
+    let list = guesses(PuzzleKind::Maze, 25, 16, &GuessOptions { symmetries: true, ..GuessOptions::default() })?;
+    let wanted = plain(PuzzleKind::Maze, &models, set, &list)?;
+    let solved = wanted.values().filter(|s| s.iter().any(|e| e.verified)).count();
+    assert!(solved > 20 && solved < wanted.len() / 2, "{solved} of {}: no use for this test", wanted.len());
+    for rule in StopRule::ALL {
+        let plan =
+            EnginePlan { kind: PuzzleKind::Maze, guesses: &list, seed: 0, stop: rule, compare: false, batch_size: 9 };
+        let (found, _) = engine(&models, set, &plan, &all(set))?;
+        for pass in found {
+            let end = end_under(rule, &wanted[&(pass.puzzle, pass.pass)]);
+            assert_eq!(pass.end, end, "{rule:?}, puzzle {}, pass {}", pass.puzzle, pass.pass);
         }
     }
     Ok(())
@@ -266,7 +292,7 @@ fn refilled_slots_in_a_graph_give_the_plain_answers() -> Result<()> {
     let data = solver::dataset(300)?;
     let set = &data.sets()[0];
     let list = guesses(PuzzleKind::Sudoku, 81, 2, &GuessOptions::default())?;
-    let wanted = plain(&models, set, &list)?;
+    let wanted = plain(PuzzleKind::Sudoku, &models, set, &list)?;
     for rule in StopRule::ALL {
         for batch_size in [7, 64, 2000] {
             let plan = EnginePlan {

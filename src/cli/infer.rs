@@ -121,8 +121,6 @@ pub struct InferArgs {
     /// Segments of a pass [default: the checkpoint's halt_max_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
     segments: Option<i64>,
-    #[command(flatten)]
-    guesses: GuessArgs,
     /// Keep results as they come: a line of JSON for each puzzle
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -143,6 +141,9 @@ pub struct InferArgs {
     plot: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
+    // The last one: its heading holds for what follows.
+    #[command(flatten)]
+    guesses: GuessArgs,
 }
 
 /// Passes beyond upstream's permutations. Pass 0 of each checkpoint stays the plain puzzle.

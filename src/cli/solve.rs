@@ -72,8 +72,6 @@ pub struct SolveArgs {
     /// Most segments of a pass [default: the checkpoint's halt_max_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
     segments: Option<i64>,
-    #[command(flatten)]
-    guesses: GuessArgs,
     /// Show the answer after every segment
     #[arg(long)]
     steps: bool,
@@ -85,6 +83,9 @@ pub struct SolveArgs {
     dtype: Option<DtypeChoice>,
     #[command(flatten)]
     json: JsonArg,
+    // The last one: its heading holds for what follows.
+    #[command(flatten)]
+    guesses: GuessArgs,
 }
 
 /// The JSON document.

@@ -36,8 +36,8 @@ fn config() -> TrainConfig {
 }
 
 /// Weights: lm_head shows the token's own embedding, the layers are weaker than what they add to, the q head is random.
-fn tensors(seed: u64) -> Result<Vec<(String, RawTensor)>> {
-    let config = HrmConfig::new(&config().arch, Dims::sudoku())?;
+fn tensors(seed: u64, dims: Dims) -> Result<Vec<(String, RawTensor)>> {
+    let config = HrmConfig::new(&config().arch, dims)?;
     // Not from torch's generator, which all tests of a program share.
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut normal = || {
@@ -56,8 +56,9 @@ fn tensors(seed: u64) -> Result<Vec<(String, RawTensor)>> {
             embedding = drawn(1.0 / fan_in.sqrt());
             embedding.clone()
         } else if name.ends_with("lm_head.weight") {
-            // No blank and no padding as an answer.
-            let at = |i: usize| if i < 2 * fan_in as usize { 0.0 } else { embedding[i] };
+            // No padding as an answer, and no blank of a Sudoku.
+            let hidden = if dims == Dims::sudoku() { 2 } else { 1 };
+            let at = |i: usize| if i < hidden * fan_in as usize { 0.0 } else { embedding[i] };
             (0..n).map(at).collect()
         } else if name.ends_with("q_head.weight") {
             drawn(1.0)
@@ -79,14 +80,19 @@ fn tensors(seed: u64) -> Result<Vec<(String, RawTensor)>> {
 const OUTPUT_GAIN: f32 = 0.35;
 
 pub fn model(seed: u64) -> Result<Model> {
-    let config = HrmConfig::new(&config().arch, Dims::sudoku())?;
-    Model::from_tensors(config, &tensors(seed)?, Device::Cpu)
+    of_size(seed, Dims::sudoku())
+}
+
+/// The same for other puzzles.
+pub fn of_size(seed: u64, dims: Dims) -> Result<Model> {
+    let config = HrmConfig::new(&config().arch, dims)?;
+    Model::from_tensors(config, &tensors(seed, dims)?, Device::Cpu)
 }
 
 /// The same as a run folder with `step_1`.
 pub fn write(folder: &Path, seed: u64) -> Result<()> {
     let meta = CheckpointMeta::of_this_process(Some(1), None);
-    safetensors_file::save_folder(&folder.join("step_1"), &config(), &meta, &tensors(seed)?)?;
+    safetensors_file::save_folder(&folder.join("step_1"), &config(), &meta, &tensors(seed, Dims::sudoku())?)?;
     Checkpoint::load(folder).map(drop)
 }
 
@@ -114,6 +120,29 @@ pub fn dataset(count: usize) -> Result<Dataset> {
         arrays.inputs.extend(question.tokens());
         arrays.labels.extend(answer.tokens());
     }
+    of_arrays(arrays, Dims::sudoku())
+}
+
+/// Mazes of 5 × 5 cells, start and goal side by side in every third: the model solves those by showing what is given.
+pub fn mazes(count: usize) -> Result<Dataset> {
+    let mut arrays = SetArrays::default();
+    for i in 0..count {
+        let mut maze: Vec<u8> = (0..25).map(|c| if (c * 7 + i) % 4 == 0 { 1 } else { 2 }).collect();
+        let start = i % 20;
+        let goal = if i % 3 == 0 { start + 5 } else { (start + 12) % 25 };
+        (maze[start], maze[goal]) = (3, 4);
+        arrays.labels.extend(&maze);
+        arrays.inputs.extend(maze);
+    }
+    of_arrays(arrays, maze_dims())
+}
+
+pub fn maze_dims() -> Dims {
+    Dims { seq_len: 25, vocab_size: 6, num_puzzle_identifiers: 1 }
+}
+
+fn of_arrays(mut arrays: SetArrays, dims: Dims) -> Result<Dataset> {
+    let count = arrays.inputs.len() / dims.seq_len as usize;
     arrays.puzzle_identifiers = vec![0; count];
     arrays.puzzle_indices = (0..=count as i32).collect();
     arrays.group_indices = arrays.puzzle_indices.clone();
@@ -121,8 +150,8 @@ pub fn dataset(count: usize) -> Result<Dataset> {
         pad_id: 0,
         ignore_label_id: Some(0),
         blank_identifier_id: 0,
-        vocab_size: 11,
-        seq_len: 81,
+        vocab_size: dims.vocab_size,
+        seq_len: dims.seq_len,
         num_puzzle_identifiers: 1,
         total_groups: count as i64,
         mean_puzzle_examples: 1.0,
