@@ -21,7 +21,7 @@ use super::{
     infer_report::{How, Report, of_each},
     interrupt,
     sources::{DtypeChoice, TestPuzzles, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
-    ui::{JsonArg, Ui, writable},
+    ui::{JsonArg, Ui, only_errors, writable},
 };
 use crate::{
     checkpoint::Checkpoint,
@@ -183,7 +183,8 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
         return merge(&args, global);
     }
     let rank = Rank::from_env()?;
-    let ui = if rank.is_some_and(|r| r.shard.index > 0) { Ui::silent() } else { Ui::new(&args.json) };
+    only_errors(rank.is_some_and(|r| r.shard.index > 0));
+    let ui = Ui::new(&args.json);
     let part = part(&args, rank)?;
     let job = Job::prepare(&ui, &args, global, rank, part)?;
     job.run(&ui, &args, global, rank)

@@ -6,7 +6,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -62,27 +65,33 @@ pub struct JsonArg {
     pub json: Option<JsonTarget>,
 }
 
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// One of several processes speaks for all: the others print nothing but errors from now on.
+pub fn only_errors(on: bool) {
+    SILENT.store(on, Ordering::SeqCst);
+}
+
+/// Whether [`only_errors`] is on.
+pub fn silent() -> bool {
+    SILENT.load(Ordering::SeqCst)
+}
+
 /// A command's mouth. Text goes to standard output, or to standard error when the JSON takes standard output.
 #[derive(Clone, Debug, Default)]
 pub struct Ui {
     json: Option<JsonTarget>,
-    silent: bool,
 }
 
 impl Ui {
     pub fn new(json: &JsonArg) -> Self {
-        Self { json: json.json.clone(), silent: false }
-    }
-
-    /// Says nothing and writes nothing: for all but the first of several processes.
-    pub fn silent() -> Self {
-        Self { json: None, silent: true }
+        Self { json: json.json.clone() }
     }
 
     /// One line of text for people. A reader that went away (`| head -1`) is no error, and the work goes on: its files
     /// and its JSON are still wanted. Any other failure is kept for [`lost_output`].
     pub fn say(&self, line: fmt::Arguments<'_>) {
-        if self.silent {
+        if silent() {
             return;
         }
         match self.json {
@@ -99,7 +108,7 @@ impl Ui {
 
     /// Writes the command's JSON document where `--json` asked for it; nothing without the flag.
     pub fn emit<T: Serialize>(&self, value: &T) -> Result<()> {
-        match &self.json {
+        match self.json.as_ref().filter(|_| !silent()) {
             None => Ok(()),
             Some(JsonTarget::Stdout) => {
                 let text = to_json(value)?;
@@ -116,7 +125,7 @@ impl Ui {
 
     /// A progress bar on standard error with rate and time to go; silent when that is no terminal.
     pub fn progress(&self, len: u64, what: &str, unit: &str) -> ProgressBar {
-        if self.silent || !io::stderr().is_terminal() {
+        if silent() || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
@@ -130,6 +139,9 @@ impl Ui {
 
 /// A warning on standard error.
 pub fn warn(line: fmt::Arguments<'_>) {
+    if silent() {
+        return;
+    }
     let _ = writeln!(io::stderr().lock(), "warning: {line}");
 }
 

@@ -375,12 +375,14 @@ impl Model {
 
     /// The q head at position 0: halt and continue, `[B]` f32 each.
     fn q(&self, z_h: &Tensor) -> (Tensor, Tensor) {
-        let first = z_h.select(1, 0);
+        let rows = z_h.size()[0];
         // A CPU multiplies one row by another method than several, whose last bit differs: a row's numbers must not
         // depend on how many stand beside it.
-        let first = if z_h.size()[0] == 1 && z_h.device() == Device::Cpu { first.repeat([2, 1]) } else { first };
+        let several = if rows == 1 && z_h.device() == Device::Cpu { &z_h.repeat([2, 1, 1]) } else { z_h };
+        let first = several.select(1, 0);
         let q = first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)));
-        let q = q.to_kind(Kind::Float).narrow(0, 0, z_h.size()[0]); // [B, 2]
+        let q = q.to_kind(Kind::Float); // [B, 2]
+        let q = q.narrow(0, 0, rows);
         (q.select(1, 0), q.select(1, 1))
     }
 
