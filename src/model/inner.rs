@@ -380,9 +380,9 @@ impl Model {
         // depend on how many stand beside it.
         let several = if rows == 1 && z_h.device() == Device::Cpu { &z_h.repeat([2, 1, 1]) } else { z_h };
         let first = several.select(1, 0);
-        let q = first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)));
+        let q =
+            first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias))).narrow(0, 0, rows);
         let q = q.to_kind(Kind::Float); // [B, 2]
-        let q = q.narrow(0, 0, rows);
         (q.select(1, 0), q.select(1, 1))
     }
 
