@@ -45,7 +45,8 @@ fn plain(
                 model.all_segments(&DeviceBatch::upload(&batch, model.device()), |segment| {
                     k += 1;
                     let mut add = || -> Result<()> {
-                        let margin: Vec<f32> = Vec::try_from(&segment.q_halt - &segment.q_continue)?;
+                        let margin = (&segment.q_halt - &segment.q_continue).to_device(tch::Device::Cpu);
+                        let margin: Vec<f32> = Vec::try_from(margin)?;
                         let answers = host_tokens(&segment.predictions())?;
                         for (i, answer) in answers.outer_iter().enumerate() {
                             let answer: Vec<u8> = answer.iter().map(|&t| t as u8).collect();

@@ -292,6 +292,38 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// Ctrl-C keeps what is done, puzzles that are half done too; a file that was left in its first line is begun again.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_goes_on() -> Result<()> {
+    let folder = prepared(60)?;
+    let at = folder.path();
+    let run = "--permutes 9 --batch-size 4 --stop verified";
+    let wanted = report(at, run)?;
+    let child = infer(at, &format!("{run} --output r.jsonl")).stdout(Stdio::piped()).spawn()?;
+    while fs::metadata(at.join("r.jsonl")).map_or(0, |m| m.len()) < 2000 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: a signal to a child that is not waited for yet.
+    unsafe { libc::kill(i32::try_from(child.id())?, libc::SIGINT) };
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.code() == Some(130) {
+        assert!(text.contains("r.jsonl has what is done, --resume goes on with it"), "{text}");
+    }
+    assert_same("resumed", &report(at, &format!("{run} --output r.jsonl --resume"))?, &wanted);
+
+    for begun in ["", "{\"hrm_results\":1,\"run\":{\"sha"] {
+        fs::write(at.join("r.jsonl"), begun)?;
+        assert_same("begun again", &report(at, &format!("{run} --output r.jsonl --resume"))?, &wanted);
+    }
+    fs::write(at.join("r.jsonl"), "notes")?;
+    let text = fails(&mut infer(at, &format!("{run} --output r.jsonl --resume")))?;
+    assert!(text.contains("r.jsonl:1: no results file"), "{text}");
+    assert_eq!(fs::read_to_string(at.join("r.jsonl"))?, "notes", "another file is left alone");
+    Ok(())
+}
+
 /// `ulimit -f` stands for a full disk: the run ends with the file's name, and goes on when there is room.
 #[cfg(unix)]
 #[test]

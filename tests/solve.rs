@@ -136,6 +136,29 @@ fn solve_agrees_with_infer() -> Result<()> {
 }
 
 #[test]
+fn mazes_are_solved_and_drawn() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    solver::write_of_size(&at.join("run"), 1, solver::maze_dims())?;
+    // Start and goal side by side: no cell is to be marked. Then a way, and no way.
+    let mazes = [
+        "SG # \n   # \n# #  \n     \n   ##\n",
+        "S  # \n   #G\n# #  \n     \n   ##\n",
+        "S#   \n##  G\n# #  \n     \n   ##\n",
+    ];
+    let expected =
+        ["verified: a shortest way from S to G", "not solved: the marked cells", "no solution: no way joins"];
+    for (maze, wanted) in mazes.iter().zip(expected) {
+        fs::write(at.join("maze.txt"), maze)?;
+        let text = ok(solve(at).args(["-f", "maze.txt", "--passes", "2"]))?.stdout;
+        assert!(text.contains(wanted) && text.contains("S"), "{text}");
+    }
+    let text = fails(solve(at).arg("S  x"))?;
+    assert!(text.contains("PUZZLE: not a maze puzzle"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn bad_puzzles_are_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let at = folder.path();

@@ -9,7 +9,7 @@ use crate::{
         guess::GuessOptions,
         results_file::{Differences, RunIdentity},
         scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stop, Stops, Tally},
-        stats::{Interval, wilson},
+        stats::{Interval, normal_share, wilson},
     },
     puzzle::PuzzleKind,
     say,
@@ -71,6 +71,7 @@ struct PassReport {
     exact: f64,
     exact_interval: Interval,
     cell: f64,
+    cell_interval: Interval,
     halted: f64,
     verified: f64,
     segments_mean: f64,
@@ -118,6 +119,7 @@ impl Report {
             exact: share(pass.exact, pass.run),
             exact_interval: wilson(pass.exact, pass.run),
             cell: share(pass.cells, pass.run * shape.cells as u64),
+            cell_interval: normal_share(pass.cells, pass.cells_squared, pass.run, shape.cells as u64),
             halted: share(pass.halted, pass.run),
             verified: share(pass.verified, pass.run),
             segments_mean: share(pass.segments, pass.run),
@@ -207,12 +209,13 @@ impl Report {
         say!(ui, "");
         say!(
             ui,
-            "{:>4}  {:>10}  {:>9}  {:>16}  {:>9}  {:>9}  {:>9}  {:>8}",
+            "{:>4}  {:>10}  {:>9}  {:>16}  {:>9}  {:>16}  {:>9}  {:>9}  {:>8}",
             "pass",
             "permutation",
             "exact",
             "95 %",
             "cells",
+            "95 %",
             "halted",
             "verified",
             "segments"
@@ -225,12 +228,13 @@ impl Report {
             }
             say!(
                 ui,
-                "{:>4}  {:>11}  {:>9}  {:>16}  {:>9}  {:>9}  {:>9}  {:>8.2}",
+                "{:>4}  {:>11}  {:>9}  {:>16}  {:>9}  {:>16}  {:>9}  {:>9}  {:>8.2}",
                 i + 1,
                 pass.permutation,
                 percent(pass.exact),
                 between(&pass.exact_interval),
                 percent(pass.cell),
+                between(&pass.cell_interval),
                 percent(pass.halted),
                 percent(pass.verified),
                 pass.segments_mean

@@ -12,7 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
@@ -190,6 +190,17 @@ pub fn read(path: &Path) -> Result<StoredResults> {
     Ok(stored)
 }
 
+/// Whether a file holds a part of our first line and nothing else.
+fn barely_begun(path: &Path) -> Result<bool> {
+    const BEGINNING: &[u8] = b"{\"hrm_results\":";
+    let Ok(file) = File::open(path) else { return Ok(false) };
+    let mut line = Vec::new();
+    let at = || format!("{}: cannot be read", path.display());
+    BufReader::new(file).take(1 << 20).read_until(b'\n', &mut line).with_context(at)?;
+    let same = line.iter().zip(BEGINNING).all(|(a, b)| a == b);
+    Ok(same && !line.ends_with(b"\n"))
+}
+
 /// Adds the passes that are not known yet, in order.
 fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord) {
     let Some(known) = records.get_mut(&new.puzzle) else {
@@ -364,11 +375,15 @@ impl ResultsWriter {
         Ok(writer)
     }
 
-    /// Goes on with a file of the same run and the same puzzles; also returns what it holds. A missing file is begun.
+    /// Goes on with a file of the same run and the same puzzles; also returns what it holds. A file that is missing, or
+    /// that was left in the middle of its first line, is begun.
     ///
     /// # Errors
     /// Another run, by the name of what differs; other puzzles; a damaged file.
     pub fn resume(path: &Path, run: &RunIdentity, puzzles: Range<usize>) -> Result<(Self, Option<StoredResults>)> {
+        if barely_begun(path)? {
+            fs::remove_file(path).with_context(|| format!("{}: cannot be written", path.display()))?;
+        }
         if !path.exists() {
             return Ok((Self::create(path, run, puzzles)?, None));
         }

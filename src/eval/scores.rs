@@ -54,8 +54,9 @@ pub struct PassTotals {
     pub run: u64,
     /// Puzzles with every cell right.
     pub exact: u64,
-    /// Cells right.
+    /// Cells right, and the sum over puzzles of their number squared.
     pub cells: u64,
+    pub cells_squared: u64,
     /// Puzzles halted at their stop.
     pub halted: u64,
     /// Puzzles verified at their stop.
@@ -257,6 +258,7 @@ impl Tally {
                 totals.run += 1;
                 totals.exact += u64::from(end.exact);
                 totals.cells += u64::from(end.cells);
+                totals.cells_squared += u64::from(end.cells).pow(2);
                 totals.halted += u64::from(end.halted);
                 totals.verified += u64::from(end.verified);
                 totals.segments += u64::from(end.segments);

@@ -91,8 +91,12 @@ pub fn of_size(seed: u64, dims: Dims) -> Result<Model> {
 
 /// The same as a run folder with `step_1`.
 pub fn write(folder: &Path, seed: u64) -> Result<()> {
+    write_of_size(folder, seed, Dims::sudoku())
+}
+
+pub fn write_of_size(folder: &Path, seed: u64, dims: Dims) -> Result<()> {
     let meta = CheckpointMeta::of_this_process(Some(1), None);
-    safetensors_file::save_folder(&folder.join("step_1"), &config(), &meta, &tensors(seed, Dims::sudoku())?)?;
+    safetensors_file::save_folder(&folder.join("step_1"), &config(), &meta, &tensors(seed, dims)?)?;
     Checkpoint::load(folder).map(drop)
 }
 
