@@ -6,11 +6,14 @@ mod checkpoint;
 mod curves;
 mod dataset;
 mod doctor;
+mod eval;
 mod infer;
+mod infer_report;
 mod interrupt;
 mod launch;
 mod manual;
 mod runs;
+mod solve;
 mod sources;
 mod train;
 pub mod ui;
@@ -82,6 +85,8 @@ enum Command {
     Train(train::TrainArgs),
     Runs(runs::RunsArgs),
     Infer(infer::InferArgs),
+    Eval(eval::EvalArgs),
+    Solve(solve::SolveArgs),
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -95,7 +100,16 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(self, Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
+        matches!(
+            self,
+            Self::Train(_)
+                | Self::Bench(_)
+                | Self::Infer(_)
+                | Self::Eval(_)
+                | Self::Solve(_)
+                | Self::Viz(_)
+                | Self::Doctor(_)
+        )
     }
 }
 
@@ -129,6 +143,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(a) => train::run(a, global),
         Command::Runs(a) => runs::run(&a),
         Command::Infer(a) => infer::run(a, global),
+        Command::Eval(a) => eval::run(a, global),
+        Command::Solve(a) => solve::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Dataset(a) => dataset::run(a, global),

@@ -243,7 +243,16 @@ impl Model {
 
     /// The carry with its halted rows started anew on the batch's rows.
     fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
-        let (h_init, l_init) = self.initial_state();
+        self.restart_from(carry, batch, self.initial_state())
+    }
+
+    /// [`Self::restart`] from other states than H_init and L_init. `from`: `[h]` or `[B, 1, h]` each, forward dtype.
+    pub(super) fn restart_from(
+        &self,
+        carry: &Carry,
+        batch: &DeviceBatch,
+        (h_init, l_init): (&Tensor, &Tensor),
+    ) -> Carry {
         let wide = carry.halted.view([-1, 1, 1]);
         Carry {
             z_h: h_init.where_self(&wide, &carry.z_h),

@@ -376,8 +376,13 @@ impl Model {
 
     /// The q head at position 0: halt and continue, `[B]` f32 each.
     fn q(&self, z_h: &Tensor) -> (Tensor, Tensor) {
-        let first = z_h.select(1, 0);
-        let q = first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)));
+        let rows = z_h.size()[0];
+        // A CPU multiplies one row by another method than several, whose last bit differs: a row's numbers must not
+        // depend on how many stand beside it.
+        let several = if rows == 1 && z_h.device() == Device::Cpu { &z_h.repeat([2, 1, 1]) } else { z_h };
+        let first = several.select(1, 0);
+        let q =
+            first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias))).narrow(0, 0, rows);
         let q = q.to_kind(Kind::Float); // [B, 2]
         let q_continue = q.select(1, 1);
         let q_continue = if self.config.no_act_continue { q_continue.zeros_like() } else { q_continue };

@@ -6,6 +6,7 @@ pub mod digit_shift;
 pub mod dihedral;
 pub mod maze;
 pub mod maze_maker;
+pub mod shortest_path;
 pub mod shuffle;
 pub mod solve;
 pub mod sudoku;

@@ -107,6 +107,15 @@ pub fn pin(host: &tch::Tensor) -> Result<tch::Tensor, ShimError> {
     Ok(unsafe { tch::Tensor::from_ptr(pinned.cast()) })
 }
 
+/// Makes a GPU the one that this thread's CUDA calls mean where they name none, as CUDA graphs do.
+///
+/// # Errors
+/// libtorch's CUDA half is not loaded, or there is no such device.
+pub(super) fn set_device(device: usize) -> Result<(), ShimError> {
+    // SAFETY: plain values.
+    check(unsafe { hrm_set_device(index(device)?) })
+}
+
 /// Torch's current stream on the GPU `device`, a `cudaStream_t`; null is the default stream.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ pub mod board;
 pub mod canvas;
 pub mod colormap;
 pub mod curves;
+pub mod pass_curve;
 pub mod style;
 pub mod trajectory;
 
