@@ -1,5 +1,7 @@
 //! What a model's hidden states say: principal components, conflicts on a board, trajectories. Draws nothing.
 
 pub mod conflict;
+pub mod journal;
+pub mod landscape;
 pub mod pca;
 pub mod trajectory;

@@ -125,20 +125,19 @@ pub fn trace_states(
     mut each: impl FnMut(usize, &Segment) -> Result<()>,
 ) -> Result<Tensor> {
     ensure!(batch.rows() == 1, "a trace is of one puzzle, this batch has {} rows", batch.rows());
-    let mut carry = model.initial_carry(1);
     let mut states: Vec<Tensor> = Vec::new();
-    for segment in 1..=usize::try_from(model.config().halt_max_steps)? {
-        let done = model.segment(&carry, batch, true);
+    let segments = usize::try_from(model.config().halt_max_steps)?;
+    model.unroll(model.initial_carry(1), batch, segments, true, |segment, done| {
         for z_h in &done.trace {
             states.push(z_h.f_to_kind(Kind::Float)?.f_reshape([-1])?); // [T * h]
         }
-        each(segment, &done)?;
-        carry = done.carry;
-    }
+        each(segment, done)
+    })?;
     Ok(Tensor::f_stack(&states, 0)?)
 }
 
-fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
+/// Refuses a puzzle that the model does not take.
+pub(super) fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
     let dims = model.config().dims;
     let cells = puzzle.tokens.len();
     ensure!(

@@ -8,6 +8,7 @@ mod inner;
 mod loss;
 mod params;
 mod segments;
+mod unroll;
 
 pub use act::{Carry, DeviceBatch, Exploration, Segment, TrainSegment};
 pub use config::{Dims, HrmConfig, kind_of};

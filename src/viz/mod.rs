@@ -7,6 +7,7 @@ pub mod axes;
 pub mod board;
 pub mod canvas;
 pub mod colormap;
+pub mod landscape;
 pub mod style;
 pub mod trajectory;
 
