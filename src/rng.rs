@@ -20,6 +20,8 @@ pub enum Purpose {
     GroupOrder = 3,
     /// The puzzle of a group, and the examples of a puzzle.
     Examples = 4,
+    /// Which cells an analysis blanks, and which of its points a picture shows.
+    Analysis = 5,
 }
 
 /// The stream of one purpose under `seed`; `a` and `b` tell apart, e.g., passes and epochs.

@@ -264,6 +264,24 @@ pub struct Landscape {
     pub points: Vec<GridPoint>,
 }
 
+impl Landscape {
+    /// What the grid's errors say, in one line.
+    pub fn verdict(&self) -> String {
+        let total = self.points.len();
+        let clean = self.points.iter().filter(|p| p.error == 0 && p.blanks == 0).count();
+        match self.points.iter().map(|p| p.error).min() {
+            Some(_) if clean > 0 => {
+                let share = 100.0 * clean as f64 / total as f64;
+                format!("{share:.1} % of {total} states around its end are valid Sudokus")
+            }
+            Some(least) => {
+                format!("none of {total} states around its end is a valid Sudoku, the least error is {least}")
+            }
+            None => "an empty grid".to_owned(),
+        }
+    }
+}
+
 /// What to explore.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LandscapePlan {

@@ -3,5 +3,9 @@
 pub mod conflict;
 pub mod journal;
 pub mod landscape;
+pub mod modes;
 pub mod pca;
+pub mod runs;
+pub mod segments;
+pub mod stability;
 pub mod trajectory;

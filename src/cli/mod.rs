@@ -1,5 +1,6 @@
 //! The command line: every file here turns one command's arguments into a checked plan and a call into the library.
 
+mod analyze;
 mod bench;
 mod build_dataset;
 mod checkpoint;
@@ -8,6 +9,7 @@ mod infer;
 mod interrupt;
 mod manual;
 mod sources;
+mod study;
 mod train;
 pub mod ui;
 mod viz;
@@ -74,6 +76,8 @@ enum Command {
     Infer(infer::InferArgs),
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
+    #[command(alias = "analyse")]
+    Analyze(analyze::AnalyzeArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
@@ -84,7 +88,10 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(self, Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
+        matches!(
+            self,
+            Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Analyze(_) | Self::Doctor(_)
+        )
     }
 }
 
@@ -117,6 +124,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(a) => train::run(a, global),
         Command::Infer(a) => infer::run(a, global),
         Command::Viz(a) => viz::run(a, global),
+        Command::Analyze(a) => analyze::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),

@@ -1,24 +1,24 @@
 //! `hrm viz`.
 
+mod landscape;
+mod puzzle;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use serde::Serialize;
 
+use self::puzzle::PuzzleArgs;
+pub use self::puzzle::weights_name;
 use super::{
     GlobalArgs,
-    sources::{DtypeChoice, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
-    ui::{JsonArg, Ui, warn, writable},
+    sources::{device_name, dtype_name},
+    ui::{JsonArg, Ui, writable},
 };
 use crate::{
-    analysis::trajectory::{Trajectory, WatchedPuzzle, trace_puzzle},
-    checkpoint::{Checkpoint, infer_dims},
-    model::{Dims, Model},
-    puzzle::{
-        Board, PuzzleKind,
-        solve::{Solutions, solve},
-    },
+    analysis::trajectory::{Trajectory, trace_puzzle},
+    model::Model,
     say,
     viz::{PictureFormat, save, trajectory::TrajectoryPicture},
 };
@@ -33,6 +33,8 @@ pub struct VizArgs {
 #[derive(Subcommand, Debug)]
 enum PictureCommand {
     Trajectory(TrajectoryArgs),
+    Landscape(landscape::LandscapeArgs),
+    Flow(landscape::FlowArgs),
 }
 
 const TRAJECTORY_DETAILS: &str = "\
@@ -58,24 +60,11 @@ Examples:
     after_help = "Example: hrm viz trajectory --index 7 -o seven.svg    (--help tells more)"
 )]
 struct TrajectoryArgs {
-    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
-    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
-    checkpoint: Option<PathBuf>,
-    /// Which test puzzle, from 0 [default: 0]
-    #[arg(long, value_name = "I", conflicts_with = "puzzle")]
-    index: Option<usize>,
-    /// A Sudoku of your own: 81 characters row by row, 1-9 and . or 0 for blanks
-    #[arg(long, value_name = "81 CHARACTERS", conflicts_with = "data_path")]
-    puzzle: Option<String>,
-    /// Dataset folder whose test split the puzzle is from [default: the checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
+    #[command(flatten)]
+    subject: PuzzleArgs,
     /// The picture; its ending, .png or .svg, decides the format
     #[arg(short, long, value_name = "FILE", default_value = "trajectory.png")]
     output: PathBuf,
-    /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -83,40 +72,23 @@ struct TrajectoryArgs {
 pub fn run(args: VizArgs, global: &GlobalArgs) -> Result<()> {
     match args.picture {
         PictureCommand::Trajectory(args) => trajectory(&args, global),
+        PictureCommand::Landscape(args) => landscape::run(&args, global),
+        PictureCommand::Flow(args) => landscape::run_flow(&args, global),
     }
-}
-
-/// A puzzle, its sizes, its name for the title and where it is from.
-struct Chosen {
-    puzzle: WatchedPuzzle,
-    dims: Dims,
-    name: String,
-    origin: String,
 }
 
 fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     check_output(&args.output)?;
-    let typed = args.puzzle.as_deref().map(typed_board).transpose()?;
-    let checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref())?;
-    let chosen = match typed {
-        Some(board) => of_board(&board, &checkpoint)?,
-        None => of_dataset(&ui, args, &checkpoint)?,
-    };
+    let (checkpoint, chosen) = args.subject.choose(&ui)?;
 
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.dtype.map(Into::into))?;
+    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.subject.dtype.map(Into::into))?;
     let trajectory = trace_puzzle(&model, &chosen.puzzle)?;
-    let weights = match checkpoint.step {
-        Some(step) if !checkpoint.path.ends_with(format!("step_{step}")) => {
-            format!("{} (step {step})", checkpoint.path.display())
-        }
-        _ => checkpoint.path.display().to_string(),
-    };
     let picture = TrajectoryPicture {
         trajectory: &trajectory,
-        puzzle_name: chosen.name,
-        sources: format!("Puzzle: {} · Weights: {weights}", chosen.origin),
+        puzzle_name: chosen.name.clone(),
+        sources: chosen.sources(&checkpoint),
     };
     save(&picture, &args.output)?;
 
@@ -162,90 +134,4 @@ struct TrajectoryReport<'a> {
 fn check_output(path: &Path) -> Result<()> {
     PictureFormat::of(path)?;
     writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))
-}
-
-fn typed_board(text: &str) -> Result<Board> {
-    let board: Board =
-        text.trim().parse().context("--puzzle: give 81 characters, row by row, 1-9 and . or 0 for blanks")?;
-    if let Some(clash) = board.repeated() {
-        bail!("--puzzle: {clash}: no Sudoku has such givens");
-    }
-    Ok(board)
-}
-
-fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
-    let kind = PuzzleKind::Sudoku;
-    let sizes = infer_dims(checkpoint);
-    if let Some(found) = sizes.vocab_size
-        && found != kind.vocab_size()
-    {
-        bail!(
-            "{}: it knows {found} tokens, a Sudoku has {}: it was trained on another kind of puzzle; take one of its own \
-             with --index and --data-path",
-            checkpoint.path.display(),
-            kind.vocab_size()
-        );
-    }
-    let solution = match solve(board) {
-        Solutions::One(solution) => Some(solution.tokens().to_vec()),
-        Solutions::None => {
-            warn(format_args!("this puzzle has no solution"));
-            None
-        }
-        Solutions::Several => {
-            warn(format_args!("this puzzle has more than one solution: cells are not marked right or wrong"));
-            None
-        }
-        Solutions::Unknown => {
-            warn(format_args!("this puzzle's solution was not found in time: cells are not marked right or wrong"));
-            None
-        }
-    };
-    let num_puzzle_identifiers = i64::try_from(sizes.num_puzzle_identifiers.unwrap_or(1))?;
-    Ok(Chosen {
-        puzzle: WatchedPuzzle { kind, tokens: board.tokens().to_vec(), solution },
-        dims: Dims { num_puzzle_identifiers, ..Dims::sudoku() },
-        name: "Your Sudoku".to_owned(),
-        origin: "typed".to_owned(),
-    })
-}
-
-fn of_dataset(ui: &Ui, args: &TrajectoryArgs, checkpoint: &Checkpoint) -> Result<Chosen> {
-    let puzzles = test_puzzles(ui, args.data_path.as_deref(), checkpoint)?;
-    let set = puzzles.set()?;
-    let index = args.index.unwrap_or_else(|| {
-        say!(ui, "puzzle: test row 0 (--index chooses another)");
-        0
-    });
-    ensure!(
-        index < set.len(),
-        "--index {index}: there are {} test puzzles in {}: give 0 to {}",
-        set.len(),
-        puzzles.origin,
-        set.len() - 1
-    );
-    let kind = puzzles.kind;
-    if let Some(found) = vocab_size(checkpoint)
-        && found != kind.vocab_size()
-    {
-        bail!(
-            "{}: it knows {found} tokens, the puzzles of {} have {} ({kind}): it was trained on another kind of puzzle; \
-             name its own data with --data-path",
-            checkpoint.path.display(),
-            puzzles.origin,
-            kind.vocab_size()
-        );
-    }
-    let row = set.rows_as_stored(&[index])?;
-    let bytes = |tokens: ndarray::Array2<i32>| tokens.into_iter().map(u8::try_from).collect::<Result<Vec<u8>, _>>();
-    let title_kind = match kind {
-        PuzzleKind::Sudoku => "Sudoku",
-        PuzzleKind::Maze => "Maze",
-    };
-    Ok(Chosen {
-        puzzle: WatchedPuzzle { kind, tokens: bytes(row.inputs)?, solution: Some(bytes(row.labels)?) },
-        dims: Dims::from(puzzles.dataset.meta()),
-        name: format!("{title_kind} {index}"),
-        origin: format!("test row {index} of {}", puzzles.origin),
-    })
 }

@@ -203,7 +203,7 @@ impl Picture for HeatMap<'_> {
         }
         canvas.outline(bar, &FRAME, 1.0)?;
         let letters = Lettering::new(size::SMALL, INK);
-        canvas.text("error: broken rules", [bar.left, bar.top - 22.0], letters)?;
+        canvas.text("error: broken rules", [bar.left, bar.top - 30.0], letters)?;
         for k in 0..=4 {
             let value = f64::from(low) + f64::from(high - low) * f64::from(k) / 4.0;
             let y = bar.at(0.0, 1.0 - f64::from(k) / 4.0)[1];
@@ -451,14 +451,15 @@ where
     let line = |a: [f64; 3], b: [f64; 3]| canvas.line(&[view.place(a), view.place(b)], &GRID, 1.2);
     let unit = |v: f64| 2.0 * (v - grid.low) / (grid.high - grid.low).max(1e-9) - 1.0;
     let letters = Lettering::new(size::SMALL, INK).middle();
-    let middle = view.place([0.0, 0.0, floor]);
-    // A text a little outside of the point that it belongs to.
-    let outside = |p: [f64; 3], by: f64| {
-        let [x, y] = view.place(p);
-        let (dx, dy) = (x - middle[0], y - middle[1]);
+    // A text on the side of a near edge that looks away from the surface.
+    let beside = |edge: [f64; 3], far: [f64; 3], by: f64| {
+        let ([x, y], [from_x, from_y]) = (view.place(edge), view.place(far));
+        let (dx, dy) = (x - from_x, y - from_y);
         let length = dx.hypot(dy).max(1e-9);
         [x + dx / length * by, y + dy / length * by]
     };
+    let along_x = |at: f64, by: f64| beside([at, -far_y, floor], [at, far_y, floor], by);
+    let along_y = |at: f64, by: f64| beside([-far_x, at, floor], [far_x, at, floor], by);
     for k in 0..=4 {
         let value = grid.low + (grid.high - grid.low) * f64::from(k) / 4.0;
         let at = unit(value);
@@ -467,8 +468,8 @@ where
         line([-1.0, at, floor], [1.0, at, floor])?;
         line([far_x, at, -1.0], [far_x, at, 1.0])?;
         let text = format!("{}", (value * 100.0).round() / 100.0).replace('-', "−");
-        canvas.text(&text, outside([at, -far_y, floor], 24.0), letters)?;
-        canvas.text(&text, outside([-far_x, at, floor], 24.0), letters)?;
+        canvas.text(&text, along_x(at, 26.0), letters)?;
+        canvas.text(&text, along_y(at, 26.0), letters)?;
     }
     // The upright edge at the picture's left end carries the heights.
     let edges = [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]];
@@ -487,8 +488,8 @@ where
     let label = Lettering::new(size::LABEL, INK).middle();
     canvas.text("error, clipped", [x - 64.0, y], label.upwards())?;
     let short = |name: &str| name.split(" (").next().unwrap_or(name).to_owned();
-    canvas.text(&short(&names[0]), outside([0.0, -far_y, floor], 62.0), label)?;
-    canvas.text(&short(&names[1]), outside([-far_x, 0.0, floor], 62.0), label)
+    canvas.text(&short(&names[0]), along_x(0.0, 66.0), label)?;
+    canvas.text(&short(&names[1]), along_y(0.0, 66.0), label)
 }
 
 /// Colours of basins after Okabe and Ito, lightened; the rightmost answer keeps the first.
@@ -516,6 +517,17 @@ pub struct Basins<'a> {
 }
 
 const FLOW_MAP: Frame = Frame { left: 104.0, top: 108.0, width: 760.0, height: 760.0 };
+
+/// A place near `end` for a numbered disc that covers none of those `taken`.
+fn free_place(end: Point, taken: &[Point]) -> Point {
+    let rings = (1..6).flat_map(|ring| (0..12).map(move |turn| (f64::from(ring), f64::from(turn))));
+    let place = |(ring, turn): (f64, f64)| {
+        let angle = (turn + 0.5 * ring) / 12.0 * std::f64::consts::TAU;
+        [end[0] + 34.0 * ring * angle.cos(), end[1] + 34.0 * ring * angle.sin()]
+    };
+    let free = |p: &Point| within(FLOW_MAP, *p) && taken.iter().all(|t| (t[0] - p[0]).hypot(t[1] - p[1]) > 30.0);
+    rings.map(place).find(free).unwrap_or(end)
+}
 
 impl Picture for Basins<'_> {
     fn size(&self) -> [u32; 2] {
@@ -556,10 +568,15 @@ impl Picture for Basins<'_> {
         }
         self.map.draw_path(canvas, &axes, FLOW_MAP)?;
         let number = Lettering::new(size::SMALL, INK).bold().middle();
+        let mut taken: Vec<Point> = Vec::new();
         for (k, basin) in self.basins.iter().enumerate().take(BASINS.len()) {
-            let at = axes.place(basin.middle);
-            if within(FLOW_MAP, at) {
-                canvas.disc(at, 13.0, &PAPER, Some((INK, 1.5)))?;
+            let end = axes.place(basin.middle);
+            if within(FLOW_MAP, end) {
+                let at = free_place(end, &taken);
+                taken.push(at);
+                canvas.line(&[end, at], &INK, 1.5)?;
+                canvas.disc(end, 4.0, &color(Some(k)), Some((INK, 1.5)))?;
+                canvas.disc(at, 13.0, &color(Some(k)), Some((INK, 1.5)))?;
                 canvas.text(&(k + 1).to_string(), at, number)?;
             }
         }
@@ -602,7 +619,7 @@ impl Picture for Basins<'_> {
         canvas.disc([at[0] + 2.0, at[1]], 2.2, &DARK, None)?;
         canvas.line(&[[at[0] + 2.0, at[1]], [at[0] + 24.0, at[1]]], &DARK.mix(0.55), 1.0)?;
         let at = legend.row(canvas, "where a basin's points end, mean", 350.0)?;
-        canvas.disc([at[0] + 12.0, at[1]], 10.0, &PAPER, Some((INK, 1.5)))?;
+        canvas.disc([at[0] + 12.0, at[1]], 11.0, &BASINS[0], Some((INK, 1.5)))?;
         canvas.text("1", [at[0] + 12.0, at[1]], number)
     }
 }

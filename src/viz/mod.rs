@@ -6,8 +6,12 @@
 pub mod axes;
 pub mod board;
 pub mod canvas;
+pub mod chart;
 pub mod colormap;
 pub mod landscape;
+pub mod modes;
+pub mod segments;
+pub mod stability;
 pub mod style;
 pub mod trajectory;
 
