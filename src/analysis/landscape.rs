@@ -13,7 +13,6 @@
 use std::{collections::HashMap, ops::ControlFlow};
 
 use anyhow::{Context, Result, ensure};
-use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -24,7 +23,6 @@ use super::{
     trajectory::{WatchedPuzzle, check_fit},
 };
 use crate::{
-    dataset::Batch,
     eval::infer::host_tokens,
     model::{DeviceBatch, Model},
     puzzle::PuzzleKind,
@@ -118,13 +116,7 @@ impl Plane {
             puzzle.kind
         );
         check_fit(model, puzzle)?;
-        let row = |tokens: &[u8]| Array2::from_shape_fn((1, tokens.len()), |(_, cell)| i32::from(tokens[cell]));
-        let batch = Batch {
-            inputs: row(&puzzle.tokens),
-            labels: row(puzzle.solution.as_ref().unwrap_or(&puzzle.tokens)),
-            puzzle_identifiers: Array1::zeros(1),
-        };
-        Self::around(model, DeviceBatch::upload(&batch, model.device()), centre)
+        Self::around(model, puzzle.batch(model.device()), centre)
     }
 
     /// [`Plane::of`] for a batch of one Sudoku that is on the device.

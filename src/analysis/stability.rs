@@ -99,8 +99,8 @@ impl Fate {
     pub fn name(self) -> &'static str {
         match self {
             Self::Stays => "stay right",
-            Self::Leaves => "leave the right answer",
-            Self::Never => "never right",
+            Self::Leaves => "leave it again",
+            Self::Never => "never get right",
         }
     }
 

@@ -10,9 +10,10 @@ use tch::{Kind, Tensor};
 
 use super::{conflict::conflict_loss, pca::Pca};
 use crate::{
-    dataset::Batch,
+    dataset::{Batch, IGNORE_LABEL},
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment},
+    ops::token_loss,
     puzzle::{Board, PuzzleKind},
 };
 
@@ -24,6 +25,23 @@ pub struct WatchedPuzzle {
     pub tokens: Vec<u8>,
     /// Length seq_len; none where the answer is unknown.
     pub solution: Option<Vec<u8>>,
+}
+
+impl WatchedPuzzle {
+    /// A batch of it alone, with puzzle identifier 0; cells without a label are ignored.
+    pub fn batch(&self, device: tch::Device) -> DeviceBatch {
+        let cells = self.tokens.len();
+        let row = |tokens: &[u8], none: i32| {
+            let token = |t: u8| if t == 0 { none } else { i32::from(t) };
+            Array2::from_shape_fn((1, cells), |(_, cell)| tokens.get(cell).map_or(none, |&t| token(t)))
+        };
+        let host = Batch {
+            inputs: row(&self.tokens, 0),
+            labels: row(self.solution.as_ref().unwrap_or(&self.tokens), IGNORE_LABEL),
+            puzzle_identifiers: Array1::zeros(1),
+        };
+        DeviceBatch::upload(&host, device)
+    }
 }
 
 /// One segment's answer.
@@ -43,8 +61,12 @@ pub struct SegmentFacts {
     pub q_continue: f64,
     /// `q_halt > q_continue`: the model would stop here.
     pub wants_halt: bool,
+    /// Mean token loss over the cells, as in training (nats); none where the solution is unknown.
+    pub loss: Option<f64>,
     /// Tokens. Length seq_len.
     pub prediction: Vec<u8>,
+    /// The probability that the model's own output function gives each predicted token. Length seq_len.
+    pub confidence: Vec<f32>,
 }
 
 /// A projected trace, and what the model answered along it.
@@ -88,17 +110,10 @@ impl Trajectory {
 /// A puzzle of another size or alphabet than the model's; states that hold NaN; fewer than two points.
 pub fn trace_puzzle(model: &Model, puzzle: &WatchedPuzzle) -> Result<Trajectory> {
     check_fit(model, puzzle)?;
-    let cells = puzzle.tokens.len();
-    let row = |tokens: &[u8]| Array2::from_shape_fn((1, cells), |(_, cell)| i32::from(tokens[cell]));
-    let batch = Batch {
-        inputs: row(&puzzle.tokens),
-        labels: row(puzzle.solution.as_ref().unwrap_or(&puzzle.tokens)),
-        puzzle_identifiers: Array1::zeros(1),
-    };
-    let batch = DeviceBatch::upload(&batch, model.device());
+    let batch = puzzle.batch(model.device());
     let mut segments = Vec::new();
     let states = trace_states(model, &batch, |segment, done| {
-        segments.push(facts(segment, done, puzzle)?);
+        segments.push(facts(model, segment, done, puzzle)?);
         Ok(())
     })?; // [points, T * h]
     let pca = Pca::fit(&states, 2).context("the trace of z_H has no principal components")?;
@@ -162,7 +177,7 @@ pub(super) fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
     Ok(())
 }
 
-fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<SegmentFacts> {
+fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<SegmentFacts> {
     let prediction: Vec<u8> =
         host_tokens(&done.predictions())?.iter().map(|&t| u8::try_from(t)).collect::<Result<_, _>>()?;
     let cells_right =
@@ -175,6 +190,10 @@ fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<Segme
         let digit = |cell: usize| prediction.get(cell).map_or(0, |&t| i32::from(t) - 1);
         conflict_loss(&std::array::from_fn(digit))
     });
+    let loss = match puzzle.solution {
+        Some(_) => Some(mean_loss(model, done)?),
+        None => None,
+    };
     let (q_halt, q_continue) = (done.q_halt.f_double_value(&[0])?, done.q_continue.f_double_value(&[0])?);
     Ok(SegmentFacts {
         segment,
@@ -189,8 +208,23 @@ fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<Segme
         q_halt,
         q_continue,
         wants_halt: q_halt > q_continue,
+        loss,
         prediction,
+        confidence: confidence(model, done)?,
     })
+}
+
+fn mean_loss(model: &Model, done: &Segment) -> Result<f64> {
+    let labels = &done.carry.batch.labels;
+    let losses = token_loss(model.config().loss_type, &done.logits, labels).loss;
+    let labelled = labels.f_ne(i64::from(IGNORE_LABEL))?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+    Ok(losses.f_sum(Kind::Double)?.f_double_value(&[])? / labelled.max(1) as f64)
+}
+
+/// p = exp(−loss) of the predicted tokens, under stablemax or softmax as the model was trained. Row 0, `[S]`.
+fn confidence(model: &Model, done: &Segment) -> Result<Vec<f32>> {
+    let losses = token_loss(model.config().loss_type, &done.logits, &done.predictions()).loss; // [1, S]
+    Ok(Vec::try_from(losses.f_neg()?.f_exp()?.f_select(0, 0)?.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?)?)
 }
 
 /// Whether a prediction solves a Sudoku whose solution is not known. Nothing is known about a maze without one.

@@ -8,6 +8,7 @@ mod doctor;
 mod infer;
 mod interrupt;
 mod manual;
+mod report;
 mod sources;
 mod study;
 mod train;
@@ -78,6 +79,7 @@ enum Command {
     Viz(viz::VizArgs),
     #[command(alias = "analyse")]
     Analyze(analyze::AnalyzeArgs),
+    Report(report::ReportArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
@@ -125,6 +127,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Infer(a) => infer::run(a, global),
         Command::Viz(a) => viz::run(a, global),
         Command::Analyze(a) => analyze::run(a, global),
+        Command::Report(a) => report::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),

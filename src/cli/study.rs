@@ -90,6 +90,11 @@ impl Output {
         Journal::open(&self.folder.join(name), asked, self.existing)
     }
 
+    /// A file of the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Saves a picture under a name without ending; returns the files.
     pub fn picture<P: Picture>(&self, name: &str, picture: &P) -> Result<Vec<String>> {
         let files = self.endings.iter().map(|ending| self.folder.join(format!("{name}.{ending}")));

@@ -108,7 +108,7 @@ impl Scale {
     }
 
     /// Tick values and their texts, about `wanted` of them.
-    fn ticks(&self, wanted: f64) -> Vec<(f64, String)> {
+    pub(super) fn ticks(&self, wanted: f64) -> Vec<(f64, String)> {
         if self.logarithmic {
             let decades = (self.high / self.low).log10().round();
             let every = (decades / wanted).ceil().max(1.0) as usize;

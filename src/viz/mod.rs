@@ -10,6 +10,7 @@ pub mod chart;
 pub mod colormap;
 pub mod landscape;
 pub mod modes;
+pub mod report;
 pub mod segments;
 pub mod stability;
 pub mod style;

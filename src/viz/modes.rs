@@ -69,13 +69,11 @@ impl ModesPicture<'_> {
         let scale = Scale::linear(0.0, (highest * 1.05).min(1.0));
         let x = |share: f64| SHARES.at(scale.share(share), 0.0)[0];
         heading(canvas, SHARES, &format!("Share of {} puzzles, with 95 % intervals", self.summary.puzzles))?;
-        for k in 0..=10 {
-            let share = scale.high * f64::from(k) / 10.0;
-            canvas.line(&[[x(share), SHARES.top], [x(share), SHARES.bottom()]], &GRID, 1.0)?;
-            if k % 2 == 0 {
-                let text = format!("{:.0} %", 100.0 * share);
-                canvas.text(&text, [x(share), SHARES.bottom() + 16.0], letters.middle())?;
-            }
+        let percents = Scale::linear(0.0, 100.0 * scale.high);
+        for (value, text) in percents.ticks(8.0) {
+            let x = x(value / 100.0);
+            canvas.line(&[[x, SHARES.top], [x, SHARES.bottom()]], &GRID, 1.0)?;
+            canvas.text(&format!("{text} %"), [x, SHARES.bottom() + 16.0], letters.middle())?;
         }
         let step = SHARES.height / 4.0;
         for (k, count) in self.summary.modes.iter().enumerate() {

@@ -81,11 +81,16 @@ impl SegmentsPicture<'_> {
         let mean = place(&axes, self.summary.segments.iter().map(|s| [s.segment as f64, s.loss]));
         curve(canvas, &mean, Stroke::solid(PAPER, 6.0))?;
         curve(canvas, &mean, Stroke::solid(INK, 3.4))?;
-        let at = SINGLE.at(0.0, 1.0);
-        let box_ = Frame { left: at[0] + 10.0, top: at[1] - 66.0, width: 190.0, height: 58.0 };
-        canvas.fill_rect(box_, &PAPER.mix(0.88))?;
-        let next = legend_line(canvas, [box_.left + 8.0, box_.top + 16.0], 180.0, Stroke::solid(INK, 3.4), "mean")?;
-        legend_line(canvas, next, 180.0, Stroke::solid(NEVER, 2.0), "wrong at the end")?;
+        let plate = Frame { left: SINGLE.right() - 222.0, top: SINGLE.top + 8.0, width: 214.0, height: 84.0 };
+        canvas.fill_rect(plate, &PAPER.mix(0.88))?;
+        let mut at = [plate.left + 8.0, plate.top + 16.0];
+        for (stroke, name) in [
+            (Stroke::solid(INK, 3.4), "mean"),
+            (Stroke::solid(MAP.at(0.4), 2.0), "right: by its step"),
+            (Stroke::solid(NEVER, 2.0), "wrong at the end"),
+        ] {
+            at = legend_line(canvas, at, 200.0, stroke, name)?;
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! `hrm analyze`.
 
-mod many;
+pub mod many;
 mod modes;
 mod segments;
 mod stability;

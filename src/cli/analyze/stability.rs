@@ -251,9 +251,9 @@ fn print(ui: &Ui, k: usize, of: &OfCheckpoint, segments: usize) {
             between(&row.right_at_interval),
             percent(row.right_at_end),
             percent(row.reached),
-            percent(row.left),
-            between(&row.left_interval),
-            percent(row.left_by_at),
+            if row.reached > 0.0 { percent(row.left) } else { "-".to_owned() },
+            if row.reached > 0.0 { between(&row.left_interval) } else { "-".to_owned() },
+            if row.reached > 0.0 { percent(row.left_by_at) } else { "-".to_owned() },
             row.fixed_points,
             row.cycles
         );
@@ -262,9 +262,9 @@ fn print(ui: &Ui, k: usize, of: &OfCheckpoint, segments: usize) {
         let at = |k: usize| motion.median.get(k.saturating_sub(1)).copied().unwrap_or(f64::NAN);
         say!(
             ui,
-            "|dz|/|z| of the {} that {}: median {:.4} at segment 2, {:.4} at {}, {:.4} at {segments}",
-            motion.puzzles,
+            "|dz|/|z| of those that {} ({}): median {:.1e} at segment 2, {:.1e} at {}, {:.1e} at {segments}",
             motion.fate.name(),
+            motion.puzzles,
             at(2),
             at(of.own_segments),
             of.own_segments,
