@@ -8,4 +8,5 @@ pub mod pca;
 pub mod runs;
 pub mod segments;
 pub mod stability;
+pub mod trace_file;
 pub mod trajectory;

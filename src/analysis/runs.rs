@@ -122,16 +122,10 @@ impl PuzzleRun {
 ///
 /// States are compared bit by bit with those of up to `longest_cycle` segments before.
 pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle: usize) -> Result<Vec<PuzzleRun>> {
-    check_items(model, items)?;
-    let Some(first) = items.first() else { return Ok(Vec::new()) };
-    let shape = (items.len(), first.tokens.len());
-    let label = |t: u8| if t == 0 { IGNORE_LABEL } else { i32::from(t) };
-    let host = Batch {
-        inputs: Array2::from_shape_fn(shape, |(row, cell)| i32::from(items[row].tokens[cell])),
-        labels: Array2::from_shape_fn(shape, |(row, cell)| label(items[row].solution[cell])),
-        puzzle_identifiers: Array1::zeros(items.len()),
-    };
-    let batch = DeviceBatch::upload(&host, model.device());
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = batch_of(model, items)?;
     let cells: Vec<usize> = items.iter().map(|i| i.solution.iter().filter(|&&t| t != 0).count()).collect();
     let mut runs: Vec<PuzzleRun> =
         items.iter().zip(&cells).map(|(item, &cells)| PuzzleRun::empty(item, cells, segments)).collect();
@@ -155,6 +149,22 @@ pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle
         ensure!(finite, "puzzle {}: the model's states hold NaN or infinite values: it has diverged", run.index);
     }
     Ok(runs)
+}
+
+/// Puzzles as a batch on the model's device, all with puzzle identifier 0.
+///
+/// # Errors
+/// Puzzles of another size or alphabet than the model's.
+pub fn batch_of(model: &Model, items: &[Item]) -> Result<DeviceBatch> {
+    check_items(model, items)?;
+    let shape = (items.len(), items.first().map_or(0, |i| i.tokens.len()));
+    let label = |t: u8| if t == 0 { IGNORE_LABEL } else { i32::from(t) };
+    let host = Batch {
+        inputs: Array2::from_shape_fn(shape, |(row, cell)| i32::from(items[row].tokens[cell])),
+        labels: Array2::from_shape_fn(shape, |(row, cell)| label(items[row].solution[cell])),
+        puzzle_identifiers: Array1::zeros(items.len()),
+    };
+    Ok(DeviceBatch::upload(&host, model.device()))
 }
 
 impl PuzzleRun {

@@ -11,6 +11,7 @@ mod manual;
 mod report;
 mod sources;
 mod study;
+mod trace;
 mod train;
 pub mod ui;
 mod viz;
@@ -80,6 +81,7 @@ enum Command {
     #[command(alias = "analyse")]
     Analyze(analyze::AnalyzeArgs),
     Report(report::ReportArgs),
+    Trace(trace::TraceArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
@@ -90,10 +92,11 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(
-            self,
-            Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Analyze(_) | Self::Doctor(_)
-        )
+        match self {
+            Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_) => true,
+            Self::Analyze(_) | Self::Report(_) | Self::Trace(_) => true,
+            Self::BuildDataset(_) | Self::Checkpoint(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
     }
 }
 
@@ -128,6 +131,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Viz(a) => viz::run(a, global),
         Command::Analyze(a) => analyze::run(a, global),
         Command::Report(a) => report::run(a, global),
+        Command::Trace(a) => trace::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),

@@ -105,7 +105,9 @@
 
   // matplotlib's viridis at five points, short of its lightest end.
   const viridis = [[68, 1, 84], [62, 74, 137], [38, 130, 142], [53, 183, 121], [160, 218, 57]];
-  function shade(share) {
+  // Short of the darkest end too, which a dark page would hide.
+  function shade(fraction) {
+    const share = 0.22 + 0.78 * fraction;
     const x = Math.min(0.9999, Math.max(0, share)) * (viridis.length - 1);
     const k = Math.floor(x);
     const mix = (i) => Math.round(viridis[k][i] + (viridis[k + 1][i] - viridis[k][i]) * (x - k));
