@@ -3,7 +3,7 @@
 //! z_H after every H cycle, flattened to one vector of `T·h` numbers each, is a cloud of `segments · H_cycles` points;
 //! the picture is its projection on the first two principal components (see [`super::pca`]).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2};
 use serde::Serialize;
 use tch::{Kind, Tensor};
@@ -104,29 +104,80 @@ impl Trajectory {
     }
 }
 
+/// A model at work on a puzzle.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub model: &'a Model,
+    pub puzzle: &'a WatchedPuzzle,
+}
+
+/// Which states become points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointsPer {
+    /// z_H after every H cycle.
+    Cycle,
+    /// z_H after every segment.
+    Segment,
+}
+
 /// Runs the model on one puzzle for all `halt_max_steps` segments and projects the trace of z_H.
 ///
 /// # Errors
 /// A puzzle of another size or alphabet than the model's; states that hold NaN; fewer than two points.
 pub fn trace_puzzle(model: &Model, puzzle: &WatchedPuzzle) -> Result<Trajectory> {
-    check_fit(model, puzzle)?;
-    let batch = puzzle.batch(model.device());
-    let mut segments = Vec::new();
-    let states = trace_states(model, &batch, |segment, done| {
-        segments.push(facts(model, segment, done, puzzle)?);
-        Ok(())
-    })?; // [points, T * h]
-    let pca = Pca::fit(&states, 2).context("the trace of z_H has no principal components")?;
-    let flat: Vec<f64> = Vec::try_from(pca.project(&states)?.f_to_device(tch::Device::Cpu)?.f_reshape([-1])?)?;
-    Ok(Trajectory {
-        kind: puzzle.kind,
-        puzzle: puzzle.tokens.clone(),
-        solution: puzzle.solution.clone(),
-        h_cycles: usize::try_from(model.config().h_cycles)?,
-        points: flat.chunks_exact(2).map(|p| [p[0], p[1]]).collect(),
-        explained_variance_ratio: [pca.explained_variance_ratio[0], pca.explained_variance_ratio[1]],
-        segments,
-    })
+    let mut found = trace_together(&[Subject { model, puzzle }], PointsPer::Cycle, || ())?;
+    found.pop().context("no trajectory")
+}
+
+/// [`trace_puzzle`] for several subjects on one plane: the principal components are those of all their states together.
+/// `each` is called after every subject.
+///
+/// # Errors
+/// As [`trace_puzzle`]; models whose states are not of the same size.
+pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl FnMut()) -> Result<Vec<Trajectory>> {
+    let mut clouds = Vec::new();
+    let mut facts_of = Vec::new();
+    for Subject { model, puzzle } in subjects {
+        check_fit(model, puzzle)?;
+        let batch = puzzle.batch(model.device());
+        let mut segments = Vec::new();
+        let states = trace_states(model, &batch, |segment, done| {
+            segments.push(facts(model, segment, done, puzzle)?);
+            Ok(())
+        })?; // [points, T * h]
+        let cycles = model.config().h_cycles;
+        let states = match per {
+            PointsPer::Cycle => states,
+            PointsPer::Segment => states.f_slice(0, Some(cycles - 1), None, cycles)?,
+        };
+        clouds.push(states.f_to_device(tch::Device::Cpu)?);
+        facts_of.push(segments);
+        each();
+    }
+    let widths: Vec<i64> = clouds.iter().map(|c| c.size()[1]).collect();
+    if let Some(other) = widths.iter().find(|w| **w != widths[0]) {
+        bail!(
+            "states of {} and of {other} numbers have no plane in common: give checkpoints of the same size",
+            widths[0]
+        );
+    }
+    let pca = Pca::fit(&Tensor::f_cat(&clouds, 0)?, 2).context("the trace of z_H has no principal components")?;
+    let of = |((subject, cloud), segments): ((&Subject<'_>, &Tensor), Vec<SegmentFacts>)| {
+        let flat: Vec<f64> = Vec::try_from(pca.project(cloud)?.f_reshape([-1])?)?;
+        Ok(Trajectory {
+            kind: subject.puzzle.kind,
+            puzzle: subject.puzzle.tokens.clone(),
+            solution: subject.puzzle.solution.clone(),
+            h_cycles: match per {
+                PointsPer::Cycle => usize::try_from(subject.model.config().h_cycles)?,
+                PointsPer::Segment => 1,
+            },
+            points: flat.chunks_exact(2).map(|p| [p[0], p[1]]).collect(),
+            explained_variance_ratio: [pca.explained_variance_ratio[0], pca.explained_variance_ratio[1]],
+            segments,
+        })
+    };
+    subjects.iter().zip(&clouds).zip(facts_of).map(of).collect()
 }
 
 /// z_H after every H cycle of all `halt_max_steps` segments; `each` sees every segment, counted from 1.
@@ -171,7 +222,7 @@ pub(super) fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
     for tokens in rows.into_iter().flatten() {
         ensure!(tokens.len() == cells, "the puzzle has {cells} cells, its solution {}", tokens.len());
         if let Some(token) = tokens.iter().find(|&&t| i64::from(t) >= dims.vocab_size) {
-            anyhow::bail!("token {token} in the puzzle, but the model knows {} tokens", dims.vocab_size);
+            bail!("token {token} in the puzzle, but the model knows {} tokens", dims.vocab_size);
         }
     }
     Ok(())

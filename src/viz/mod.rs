@@ -3,6 +3,7 @@
 //! Text is set in DejaVu Sans, which the binary carries: no font of the system is needed. Colours stay apart for
 //! colour-blind eyes and in greyscale, and no fact is told by colour alone.
 
+pub mod animation;
 pub mod axes;
 pub mod board;
 pub mod canvas;
@@ -14,6 +15,7 @@ pub mod report;
 pub mod segments;
 pub mod stability;
 pub mod style;
+pub mod trajectories;
 pub mod trajectory;
 
 pub use canvas::{Picture, PictureFormat, save};

@@ -26,8 +26,8 @@ pub struct PuzzleArgs {
     #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
     /// Which test puzzle, from 0 [default: 0]
-    #[arg(long, value_name = "I", conflicts_with = "puzzle")]
-    pub index: Option<usize>,
+    #[arg(long, value_name = "I[,I...]", value_delimiter = ',', conflicts_with = "puzzle")]
+    pub index: Vec<usize>,
     /// A Sudoku of your own: 81 characters row by row, 1-9 and . or 0 for blanks
     #[arg(long, value_name = "81 CHARACTERS", conflicts_with = "data_path")]
     pub puzzle: Option<String>,
@@ -40,12 +40,19 @@ pub struct PuzzleArgs {
 }
 
 impl PuzzleArgs {
-    /// Loads the checkpoint and takes the puzzle.
+    /// Loads the checkpoint and takes the one puzzle.
     pub fn choose(&self, ui: &Ui) -> Result<(Checkpoint, Chosen)> {
+        ensure!(self.index.len() <= 1, "--index: this picture is of one puzzle: give one number");
+        let (checkpoint, mut chosen) = self.choose_all(ui)?;
+        Ok((checkpoint, chosen.remove(0)))
+    }
+
+    /// Loads the checkpoint and takes every puzzle that was named; at least one.
+    pub fn choose_all(&self, ui: &Ui) -> Result<(Checkpoint, Vec<Chosen>)> {
         let typed = self.puzzle.as_deref().map(typed_board).transpose()?;
         let checkpoint = load_checkpoint(ui, self.checkpoint.as_deref())?;
         let chosen = match typed {
-            Some(board) => of_board(&board, &checkpoint)?,
+            Some(board) => vec![of_board(&board, &checkpoint)?],
             None => of_dataset(ui, self, &checkpoint)?,
         };
         Ok((checkpoint, chosen))
@@ -123,20 +130,22 @@ fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
     })
 }
 
-fn of_dataset(ui: &Ui, args: &PuzzleArgs, checkpoint: &Checkpoint) -> Result<Chosen> {
+fn of_dataset(ui: &Ui, args: &PuzzleArgs, checkpoint: &Checkpoint) -> Result<Vec<Chosen>> {
     let puzzles = test_puzzles(ui, args.data_path.as_deref(), checkpoint)?;
     let set = puzzles.set()?;
-    let index = args.index.unwrap_or_else(|| {
+    let mut indices = args.index.clone();
+    if indices.is_empty() {
         say!(ui, "puzzle: test row 0 (--index chooses another)");
-        0
-    });
-    ensure!(
-        index < set.len(),
-        "--index {index}: there are {} test puzzles in {}: give 0 to {}",
-        set.len(),
-        puzzles.origin,
-        set.len() - 1
-    );
+        indices.push(0);
+    }
+    if let Some(index) = indices.iter().find(|i| **i >= set.len()) {
+        bail!(
+            "--index {index}: there are {} test puzzles in {}: give 0 to {}",
+            set.len(),
+            puzzles.origin,
+            set.len() - 1
+        );
+    }
     let kind = puzzles.kind;
     if let Some(found) = vocab_size(checkpoint)
         && found != kind.vocab_size()
@@ -149,16 +158,20 @@ fn of_dataset(ui: &Ui, args: &PuzzleArgs, checkpoint: &Checkpoint) -> Result<Cho
             kind.vocab_size()
         );
     }
-    let row = set.rows_as_stored(&[index])?;
-    let bytes = |tokens: ndarray::Array2<i32>| tokens.into_iter().map(u8::try_from).collect::<Result<Vec<u8>, _>>();
+    let rows = set.rows_as_stored(&indices)?;
+    let bytes =
+        |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
     let title_kind = match kind {
         PuzzleKind::Sudoku => "Sudoku",
         PuzzleKind::Maze => "Maze",
     };
-    Ok(Chosen {
-        puzzle: WatchedPuzzle { kind, tokens: bytes(row.inputs)?, solution: Some(bytes(row.labels)?) },
-        dims: Dims::from(puzzles.dataset.meta()),
-        name: format!("{title_kind} {index}"),
-        origin: format!("test row {index} of {}", puzzles.origin),
-    })
+    let of_row = |(&index, (input, label))| {
+        Ok(Chosen {
+            puzzle: WatchedPuzzle { kind, tokens: bytes(input)?, solution: Some(bytes(label)?) },
+            dims: Dims::from(puzzles.dataset.meta()),
+            name: format!("{title_kind} {index}"),
+            origin: format!("test row {index} of {}", puzzles.origin),
+        })
+    };
+    indices.iter().zip(rows.inputs.outer_iter().zip(rows.labels.outer_iter())).map(of_row).collect()
 }
