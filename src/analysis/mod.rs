@@ -1,5 +1,7 @@
 //! What a model's hidden states say: principal components, conflicts on a board, trajectories. Draws nothing.
 
+pub mod attention;
+pub mod cells;
 pub mod conflict;
 pub mod journal;
 pub mod landscape;

@@ -57,6 +57,8 @@ pub struct PuzzleRun {
     pub repeats: Vec<usize>,
     /// Tokens of the answer, a character a cell in base 36.
     pub answers: Vec<String>,
+    /// How probable the model holds each cell of its answer, two digits a cell: 00 to 99 hundredths.
+    pub confidence: Vec<String>,
 }
 
 impl PuzzleRun {
@@ -182,6 +184,7 @@ impl PuzzleRun {
             move_l: Vec::with_capacity(segments),
             repeats: Vec::with_capacity(segments),
             answers: Vec::with_capacity(segments),
+            confidence: Vec::with_capacity(segments),
         }
     }
 }
@@ -202,6 +205,9 @@ fn record(
     let loss = token_loss(model.config().loss_type, &segment.logits, &batch.labels).loss; // [B, S]
     let loss = loss.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Double)?.f_div(&divisor)?;
     let loss: Vec<f64> = Vec::try_from(loss.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?;
+    let of_answer = token_loss(model.config().loss_type, &segment.logits, &segment.predictions()).loss; // [B, S]
+    let hundredths = of_answer.f_neg()?.f_exp()?.f_mul_scalar(100.0)?.f_floor()?.f_clamp(0.0, 99.0)?;
+    let hundredths = host_tokens(&hundredths)?; // [B, S]
     let floats = |t: &Tensor| -> Result<Vec<f32>> { Ok(Vec::try_from(t.f_to_device(Device::Cpu)?)?) };
     let (q_halt, q_continue) = (floats(&segment.q_halt)?, floats(&segment.q_continue)?);
     let [before_h, before_l] = &kept[kept.len() - 1];
@@ -230,6 +236,7 @@ fn record(
         run.move_h.push(move_h[row]);
         run.move_l.push(move_l[row]);
         run.repeats.push(repeats[row]);
+        run.confidence.push(hundredths.row(row).iter().map(|c| format!("{c:02}")).collect());
         run.answers.push(answer.iter().map(|&t| token_char(t)).collect());
     }
     Ok(())
@@ -263,6 +270,12 @@ fn check_items(model: &Model, items: &[Item]) -> Result<()> {
     Ok(())
 }
 
+/// Hundredths of a confidence's text.
+pub fn hundredths_of(confidence: &str) -> Vec<u8> {
+    let digits = confidence.as_bytes().as_chunks::<2>().0;
+    digits.iter().map(|[a, b]| 10 * a.wrapping_sub(b'0').min(9) + b.wrapping_sub(b'0').min(9)).collect()
+}
+
 /// A token as one character.
 pub fn token_char(token: i32) -> char {
     u32::try_from(token).ok().and_then(|t| char::from_digit(t, 36)).unwrap_or('?')
@@ -290,6 +303,7 @@ pub(super) fn run_of(right: &[usize], answers: &[&str]) -> PuzzleRun {
         move_l: vec![0.5; n],
         repeats: vec![0; n],
         answers: answers.iter().map(|a| (*a).to_owned()).collect(),
+        confidence: vec![String::new(); n],
     }
 }
 
@@ -323,5 +337,6 @@ mod tests {
         let text: String = tokens.iter().map(|&t| token_char(t)).collect();
         assert_eq!(text, "01a5");
         assert_eq!(tokens_of(&text), [0, 1, 10, 5]);
+        assert_eq!(hundredths_of("0099507"), [0, 99, 50]);
     }
 }

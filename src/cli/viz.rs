@@ -9,8 +9,8 @@ use anyhow::{Result, anyhow, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
-pub use self::puzzle::weights_name;
-use self::puzzle::{Chosen, PuzzleArgs};
+use self::puzzle::Chosen;
+pub use self::puzzle::{PuzzleArgs, weights_name};
 use super::{
     GlobalArgs,
     sources::{device_name, dtype_name, load_checkpoint},

@@ -15,3 +15,4 @@ pub use config::{Dims, HrmConfig, kind_of};
 pub use inner::Model;
 pub use loss::{LossGrads, METRICS, Metrics, loss_head};
 pub use params::{ParamSpec, Params, to_raw, to_tensor, truncated_normal};
+pub use unroll::AttentionMap;

@@ -164,7 +164,7 @@ impl Axes {
             canvas.text(&text, [x, frame.bottom() + 16.0], tick.middle())?;
         }
         let mut widest = 0.0_f64;
-        for (value, text) in self.y.ticks((frame.height / 50.0).clamp(2.0, 8.0)) {
+        for (value, text) in self.y.ticks((frame.height / 42.0).clamp(2.0, 8.0)) {
             let y = self.place([self.x.low, value])[1];
             canvas.line(&[[frame.left, y], [frame.right(), y]], &GRID, 1.0)?;
             canvas.text(&text, [frame.left - 8.0, y], tick.right())?;

@@ -4,9 +4,11 @@
 //! colour-blind eyes and in greyscale, and no fact is told by colour alone.
 
 pub mod animation;
+pub mod attention;
 pub mod axes;
 pub mod board;
 pub mod canvas;
+pub mod cells;
 pub mod chart;
 pub mod colormap;
 pub mod landscape;

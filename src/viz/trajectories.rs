@@ -128,7 +128,8 @@ impl PathsPicture<'_> {
         let (low, high) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(1.0, f64::max));
         heading(canvas, CELLS, if known { "Right cells" } else { "Broken rules" })?;
         let low = if low.is_finite() { (low - 1.0).max(0.0) } else { 0.0 };
-        let axes = Axes { frame: CELLS, x: Scale::counts(1.0, n), y: Scale::linear(low, high + 0.5) };
+        let axes =
+            Axes { frame: CELLS, x: Scale::counts(1.0, n), y: Scale { whole: true, ..Scale::linear(low, high + 0.5) } };
         axes.draw(canvas, ["segment", ""])?;
         for (k, (_, t)) in self.paths.iter().enumerate() {
             let points: Vec<Point> = (0..t.segments.len()).map(|i| axes.place([(i + 1) as f64, value(t, i)])).collect();

@@ -1,5 +1,7 @@
 //! `hrm analyze`.
 
+mod attention;
+mod cells;
 pub mod many;
 mod modes;
 mod segments;
@@ -22,6 +24,8 @@ enum Finding {
     Segments(segments::SegmentsArgs),
     Modes(modes::ModesArgs),
     Stability(stability::StabilityArgs),
+    Cells(cells::CellsArgs),
+    Attention(attention::AttentionArgs),
 }
 
 pub fn run(args: AnalyzeArgs, global: &GlobalArgs) -> Result<()> {
@@ -29,5 +33,7 @@ pub fn run(args: AnalyzeArgs, global: &GlobalArgs) -> Result<()> {
         Finding::Segments(args) => segments::run(&args, global),
         Finding::Modes(args) => modes::run(&args, global),
         Finding::Stability(args) => stability::run(&args, global),
+        Finding::Cells(args) => cells::run(&args, global),
+        Finding::Attention(args) => attention::run(&args, global),
     }
 }

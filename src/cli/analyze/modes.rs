@@ -32,7 +32,7 @@ An answer is right when every cell equals the solution. How many failures are se
 --still of 0.05, say, to ask that the state itself hardly moves, or a longer --window together with more --segments. \
 Intervals are Wilson's, 95 %.
 
-Files in --output-dir: modes.png, a picture of one run of each mode that occurs (mode-*.png), summary.json with the \
+Files in --output-dir: modes.png, a picture of one run of each mode that occurs (mode-*.png), modes.json with the \
 puzzles of each mode, and runs.jsonl with every puzzle's numbers.
 
 Examples:
@@ -157,6 +157,6 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
     }
     say!(ui, "pictures: {}", pictures.join(", "));
     let report = Report { head: many.head(&title, pictures), segments, summary: &summary };
-    say!(ui, "data: {}", many.output.json("summary.json", &report)?);
+    say!(ui, "data: {}", many.output.json("modes.json", &report)?);
     ui.emit(&report)
 }

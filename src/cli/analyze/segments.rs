@@ -23,7 +23,7 @@ end. The paper's point is the picture: the mean loss falls smoothly, each single
 How sudden it is, in numbers: of a puzzle's whole fall of the loss, the share that its steepest segment carries (1 = all in \
 one step), beside the same share of the mean curve.
 
-Files in --output-dir: segments.png, summary.json, and runs.jsonl with every puzzle's numbers; `hrm analyze modes` can go \
+Files in --output-dir: segments.png, segments.json, and runs.jsonl with every puzzle's numbers; `hrm analyze modes` can go \
 on from it (--resume --output-dir the same folder).
 
 Examples:
@@ -129,6 +129,6 @@ pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
         summary: &summary,
         grokked_at: many.runs.iter().map(|r| r.right_for_good()).collect(),
     };
-    say!(ui, "data: {}", many.output.json("summary.json", &report)?);
+    say!(ui, "data: {}", many.output.json("segments.json", &report)?);
     ui.emit(&report)
 }

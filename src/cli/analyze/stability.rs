@@ -45,7 +45,7 @@ test set's first rows by blanking --blanks cells each (seeded; `row` is the nine
 The state's motion |Δz_H|/|z_H| is shown by segment (median and quartiles) for the runs that stay right, leave, and never \
 arrive. Several checkpoints, e.g. vanilla and hint, come into one table and one picture.
 
-Files in --output-dir: stability.png, summary.json, runs-K.jsonl with every run of checkpoint K.
+Files in --output-dir: stability.png, stability.json, runs-K.jsonl with every run of checkpoint K.
 
 Examples:
   hrm analyze stability
@@ -211,7 +211,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
         seed,
         checkpoints: found,
     };
-    say!(ui, "data: {}", output.json("summary.json", &report)?);
+    say!(ui, "data: {}", output.json("stability.json", &report)?);
     ui.emit(&report)
 }
 
