@@ -263,6 +263,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
 #[derive(Serialize)]
 struct NamedPath<'a> {
     name: &'a str,
+    #[serde(flatten)]
     trajectory: &'a Trajectory,
 }
 
