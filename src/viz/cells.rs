@@ -38,12 +38,12 @@ pub struct CellsPicture<'a> {
 const BOARD: Frame = Frame { left: 60.0, top: 146.0, width: 400.0, height: 400.0 };
 const SURE: Frame = Frame { left: 570.0, top: 146.0, width: 350.0, height: 330.0 };
 const TRUE: Frame = Frame { left: 1020.0, top: 146.0, width: 350.0, height: 330.0 };
-const STEPS: Frame = Frame { left: 570.0, top: 620.0, width: 350.0, height: 210.0 };
-const NARROW: Frame = Frame { left: 1020.0, top: 620.0, width: 350.0, height: 210.0 };
+const STEPS: Frame = Frame { left: 570.0, top: 660.0, width: 350.0, height: 210.0 };
+const NARROW: Frame = Frame { left: 1020.0, top: 660.0, width: 350.0, height: 210.0 };
 
 impl Picture for CellsPicture<'_> {
     fn size(&self) -> [u32; 2] {
-        [1400, 950]
+        [1400, 990]
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
@@ -135,7 +135,6 @@ impl CellsPicture<'_> {
             let known = self.summary.by_segment.iter().filter_map(|s| Some([s.segment as f64, value(s)?]));
             known.map(|p| axes.place(p)).collect()
         };
-        let mut at = [SURE.left, SURE.bottom() + 76.0];
         let rows: [(&str, Vec<Point>); 3] = [
             ("share that is right", place(&|s| Some(s.right))),
             ("confidence in wrong ones", place(&|s| s.sure_of_wrong)),
@@ -143,11 +142,8 @@ impl CellsPicture<'_> {
         ];
         for (k, (name, points)) in rows.iter().enumerate() {
             curve(canvas, points, Stroke::series(k))?;
-            if k < 2 {
-                at = legend_line(canvas, at, 350.0, Stroke::series(k), name)?;
-            } else {
-                legend_line(canvas, [TRUE.left, SURE.bottom() + 76.0], 350.0, Stroke::series(k), name)?;
-            }
+            let at = [SURE.left - 60.0 + 290.0 * k as f64, SURE.bottom() + 80.0];
+            legend_line(canvas, at, 280.0, Stroke::series(k), name)?;
         }
         Ok(())
     }
@@ -156,7 +152,7 @@ impl CellsPicture<'_> {
     where
         DB::ErrorType: 'static,
     {
-        heading(canvas, TRUE, "Is it as right as it is sure? (last segment)")?;
+        heading(canvas, TRUE, "As right as it is sure? (at the end)")?;
         let axes = Axes { frame: TRUE, x: Scale::linear(0.0, 1.0), y: Scale::linear(0.0, 1.0) };
         axes.draw(canvas, ["confidence", "share right"])?;
         let diagonal = [axes.place([0.0, 0.0]), axes.place([1.0, 1.0])];
@@ -180,7 +176,7 @@ impl CellsPicture<'_> {
     where
         DB::ErrorType: 'static,
     {
-        heading(canvas, STEPS, "When open cells become right for good")?;
+        heading(canvas, STEPS, "When open cells become right")?;
         let n = self.segments();
         let total = self.summary.open_cells.max(1) as f64;
         let share = |count: usize| 100.0 * count as f64 / total;
@@ -204,10 +200,10 @@ impl CellsPicture<'_> {
         if by.is_empty() {
             return Ok(());
         }
-        heading(canvas, NARROW, "Right at the end, by what the givens leave")?;
+        heading(canvas, NARROW, "Right at the end, by digits left")?;
         let most = by.iter().map(|b| b.candidates).max().unwrap_or(1) as f64;
         let axes = Axes { frame: NARROW, x: Scale::counts(1.0, most), y: Scale::linear(0.0, 1.08) };
-        axes.draw(canvas, ["digits that row, column and box allow", "share right"])?;
+        axes.draw(canvas, ["digits that its units allow", "share right"])?;
         for b in by {
             let x = b.candidates as f64;
             let (a, c) = (axes.place([x - 0.4, b.right]), axes.place([x + 0.4, 0.0]));

@@ -30,8 +30,8 @@ pub struct SegmentsPicture<'a> {
 
 const SINGLE: Frame = Frame { left: 110.0, top: 142.0, width: 560.0, height: 330.0 };
 const ALIGNED: Frame = Frame { left: 810.0, top: 142.0, width: 560.0, height: 330.0 };
-const STEPS: Frame = Frame { left: 110.0, top: 600.0, width: 560.0, height: 260.0 };
-const MEANS: Frame = Frame { left: 810.0, top: 600.0, width: 360.0, height: 260.0 };
+const STEPS: Frame = Frame { left: 110.0, top: 640.0, width: 560.0, height: 260.0 };
+const MEANS: Frame = Frame { left: 810.0, top: 640.0, width: 360.0, height: 260.0 };
 
 impl SegmentsPicture<'_> {
     fn segments(&self) -> usize {
@@ -50,7 +50,7 @@ impl SegmentsPicture<'_> {
 
 impl Picture for SegmentsPicture<'_> {
     fn size(&self) -> [u32; 2] {
-        [1400, 980]
+        [1400, 1020]
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
@@ -81,15 +81,12 @@ impl SegmentsPicture<'_> {
         let mean = place(&axes, self.summary.segments.iter().map(|s| [s.segment as f64, s.loss]));
         curve(canvas, &mean, Stroke::solid(PAPER, 6.0))?;
         curve(canvas, &mean, Stroke::solid(INK, 3.4))?;
-        let plate = Frame { left: SINGLE.right() - 222.0, top: SINGLE.top + 8.0, width: 214.0, height: 84.0 };
-        canvas.fill_rect(plate, &PAPER.mix(0.88))?;
-        let mut at = [plate.left + 8.0, plate.top + 16.0];
-        for (stroke, name) in [
-            (Stroke::solid(INK, 3.4), "mean"),
-            (Stroke::solid(MAP.at(0.4), 2.0), "right: by its step"),
-            (Stroke::solid(NEVER, 2.0), "wrong at the end"),
+        for (left, stroke, name) in [
+            (0.0, Stroke::solid(INK, 3.4), "mean"),
+            (120.0, Stroke::solid(MAP.at(0.4), 2.0), "right: by its step"),
+            (340.0, Stroke::solid(NEVER, 2.0), "wrong at the end"),
         ] {
-            at = legend_line(canvas, at, 200.0, stroke, name)?;
+            legend_line(canvas, [SINGLE.left + left, SINGLE.bottom() + 76.0], 220.0, stroke, name)?;
         }
         Ok(())
     }
@@ -133,10 +130,8 @@ impl SegmentsPicture<'_> {
         let median = place(&axes, median);
         curve(canvas, &median, Stroke::solid(PAPER, 6.0))?;
         curve(canvas, &median, Stroke::solid(INK, 3.4))?;
-        let at = ALIGNED.at(0.0, 1.0);
-        canvas
-            .fill_rect(Frame { left: at[0] + 10.0, top: at[1] - 40.0, width: 140.0, height: 32.0 }, &PAPER.mix(0.88))?;
-        legend_line(canvas, [at[0] + 18.0, at[1] - 24.0], 130.0, Stroke::solid(INK, 3.4), "median").map(drop)
+        let at = [ALIGNED.left, ALIGNED.bottom() + 76.0];
+        legend_line(canvas, at, 400.0, Stroke::solid(INK, 3.4), "median of the solved").map(drop)
     }
 
     fn draw_steps<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>

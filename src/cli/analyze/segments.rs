@@ -106,7 +106,7 @@ pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
     }
     let title = match jump {
         Some((own, of_mean)) => format!(
-            "Single puzzles are solved at once: one segment carries {:.0} % of a loss's fall, {:.0} % of the mean's",
+            "One segment carries {:.0} % of a solved puzzle's fall of the loss, {:.0} % of their mean's",
             100.0 * own,
             100.0 * of_mean
         ),
