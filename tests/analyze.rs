@@ -75,6 +75,11 @@ fn a_landscape_has_its_pictures_and_goes_on_where_it_was_cut() -> Result<()> {
             assert!((at(a) - at(b)).abs() < 1e-3, "{a} {b}");
         }
     }
+    // Lines that are results, but not of this grid.
+    let swapped: Vec<&str> = journal.lines().enumerate().map(|(i, l)| if i == 2 { kept[4] } else { l }).collect();
+    fs::write(l.join("points.jsonl"), format!("{}\n", swapped.join("\n")))?;
+    let foreign = fails(&mut command(&["--resume"]))?;
+    assert!(foreign.contains("points.jsonl: line 3 is not that grid point"), "{foreign}");
     let other = fails(&mut command(&["--resume", "--centre", "3"]))?;
     assert!(other.contains("centre is 16 there, now 3"), "{other}");
     Ok(())
@@ -389,6 +394,12 @@ fn a_full_disk_is_an_error_and_resume_goes_on() -> Result<()> {
     let mut rest = on_golden(folder.path(), &["analyze", "segments", "--count", "8", "--batch-size", "2"]);
     let text = ok(rest.args(["--output-dir", "s", "--resume"]))?.stdout;
     assert!(text.contains("of 8 puzzles were run already"), "{text}");
-    assert_eq!(lines(&folder.path().join("s/runs.jsonl"))?.len(), 9);
+    let path = folder.path().join("s/runs.jsonl");
+    assert_eq!(lines(&path)?.len(), 9);
+    let text = fs::read_to_string(&path)?;
+    fs::write(&path, text.replacen("\"q_halt\":[", "\"q_halt\":[0.5,", 1))?;
+    let mut again = on_golden(folder.path(), &["analyze", "cells", "--count", "8", "--output-dir", "s", "--resume"]);
+    let error = fails(&mut again)?;
+    assert!(error.contains("runs.jsonl: line 2 is not the run of puzzle 0"), "{error}");
     Ok(())
 }

@@ -64,8 +64,8 @@ pub struct ByCandidates {
     pub cells: usize,
     /// Share that is right at the end.
     pub right: f64,
-    /// Mean segment from which on those are right.
-    pub mean_step: f64,
+    /// Mean segment from which on those are right; none where none is.
+    pub mean_step: Option<f64>,
 }
 
 /// What `hrm analyze cells` finds. Givens are left out everywhere.
@@ -95,14 +95,14 @@ pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
     for (run, item) in runs.iter().zip(items) {
         let steps = right_from(run, item);
         let left = if item.kind == PuzzleKind::Sudoku { candidates(&item.tokens) } else { Vec::new() };
-        for k in 0..segments {
-            let (answer, sure) = (tokens_of(&run.answers[k]), hundredths_of(&run.confidence[k]));
+        for (k, (at, (answer, sure))) in at.iter_mut().zip(run.answers.iter().zip(&run.confidence)).enumerate() {
+            let (answer, sure) = (tokens_of(answer), hundredths_of(sure));
             for cell in (0..answer.len().min(sure.len())).filter(|&c| open(item, c)) {
                 let right = usize::from(answer[cell] == item.solution[cell]);
                 // The middle of the hundredth.
                 let confidence = (f64::from(sure[cell]) + 0.5) / 100.0;
-                at[k][right][0] += 1.0;
-                at[k][right][1] += confidence;
+                at[right][0] += 1.0;
+                at[right][1] += confidence;
                 if k + 1 == segments {
                     let tenth = &mut tenths[usize::from(sure[cell] / 10).min(9)];
                     tenth[0] += 1.0;
@@ -161,7 +161,7 @@ pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
                 candidates: n,
                 cells: b[0] as usize,
                 right: b[1] / b[0],
-                mean_step: if b[1] > 0.0 { b[2] / b[1] } else { f64::from(0_u8) },
+                mean_step: (b[1] > 0.0).then(|| b[2] / b[1]),
             })
             .collect(),
     }

@@ -67,6 +67,27 @@ impl PuzzleRun {
         self.right.len()
     }
 
+    /// Whether this can be the run of that item: every list has `segments` entries.
+    pub fn fits(&self, item: &Item, segments: usize) -> bool {
+        let sudoku = item.kind == PuzzleKind::Sudoku;
+        let lengths = [
+            self.loss.len(),
+            self.right.len(),
+            self.q_halt.len(),
+            self.q_continue.len(),
+            self.move_h.len(),
+            self.move_l.len(),
+            self.repeats.len(),
+            self.answers.len(),
+            self.confidence.len(),
+        ];
+        self.index == item.index
+            && self.open == item.open_cells()
+            && lengths.iter().all(|&n| n == segments)
+            && self.conflict.len() == if sudoku { segments } else { 0 }
+            && self.answers.iter().all(|a| a.len() == item.tokens.len())
+    }
+
     /// Whether the answer after segment `k` (from 1) is wholly right.
     pub fn exact(&self, k: usize) -> bool {
         k.checked_sub(1).and_then(|i| self.right.get(i)) == Some(&self.cells)

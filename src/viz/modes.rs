@@ -107,7 +107,7 @@ impl ModesPicture<'_> {
             self.runs.iter().filter(|r| classify(r, &self.summary.criteria) == mode).collect();
         heading(canvas, frame, &format!("{} ({})", mode.name(), members.len()))?;
         let n = self.runs.iter().map(PuzzleRun::segments).max().unwrap_or(1) as f64;
-        let wrong = |run: &PuzzleRun, k: usize| (run.cells - run.right[k]) as f64;
+        let wrong = |run: &PuzzleRun, k: usize| run.cells.saturating_sub(run.right[k]) as f64;
         let most = self.runs.iter().flat_map(|r| (0..r.segments()).map(move |k| wrong(r, k))).fold(1.0, f64::max);
         let axes = Axes { frame, x: Scale::counts(1.0, n), y: Scale::linear(0.0, most) };
         axes.draw(canvas, ["segment", if first { "wrong cells" } else { "" }])?;

@@ -13,12 +13,17 @@ use super::{
     colormap::Colormap,
     style::{INK, PAPER, SOFT_INK, WRONG, size},
 };
-use crate::analysis::{runs::PuzzleRun, segments::SegmentsSummary};
+use crate::analysis::{
+    runs::PuzzleRun,
+    segments::{SegmentMean, SegmentsSummary},
+};
 
 /// Single curves that are drawn; more only darken the picture.
 const CURVES: usize = 200;
 const NEVER: RGBColor = RGBColor(196, 120, 80);
 const MAP: Colormap = Colormap::Viridis;
+/// One curve of the means.
+type MeanOf = fn(&SegmentMean) -> f64;
 
 /// What `hrm analyze segments` draws.
 #[derive(Clone, Debug)]
@@ -175,7 +180,7 @@ impl SegmentsPicture<'_> {
         let most = self.summary.segments.iter().map(|s| s.move_h).fold(1.0, f64::max);
         let axes = Axes { frame: MEANS, x: Scale::counts(1.0, n), y: Scale::linear(0.0, most.min(2.0)) };
         axes.draw(canvas, ["segment", "share, or |Δz|/|z|"])?;
-        let rows: [(&str, fn(&crate::analysis::segments::SegmentMean) -> f64); 4] = [
+        let rows: [(&str, MeanOf); 4] = [
             ("cells right", |s| s.cells),
             ("puzzles right", |s| s.exact),
             ("q says halt", |s| s.halts),

@@ -199,10 +199,9 @@ fn first_open(tokens: &[u8], solution: Option<&[u8]>) -> usize {
 /// Positions of the layers among all.
 fn wanted_layers(asked: &[String], all: &[String]) -> Result<Vec<usize>> {
     if asked.is_empty() {
-        let of =
-            |module: char| all.iter().enumerate().filter(move |(_, name)| name.starts_with(module)).map(|(k, _)| k);
+        let of = |module: char| (0..all.len()).filter(move |&k| all[k].starts_with(module));
         let mut chosen: Vec<usize> =
-            ['H', 'L'].into_iter().flat_map(|m| [of(m).next(), of(m).last()]).flatten().collect();
+            ['H', 'L'].into_iter().flat_map(|m| [of(m).next(), of(m).next_back()]).flatten().collect();
         chosen.dedup();
         return Ok(chosen);
     }

@@ -91,7 +91,8 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
     }
     for b in &summary.by_candidates {
         let digits = format!("{} digit(s) left", b.candidates);
-        say!(ui, "{digits:>16}: {} cells, {} right, from segment {:.1} on", b.cells, percent(b.right), b.mean_step);
+        let step = b.mean_step.map_or_else(String::new, |step| format!(", from segment {step:.1} on"));
+        say!(ui, "{digits:>16}: {} cells, {} right{step}", b.cells, percent(b.right));
     }
 
     let position = match args.show {

@@ -219,6 +219,14 @@ pub fn run_items(
     if !done.is_empty() {
         say!(ui, "{} of {} puzzles were run already", done.len(), items.len());
     }
+    if let Some(k) = done.iter().zip(items).position(|(run, item)| !run.fits(item, segments)) {
+        bail!(
+            "{}: line {} is not the run of puzzle {}: --force begins anew",
+            output.path(name).display(),
+            k + 2,
+            items[k].index
+        );
+    }
     let before = done.len();
     let bar = ui.progress(items.len() as u64, "run", "puzzles");
     bar.set_position(before as u64);

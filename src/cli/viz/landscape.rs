@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 use serde_json::json;
 
@@ -218,7 +218,12 @@ fn compute(
         "segments": segments, "centre": centre_segment, "dtype": dtype_name(model.config().forward_dtype),
     });
     let (mut journal, done) = output.journal::<GridPoint>("points.jsonl", &asked)?;
-    let total = grid.points().len();
+    let points = grid.points();
+    let total = points.len();
+    let fits = |p: &GridPoint| p.path.len() == segments && p.answers.len() == segments;
+    if let Some(k) = done.iter().zip(&points).position(|(p, at)| p.at != *at || !fits(p)) {
+        bail!("{}: line {} is not that grid point: --force begins anew", output.path("points.jsonl").display(), k + 2);
+    }
     if !done.is_empty() {
         say!(ui, "{} of {total} points were there already", done.len());
     }
