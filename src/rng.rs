@@ -26,6 +26,8 @@ pub enum Purpose {
     Generate = 5,
     /// Shuffles and hints of the boards of a training step.
     Online = 7,
+    /// Which cells an analysis blanks, and which of its points a picture shows.
+    Analysis = 8,
 }
 
 /// The stream of one purpose under `seed`; `a` and `b` tell apart, e.g., passes and epochs.

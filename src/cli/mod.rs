@@ -1,5 +1,6 @@
 //! The command line: every file here turns one command's arguments into a checked plan and a call into the library.
 
+mod analyze;
 mod bench;
 mod build_dataset;
 mod checkpoint;
@@ -12,9 +13,12 @@ mod infer_report;
 mod interrupt;
 mod launch;
 mod manual;
+mod report;
 mod runs;
 mod solve;
 mod sources;
+mod study;
+mod trace;
 mod train;
 pub mod ui;
 mod viz;
@@ -89,6 +93,10 @@ enum Command {
     Solve(solve::SolveArgs),
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
+    #[command(alias = "analyse")]
+    Analyze(analyze::AnalyzeArgs),
+    Report(report::ReportArgs),
+    Trace(trace::TraceArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Dataset(dataset::DatasetArgs),
     Bench(bench::BenchArgs),
@@ -100,16 +108,12 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(
-            self,
-            Self::Train(_)
-                | Self::Bench(_)
-                | Self::Infer(_)
-                | Self::Eval(_)
-                | Self::Solve(_)
-                | Self::Viz(_)
-                | Self::Doctor(_)
-        )
+        match self {
+            Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Eval(_) | Self::Solve(_) | Self::Viz(_) => true,
+            Self::Analyze(_) | Self::Report(_) | Self::Trace(_) | Self::Doctor(_) => true,
+            Self::BuildDataset(_) | Self::Dataset(_) | Self::Runs(_) | Self::Checkpoint(_) => false,
+            Self::Completions(_) | Self::Man(_) => false,
+        }
     }
 }
 
@@ -146,6 +150,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Eval(a) => eval::run(a, global),
         Command::Solve(a) => solve::run(a, global),
         Command::Viz(a) => viz::run(a, global),
+        Command::Analyze(a) => analyze::run(a, global),
+        Command::Report(a) => report::run(a, global),
+        Command::Trace(a) => trace::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
         Command::Dataset(a) => dataset::run(a, global),
         Command::Bench(a) => bench::run(a, global),

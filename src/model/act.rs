@@ -242,7 +242,7 @@ impl Model {
     }
 
     /// The carry with its halted rows started anew on the batch's rows.
-    fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
+    pub(super) fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
         self.restart_from(carry, batch, self.initial_state())
     }
 
@@ -315,7 +315,7 @@ impl Model {
 }
 
 impl super::inner::Inner {
-    fn into_segment(self, steps: Tensor, halted: Tensor, batch: DeviceBatch) -> Segment {
+    pub(super) fn into_segment(self, steps: Tensor, halted: Tensor, batch: DeviceBatch) -> Segment {
         Segment {
             carry: Carry { z_h: self.z_h, z_l: self.z_l, steps, halted, batch },
             logits: self.logits,

@@ -190,6 +190,10 @@ impl Model {
         self.device
     }
 
+    pub(super) fn rope_tables(&self) -> Option<&RopeTables> {
+        self.rope.as_ref()
+    }
+
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -462,4 +466,12 @@ struct LayerTape {
 pub(super) struct Tape {
     h_level: Vec<LayerTape>,
     l_level: Vec<LayerTape>,
+}
+
+impl Tape {
+    /// Attention of every layer, the H module's first: module, layer, result.
+    pub(super) fn attended(&self) -> impl Iterator<Item = (char, usize, &Attended)> {
+        let h_level = self.h_level.iter().enumerate().map(|(i, t)| ('H', i, &t.attended));
+        h_level.chain(self.l_level.iter().enumerate().map(|(i, t)| ('L', i, &t.attended)))
+    }
 }
