@@ -15,7 +15,7 @@ export TORCH_PYTHON
 unexport LIBTORCH_USE_PYTORCH
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test interop-env test-interop demo fmt clippy doc clean distclean
+.PHONY: help setup build test interop-env test-interop demo demo-train fmt clippy doc clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -38,8 +38,11 @@ interop-env: ## Install Python's torch and more into .interop/ (3.5 GB), once
 test-interop: build interop-env ## The checks beside Python's torch
 	HRM_BIN=$(HRM) .interop/bin/python -m pytest -q tests/interop
 
-demo: build ## From puzzles to a trained model and a picture, in a few minutes
+demo: build ## Trained checkpoints solve real puzzles before your eyes, in a minute on a CPU
 	@HRM_BIN=$(HRM) bash scripts/demo.sh
+
+demo-train: build ## From puzzles to a small trained model and a picture, in a few minutes
+	@HRM_BIN=$(HRM) bash scripts/demo_train.sh
 
 fmt: ## Check the formatting
 	$(CARGO) fmt --check

@@ -103,11 +103,11 @@ impl RunFolder {
         }
         rename(&part, &folder)?;
         store::sync_folder(&self.path)?;
-        store::write_bytes(&self.path.join(LATEST_FILE), format!("step_{step}\n").as_bytes())?;
         if let Some(best) = &snapshot.state.best {
             let text = format!("{}\n", serde_json::to_string(best)?);
             store::write_bytes(&self.path.join(BEST_FILE), text.as_bytes())?;
         }
+        store::write_bytes(&self.path.join(LATEST_FILE), format!("step_{step}\n").as_bytes())?;
         if old.exists() {
             remove(&old)?;
         }
