@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod eval;
+pub mod hub;
 pub mod model;
 pub mod ops;
 pub mod optim;

@@ -12,6 +12,8 @@ use rand_chacha::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
+    /// Disguises of an ensemble's passes.
+    Guesses = 16,
     /// Which puzzles of a list are kept.
     Subsample = 1,
     /// Shuffles and hints of a dataset's boards.
@@ -20,8 +22,12 @@ pub enum Purpose {
     GroupOrder = 3,
     /// The puzzle of a group, and the examples of a puzzle.
     Examples = 4,
+    /// New puzzles.
+    Generate = 5,
     /// Shuffles and hints of the boards of a training step.
-    Online = 5,
+    Online = 7,
+    /// Which cells an analysis blanks, and which of its points a picture shows.
+    Analysis = 8,
 }
 
 /// The stream of one purpose under `seed`; `a` and `b` tell apart, e.g., passes and epochs.

@@ -380,7 +380,7 @@ fn what_is_no_checkpoint_is_refused_with_advice() {
     let dir = tempdir().unwrap();
     assert!(refuses(&dir.path().join("absent")).contains("there is no such checkpoint"));
     assert!(refuses(dir.path()).contains("no checkpoint in this folder"));
-    assert!(refuses(Path::new("hf://someone/model")).contains("download"));
+    assert!(refuses(Path::new("hf://someone")).contains("hf://ORG/NAME"));
     let file = dir.path().join("notes.txt");
     fs::write(&file, "hello").unwrap();
     assert!(refuses(&file).contains("this is no checkpoint"));

@@ -88,7 +88,7 @@ fn wrong_flags_are_explained() -> Result<()> {
         (&["--num-aug", "99999999"], "lower --num-aug"),
         (&["--num-aug", "18446744073709551615", "--hint"], "lower --num-aug"),
         (&["--aug"], "--aug turns mazes"),
-        (&["--dataset", "maze"], "no maze puzzles are bundled"),
+        (&["--dataset", "maze", "--source", "wrong.csv"], "wrong.csv: cannot be used as a source"),
     ];
     for (flags, wanted) in cases {
         let error = fails(&mut build(temp.path(), flags))?;
@@ -162,5 +162,73 @@ fn an_interrupted_build_leaves_nothing_behind() -> Result<()> {
     assert!(killed.success());
     assert!(!child.wait()?.success());
     assert!(names(temp.path())?.is_empty());
+    Ok(())
+}
+
+/// What no list should be, through the real binary: an error with the line, and no memory for what the file claims.
+#[test]
+fn hostile_lists_are_refused() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let good = format!("a,{QUESTION},{ANSWER},3");
+    let nul = good.replacen("..7", "\0.7", 1);
+    let cases = [
+        ("nul", format!("{HEADER}\n{nul}\n").into_bytes(), "bad.csv:2: question: cell 3 (row 1, column 3) holds '\\0'"),
+        ("quote", format!("{HEADER}\n\"{good}\n{good}\n").into_bytes(), "bad.csv:2: 1 field;"),
+        ("utf-16", "\u{feff}source".encode_utf16().flat_map(u16::to_le_bytes).collect(), "bad.csv:1: not UTF-8"),
+        ("gzip without content", vec![0x1f, 0x8b], "bad.csv:1: cannot read on"),
+        ("zip", b"PK\x03\x04source\n".to_vec(), "bad.csv:1: found"),
+    ];
+    for (name, bytes, wanted) in cases {
+        fs::write(temp.path().join("bad.csv"), bytes)?;
+        let error = fails(&mut build(temp.path(), &["--output-dir", "out", "--source", "bad.csv"]))?;
+        assert!(error.contains(wanted), "{name}: {error}");
+    }
+    // A gigabyte without a line's end (a sparse file), read by a process that may not have so much memory.
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(temp.path().join("bad.csv"))?;
+    std::io::Write::write_all(&mut &file, format!("{HEADER}\n").as_bytes())?;
+    file.set_len(1 << 30)?;
+    let mut command = Command::new("sh");
+    let script = r#"ulimit -d 600000 && exec "$0" build-dataset --threads 1 --source bad.csv --output-dir out"#;
+    command.current_dir(temp.path()).args(["-c", script, env!("CARGO_BIN_EXE_hrm")]);
+    let error = fails(&mut command)?;
+    assert!(error.contains("bad.csv:2: a line of more than 1048576 bytes"), "{error}");
+    assert_eq!(names(temp.path())?, ["bad.csv"]);
+
+    // A BOM, CRLF, quotes and blank lines are none of these.
+    let text = format!("\u{feff}{HEADER}\r\n\r\n\"a, \"\"b\"\"\",{QUESTION},\"{ANSWER}\",3\r\n");
+    fs::write(temp.path().join("good.csv"), text)?;
+    ok(&mut build(temp.path(), &["--output-dir", "out", "--source", "good.csv"]))?;
+    let sidecar = fs::read_to_string(temp.path().join("out/train/all__rows.csv"))?;
+    assert_eq!(sidecar, "source,rating\n\"a, \"\"b\"\"\",3\n");
+    Ok(())
+}
+
+/// Files of a dataset that claim more than they should, read by a process that may not have so much memory.
+#[test]
+fn hostile_datasets_take_no_memory() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    ok(&mut build(temp.path(), &["--output-dir", "good"]))?;
+    let grow = |name: &str, by: u64| -> Result<String> {
+        let root = temp.path().join("bad");
+        fs::create_dir_all(root.join("test"))?;
+        for file in names(&temp.path().join("good/test"))? {
+            fs::copy(temp.path().join("good/test").join(&file), root.join("test").join(&file))?;
+        }
+        let file = fs::OpenOptions::new().write(true).open(root.join("test").join(name))?;
+        file.set_len(file.metadata()?.len() + by)?;
+        let mut command = Command::new("sh");
+        let script = r#"ulimit -d 600000 && exec "$0" dataset inspect --threads 1 bad"#;
+        command.current_dir(temp.path()).args(["-c", script, env!("CARGO_BIN_EXE_hrm")]);
+        fails(&mut command)
+    };
+    for (name, wanted) in [
+        ("dataset.json", "not a dataset.json"),
+        ("all__inputs.npy", "damaged"),
+        ("all__puzzle_indices.npy", "damaged"),
+        ("all__rows.csv", "remove it"),
+    ] {
+        let error = grow(name, 1 << 30)?;
+        assert!(error.contains(name) && error.contains(wanted), "{name}: {error}");
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::Command,
@@ -18,7 +19,11 @@ use hrm::{
     checkpoint::Checkpoint,
     config::Dtype,
     dataset::{Dataset, Split},
-    eval::infer::{InferPlan, infer, permuted_rows},
+    eval::{
+        guess::{GuessOptions, guesses},
+        infer::{Event, InferPlan, infer, permuted_rows},
+        record::answer_text,
+    },
     model::{DeviceBatch, Dims, Model, loss_head},
     puzzle::PuzzleKind,
 };
@@ -47,7 +52,8 @@ fn models(case: &Value) -> Result<Vec<Model>> {
     paths.iter().map(load).collect()
 }
 
-/// Every call's predictions and halts, in upstream's order, and what the voting made of them.
+/// Every call's predictions and halts, and what the voting made of them. Upstream calls the model for each batch, in it
+/// for each checkpoint, in it for each permutation.
 fn check_calls(name: &str) -> Result<()> {
     tch::set_num_threads(1);
     let all = json("e2e/batch_inference.json");
@@ -55,29 +61,40 @@ fn check_calls(name: &str) -> Result<()> {
     let wanted = Tensors::load(&format!("e2e/batch_inference_{name}.safetensors"));
     let calls = case["calls"].as_array().context("calls")?;
     let size = |key: &str| case[key].as_u64().unwrap() as usize;
-    let plan = InferPlan {
-        kind: PuzzleKind::Sudoku,
-        permutes: size("permutes") as u32,
-        batch_size: size("batch_size"),
-        batches: size("num_batch"),
-    };
+    let (permutes, batch_size) = (size("permutes"), size("batch_size"));
     let data = dataset()?;
+    let puzzles = (size("num_batch") * batch_size).min(data.len());
     let models = models(case)?;
-    let mut call = 0;
-    let outcome = infer(&models, &data.sets()[0], &plan, |pass| {
-        let order = (call / plan.permutes as usize) % models.len();
-        assert_eq!((pass.checkpoint, pass.permutation as usize), (order, call % plan.permutes as usize), "call {call}");
-        let predictions = wanted.get(&format!("call{call}.predictions")).to_kind(Kind::Int).contiguous().view([-1]);
-        let predictions: Vec<i32> = Vec::try_from(predictions).unwrap();
-        assert_eq!(pass.predictions.iter().copied().collect::<Vec<_>>(), predictions, "{name}, call {call}");
-        let halts: Vec<bool> = numbers(&calls[call]["act_halt"]).iter().map(|&h| h != 0).collect();
-        assert_eq!(pass.halted, halts, "{name}, call {call}");
-        call += 1;
-        ControlFlow::Continue(())
-    })?;
-    assert_eq!(call, calls.len(), "{name}");
-    let solved: Vec<i64> = outcome.solved.iter().map(|&s| i64::from(s)).collect();
-    assert_eq!(solved, numbers(&case["all_correct"]), "{name}");
+    // Slots of another number than upstream's batches: passes do not depend on it.
+    for slots in [batch_size, 4] {
+        let plan = InferPlan::upstream(PuzzleKind::Sudoku, permutes as u32, slots, 0..puzzles);
+        let list = guesses(PuzzleKind::Sudoku, 81, permutes as u32, &GuessOptions::default())?;
+        let mut passes = BTreeMap::new();
+        let outcome = infer(&models, &data.sets()[0], &plan, BTreeMap::new(), |event| {
+            if let Event::Pass { puzzle, pass, .. } = event {
+                passes.insert((puzzle, pass.pass as usize), pass.clone());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        assert_eq!(passes.len(), puzzles * models.len() * permutes, "{name}");
+        for (call, facts) in calls.iter().enumerate() {
+            let (batch, pass) = (call / (models.len() * permutes), call % (models.len() * permutes));
+            let tokens = wanted.get(&format!("call{call}.predictions")).to_kind(Kind::Int).contiguous().view([-1]);
+            let tokens: Vec<i32> = Vec::try_from(tokens)?;
+            let halts = numbers(&facts["act_halt"]);
+            for (row, (tokens, halt)) in tokens.chunks(81).zip(halts).enumerate() {
+                let found = &passes[&(batch * batch_size + row, pass)];
+                let answer = list[pass % permutes].undo(&tokens.iter().map(|&t| t as u8).collect::<Vec<_>>());
+                let what = format!("{name}, call {call}, row {row}");
+                assert_eq!(found.end.answer, answer_text(PuzzleKind::Sudoku, &answer), "{what}");
+                assert_eq!(found.end.halted, halt != 0, "{what}");
+                assert_eq!(found.end.segments, 16, "{what}");
+            }
+        }
+        let solved = outcome.tally.upstream().context("all segments ran")?;
+        let solved: Vec<i64> = solved.iter().map(|&s| i64::from(s)).collect();
+        assert_eq!(solved, numbers(&case["all_correct"]), "{name}");
+    }
     Ok(())
 }
 

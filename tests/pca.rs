@@ -4,7 +4,12 @@ mod common;
 
 use common::tensors::{Tensors, assert_close, assert_near, config, device, f64s, json, raw_tensors};
 use hrm::{
-    analysis::{conflict::conflict_loss, pca::Pca, trajectory},
+    analysis::{
+        conflict::conflict_loss,
+        landscape::{Grid, Plane},
+        pca::Pca,
+        trajectory,
+    },
     model::Model,
     puzzle::PuzzleKind,
 };
@@ -79,6 +84,54 @@ fn trajectory_of_a_model_matches_the_landscape_golden() {
     let along =
         (pca.project(&states).unwrap() - pca.project(&states.narrow(0, states.size()[0] - 1, 1)).unwrap()) / scale;
     assert_close("trajectory", &cpu(&along.narrow(1, 0, 2)), &data.get("trajectory_projected_over_scale"), 1e-3, 1e-3);
+}
+
+/// Upstream's landscape without its cast to bf16 (the `f32_no_cast` block): errors, answers, and where a segment leads.
+#[test]
+fn landscape_matches_the_golden_in_f32() {
+    let facts = json("landscape/landscape.json");
+    let data = Tensors::load("landscape/landscape.safetensors");
+    let mut config = config(&json("model/base.json"));
+    config.halt_max_steps = 16;
+    let model = Model::from_tensors(config, &raw_tensors("model/base.weights.safetensors"), device()).unwrap();
+    let tokens = |name: &str| data.get(name).to_kind(Kind::Int).view([1, 81]).to_device(device());
+    let batch = hrm::model::DeviceBatch {
+        inputs: tokens("input_tokens"),
+        labels: tokens("label_tokens"),
+        puzzle_identifiers: Tensor::from_slice(&[facts["puzzle_identifier"].as_i64().unwrap() as i32])
+            .to_device(device()),
+    };
+    let plane = Plane::around(&model, batch, 16).unwrap();
+    assert_near("scale", plane.scale, facts["scale"].as_f64().unwrap(), 1e-12);
+    let overlay = f64s(&data.get("trajectory_projected_over_scale"));
+    assert_eq!(plane.trajectory.len(), 32);
+    for (found, wanted) in plane.trajectory.iter().flatten().zip(&overlay) {
+        assert_near("trajectory", *found, *wanted, 1e-3);
+    }
+
+    let golden = &facts["f32_no_cast"];
+    let clean = golden["smallest_top2_logit_gap"].as_object().unwrap();
+    let threshold = facts["threshold"].as_f64().unwrap();
+    let grid = Grid { low: -2.0, high: 2.0, step: 1.0 };
+    // Batches of another size than the grid's, so that a point's result does not hang on its neighbours.
+    let points: Vec<_> = grid.points().chunks(7).flat_map(|batch| plane.explore(&model, batch, 1).unwrap()).collect();
+    assert_eq!(points.len(), golden["dest"].as_object().unwrap().len());
+    let mut compared = 0;
+    for point in &points {
+        let key = format!("{},{}", point.at[0] as i64, point.at[1] as i64);
+        for k in 0..2 {
+            let wanted = golden["dest"][&key][k].as_f64().unwrap();
+            assert_near(&format!("dest of {key}"), point.dest().unwrap()[k], wanted, 1e-3);
+        }
+        // Where two logits nearly tie, the tie may fall either way.
+        if clean[&key].as_f64().unwrap() > 1e-3 {
+            compared += 1;
+            let wanted = golden["e_raw"][&key].as_f64().unwrap();
+            assert_eq!(f64::from(point.error), wanted, "error at {key}");
+            assert_eq!(f64::from(point.error).min(threshold), golden["e_value"][&key].as_f64().unwrap());
+        }
+    }
+    assert!(compared > 15, "only {compared} of 25 errors were compared");
 }
 
 #[test]

@@ -1,6 +1,15 @@
 //! What a model's hidden states say: principal components, conflicts on a board, trajectories. Draws nothing.
 
+pub mod attention;
+pub mod cells;
 pub mod conflict;
 pub mod curves;
+pub mod journal;
+pub mod landscape;
+pub mod modes;
 pub mod pca;
+pub mod runs;
+pub mod segments;
+pub mod stability;
+pub mod trace_file;
 pub mod trajectory;

@@ -3,16 +3,17 @@
 //! z_H after every H cycle, flattened to one vector of `T·h` numbers each, is a cloud of `segments · H_cycles` points;
 //! the picture is its projection on the first two principal components (see [`super::pca`]).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Array1, Array2};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use super::{conflict::conflict_loss, pca::Pca};
 use crate::{
-    dataset::Batch,
+    dataset::{Batch, IGNORE_LABEL},
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment},
+    ops::token_loss,
     puzzle::{Board, PuzzleKind},
 };
 
@@ -24,6 +25,23 @@ pub struct WatchedPuzzle {
     pub tokens: Vec<u8>,
     /// Length seq_len; none where the answer is unknown.
     pub solution: Option<Vec<u8>>,
+}
+
+impl WatchedPuzzle {
+    /// A batch of it alone, with puzzle identifier 0; cells without a label are ignored.
+    pub fn batch(&self, device: tch::Device) -> DeviceBatch {
+        let cells = self.tokens.len();
+        let row = |tokens: &[u8], none: i32| {
+            let token = |t: u8| if t == 0 { none } else { i32::from(t) };
+            Array2::from_shape_fn((1, cells), |(_, cell)| tokens.get(cell).map_or(none, |&t| token(t)))
+        };
+        let host = Batch {
+            inputs: row(&self.tokens, 0),
+            labels: row(self.solution.as_ref().unwrap_or(&self.tokens), IGNORE_LABEL),
+            puzzle_identifiers: Array1::zeros(1),
+        };
+        DeviceBatch::upload(&host, device)
+    }
 }
 
 /// One segment's answer.
@@ -43,8 +61,12 @@ pub struct SegmentFacts {
     pub q_continue: f64,
     /// `q_halt > q_continue`: the model would stop here.
     pub wants_halt: bool,
+    /// Mean token loss over the cells, as in training (nats); none where the solution is unknown.
+    pub loss: Option<f64>,
     /// Tokens. Length seq_len.
     pub prediction: Vec<u8>,
+    /// The probability that the model's own output function gives each predicted token. Length seq_len.
+    pub confidence: Vec<f32>,
 }
 
 /// A projected trace, and what the model answered along it.
@@ -82,36 +104,80 @@ impl Trajectory {
     }
 }
 
+/// A model at work on a puzzle.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub model: &'a Model,
+    pub puzzle: &'a WatchedPuzzle,
+}
+
+/// Which states become points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointsPer {
+    /// z_H after every H cycle.
+    Cycle,
+    /// z_H after every segment.
+    Segment,
+}
+
 /// Runs the model on one puzzle for all `halt_max_steps` segments and projects the trace of z_H.
 ///
 /// # Errors
 /// A puzzle of another size or alphabet than the model's; states that hold NaN; fewer than two points.
 pub fn trace_puzzle(model: &Model, puzzle: &WatchedPuzzle) -> Result<Trajectory> {
-    check_fit(model, puzzle)?;
-    let cells = puzzle.tokens.len();
-    let row = |tokens: &[u8]| Array2::from_shape_fn((1, cells), |(_, cell)| i32::from(tokens[cell]));
-    let batch = Batch {
-        inputs: row(&puzzle.tokens),
-        labels: row(puzzle.solution.as_ref().unwrap_or(&puzzle.tokens)),
-        puzzle_identifiers: Array1::zeros(1),
+    let mut found = trace_together(&[Subject { model, puzzle }], PointsPer::Cycle, || ())?;
+    found.pop().context("no trajectory")
+}
+
+/// [`trace_puzzle`] for several subjects on one plane: the principal components are those of all their states together.
+/// `each` is called after every subject.
+///
+/// # Errors
+/// As [`trace_puzzle`]; models whose states are not of the same size.
+pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl FnMut()) -> Result<Vec<Trajectory>> {
+    let mut clouds = Vec::new();
+    let mut facts_of = Vec::new();
+    for Subject { model, puzzle } in subjects {
+        check_fit(model, puzzle)?;
+        let batch = puzzle.batch(model.device());
+        let mut segments = Vec::new();
+        let states = trace_states(model, &batch, |segment, done| {
+            segments.push(facts(model, segment, done, puzzle)?);
+            Ok(())
+        })?; // [points, T * h]
+        let cycles = model.config().h_cycles;
+        let states = match per {
+            PointsPer::Cycle => states,
+            PointsPer::Segment => states.f_slice(0, Some(cycles - 1), None, cycles)?,
+        };
+        clouds.push(states.f_to_device(tch::Device::Cpu)?);
+        facts_of.push(segments);
+        each();
+    }
+    let widths: Vec<i64> = clouds.iter().map(|c| c.size()[1]).collect();
+    if let Some(other) = widths.iter().find(|w| **w != widths[0]) {
+        bail!(
+            "states of {} and of {other} numbers have no plane in common: give checkpoints of the same size",
+            widths[0]
+        );
+    }
+    let pca = Pca::fit(&Tensor::f_cat(&clouds, 0)?, 2).context("the trace of z_H has no principal components")?;
+    let of = |((subject, cloud), segments): ((&Subject<'_>, &Tensor), Vec<SegmentFacts>)| {
+        let flat: Vec<f64> = Vec::try_from(pca.project(cloud)?.f_reshape([-1])?)?;
+        Ok(Trajectory {
+            kind: subject.puzzle.kind,
+            puzzle: subject.puzzle.tokens.clone(),
+            solution: subject.puzzle.solution.clone(),
+            h_cycles: match per {
+                PointsPer::Cycle => usize::try_from(subject.model.config().h_cycles)?,
+                PointsPer::Segment => 1,
+            },
+            points: flat.chunks_exact(2).map(|p| [p[0], p[1]]).collect(),
+            explained_variance_ratio: [pca.explained_variance_ratio[0], pca.explained_variance_ratio[1]],
+            segments,
+        })
     };
-    let batch = DeviceBatch::upload(&batch, model.device());
-    let mut segments = Vec::new();
-    let states = trace_states(model, &batch, |segment, done| {
-        segments.push(facts(segment, done, puzzle)?);
-        Ok(())
-    })?; // [points, T * h]
-    let pca = Pca::fit(&states, 2).context("the trace of z_H has no principal components")?;
-    let flat: Vec<f64> = Vec::try_from(pca.project(&states)?.f_to_device(tch::Device::Cpu)?.f_reshape([-1])?)?;
-    Ok(Trajectory {
-        kind: puzzle.kind,
-        puzzle: puzzle.tokens.clone(),
-        solution: puzzle.solution.clone(),
-        h_cycles: usize::try_from(model.config().h_cycles)?,
-        points: flat.chunks_exact(2).map(|p| [p[0], p[1]]).collect(),
-        explained_variance_ratio: [pca.explained_variance_ratio[0], pca.explained_variance_ratio[1]],
-        segments,
-    })
+    subjects.iter().zip(&clouds).zip(facts_of).map(of).collect()
 }
 
 /// z_H after every H cycle of all `halt_max_steps` segments; `each` sees every segment, counted from 1.
@@ -125,20 +191,19 @@ pub fn trace_states(
     mut each: impl FnMut(usize, &Segment) -> Result<()>,
 ) -> Result<Tensor> {
     ensure!(batch.rows() == 1, "a trace is of one puzzle, this batch has {} rows", batch.rows());
-    let mut carry = model.initial_carry(1);
     let mut states: Vec<Tensor> = Vec::new();
-    for segment in 1..=usize::try_from(model.config().halt_max_steps)? {
-        let done = model.segment(&carry, batch, true);
+    let segments = usize::try_from(model.config().halt_max_steps)?;
+    model.unroll(model.initial_carry(1), batch, segments, true, |segment, done| {
         for z_h in &done.trace {
             states.push(z_h.f_to_kind(Kind::Float)?.f_reshape([-1])?); // [T * h]
         }
-        each(segment, &done)?;
-        carry = done.carry;
-    }
+        each(segment, done)
+    })?;
     Ok(Tensor::f_stack(&states, 0)?)
 }
 
-fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
+/// Refuses a puzzle that the model does not take.
+pub(super) fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
     let dims = model.config().dims;
     let cells = puzzle.tokens.len();
     ensure!(
@@ -157,13 +222,13 @@ fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
     for tokens in rows.into_iter().flatten() {
         ensure!(tokens.len() == cells, "the puzzle has {cells} cells, its solution {}", tokens.len());
         if let Some(token) = tokens.iter().find(|&&t| i64::from(t) >= dims.vocab_size) {
-            anyhow::bail!("token {token} in the puzzle, but the model knows {} tokens", dims.vocab_size);
+            bail!("token {token} in the puzzle, but the model knows {} tokens", dims.vocab_size);
         }
     }
     Ok(())
 }
 
-fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<SegmentFacts> {
+fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<SegmentFacts> {
     let prediction: Vec<u8> =
         host_tokens(&done.predictions())?.iter().map(|&t| u8::try_from(t)).collect::<Result<_, _>>()?;
     let cells_right =
@@ -176,6 +241,10 @@ fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<Segme
         let digit = |cell: usize| prediction.get(cell).map_or(0, |&t| i32::from(t) - 1);
         conflict_loss(&std::array::from_fn(digit))
     });
+    let loss = match puzzle.solution {
+        Some(_) => Some(mean_loss(model, done)?),
+        None => None,
+    };
     let (q_halt, q_continue) = (done.q_halt.f_double_value(&[0])?, done.q_continue.f_double_value(&[0])?);
     Ok(SegmentFacts {
         segment,
@@ -190,8 +259,23 @@ fn facts(segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<Segme
         q_halt,
         q_continue,
         wants_halt: q_halt > q_continue,
+        loss,
         prediction,
+        confidence: confidence(model, done)?,
     })
+}
+
+fn mean_loss(model: &Model, done: &Segment) -> Result<f64> {
+    let labels = &done.carry.batch.labels;
+    let losses = token_loss(model.config().loss_type, &done.logits, labels).loss;
+    let labelled = labels.f_ne(i64::from(IGNORE_LABEL))?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+    Ok(losses.f_sum(Kind::Double)?.f_double_value(&[])? / labelled.max(1) as f64)
+}
+
+/// p = exp(−loss) of the predicted tokens, under stablemax or softmax as the model was trained. Row 0, `[S]`.
+fn confidence(model: &Model, done: &Segment) -> Result<Vec<f32>> {
+    let losses = token_loss(model.config().loss_type, &done.logits, &done.predictions()).loss; // [1, S]
+    Ok(Vec::try_from(losses.f_neg()?.f_exp()?.f_select(0, 0)?.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?)?)
 }
 
 /// Whether a prediction solves a Sudoku whose solution is not known. Nothing is known about a maze without one.

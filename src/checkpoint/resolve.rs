@@ -4,6 +4,7 @@
 //!   without any, upstream's single file `checkpoint` or `example_checkpoint`
 //! - a `step_N/` folder, or any folder that holds `model.safetensors`
 //! - a `.safetensors` file, or a file of `torch.save`
+//! - `hf://org/name[@revision][/file]`: one of these in a repository of the Hugging Face hub
 //!
 //! `all_config.yaml` lies beside the weights, or, for ours, in the run folder above.
 
@@ -48,10 +49,12 @@ const DEFAULT_ROOTS: [&str; 2] = ["checkpoints", "checkpoint_example"];
 ///
 /// # Errors
 /// Nothing there, no checkpoint in the folder, a Git LFS pointer (for weights or configuration), no `all_config.yaml`,
-/// an address of a kind that cannot be read.
+/// what the hub says of an `hf://` address.
 pub fn resolve(path: &Path) -> Result<Resolved> {
     if let Some(address) = path.to_str().filter(|p| p.starts_with("hf://")) {
-        bail!("{address}: hf:// addresses cannot be read; download the repository's files and name their folder");
+        let mut resolved = resolve(&crate::hub::fetch_checkpoint(address)?)?;
+        resolved.taken = Some(format!("{address} is {}", resolved.weights.display()));
+        return Ok(resolved);
     }
     let kind = fs::metadata(path).with_context(|| {
         format!(

@@ -4,25 +4,23 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::{
-    GlobalArgs, interrupt,
+    GlobalArgs,
+    dataset::Watch,
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
     dataset::{
-        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, Progress, PuzzleFile, PuzzleList, PuzzleSource,
-        ReadOptions, SplitFiles, SplitReport, build, check_output_folder, resolve_sources,
+        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, PuzzleFile, PuzzleList, PuzzleSource, ReadOptions,
+        Split, SplitFiles, SplitReport, build, check_output_folder, find_list, resolve_sources,
     },
+    hub::{Hub, RepoId},
     puzzle::PuzzleKind,
     runtime, say,
 };
@@ -44,10 +42,14 @@ pub struct BuildDatasetArgs {
     /// (default: bundled)
     #[arg(long, value_name = "bundled|DIR|FILE")]
     source: Option<PuzzleSource>,
+    /// Take the puzzles from a repository of the Hugging Face hub, train.csv and test.csv, through the cache that Python's
+    /// huggingface_hub uses
+    #[arg(long, value_name = "ORG/NAME[@REVISION]", conflicts_with = "source")]
+    source_repo: Option<RepoId>,
     /// Where test puzzles come from (default: DIR's test.csv, else the bundled test rows)
     #[arg(long, value_name = "bundled|DIR|FILE")]
     test_source: Option<PuzzleSource>,
-    /// Take the first N test rows (default: 2000 of the bundled file, all of any other)
+    /// Take the first N test rows (default: 2000 of the bundled Sudokus, all of any other)
     #[arg(long, value_name = "N|all")]
     test_rows: Option<TestRows>,
     /// Keep N training puzzles, drawn at random without replacement (default: all, in the file's order)
@@ -89,6 +91,9 @@ Examples:
       the bundled 1,000 training and 2,000 test puzzles, as they are
   hrm build-dataset --subsample-size 1000 --num-aug 1000 --hint
       the paper's training set with hints: 2,002,000 boards in data/sudoku-extreme-full-hint
+  hrm build-dataset --source-repo sapientinc/sudoku-extreme --subsample-size 1000 --num-aug 1000
+      the same from the whole of Sudoku-Extreme on the Hugging Face hub (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN and \
+HF_HUB_OFFLINE are honoured)
   hrm build-dataset --source puzzles.csv.gz --min-difficulty 20 --output-dir data/hard
       your own training puzzles, the bundled test rows rated 20 or more";
 
@@ -157,12 +162,10 @@ pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let output = check_output_folder(&plan.output_dir, args.force)?;
     let lists = plan.read_lists(&ui)?;
 
-    let watch = Watch { bar: OnceLock::new(), ui: ui.clone(), stop: interrupt::flag("") };
+    let watch = Watch::new(&ui, "building", "boards");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
     let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, &watch));
-    if let Some(bar) = watch.bar.get() {
-        bar.finish_and_clear();
-    }
+    watch.done();
     let built = built?;
 
     plan.tell(&built, &ui);
@@ -216,8 +219,13 @@ impl Plan {
             PuzzleKind::Sudoku => defaults.take("--num-aug", args.num_aug, 0),
             PuzzleKind::Maze => 0,
         };
-        let source = defaults.take("--source", args.source.clone(), PuzzleSource::Bundled);
-        let files = resolve_sources(kind, &source, args.test_source.as_ref())?;
+        let files = match &args.source_repo {
+            Some(repo) => from_hub(kind, repo, args.test_source.as_ref(), ui)?,
+            None => {
+                let source = defaults.take("--source", args.source.clone(), PuzzleSource::Bundled);
+                resolve_sources(kind, &source, args.test_source.as_ref())?
+            }
+        };
         let test_rows = if matches!(files.test, PuzzleFile::Bundled(_)) {
             defaults.take("--test-rows", args.test_rows, TestRows::First(BUNDLED_TEST_ROWS))
         } else {
@@ -282,29 +290,23 @@ impl Plan {
     }
 }
 
+/// A repository's lists. A failure never falls back on other puzzles.
+fn from_hub(kind: PuzzleKind, repo: &RepoId, test_source: Option<&PuzzleSource>, ui: &Ui) -> Result<SplitFiles> {
+    let file = |split: Split| -> Result<PuzzleFile> {
+        let path = Hub::from_env()?.dataset_file(repo, &format!("{split}.csv"))?;
+        say!(ui, "{split} puzzles: {split}.csv of {repo}, cached as {}", path.display());
+        Ok(PuzzleFile::File(path))
+    };
+    let fetch = || -> Result<SplitFiles> {
+        let test = match test_source {
+            Some(source) => find_list(kind, source, Split::Test)?,
+            None => file(Split::Test)?,
+        };
+        Ok(SplitFiles { train: file(Split::Train)?, test })
+    };
+    fetch().context("no puzzles were taken (--source bundled needs no network)")
+}
+
 fn count(n: usize) -> HumanCount {
     HumanCount(n as u64)
-}
-
-/// The progress bar, and Ctrl-C.
-struct Watch {
-    bar: OnceLock<ProgressBar>,
-    ui: Ui,
-    stop: Arc<AtomicBool>,
-}
-
-impl Progress for Watch {
-    fn start(&self, boards: u64) {
-        self.bar.get_or_init(|| self.ui.progress(boards, "building", "boards"));
-    }
-
-    fn advance(&self, boards: u64) {
-        if let Some(bar) = self.bar.get() {
-            bar.inc(boards);
-        }
-    }
-
-    fn cancelled(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }

@@ -1,45 +1,68 @@
 //! `hrm infer`.
 
 use std::{
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::atomic::Ordering,
+    collections::BTreeMap,
+    fmt::Write as _,
+    ops::{ControlFlow, Range},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use sha2::{Digest, Sha256};
 
 use super::{
-    GlobalArgs, interrupt,
+    GlobalArgs,
+    infer_report::{How, Report, of_each},
+    interrupt,
     sources::{
         DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size,
     },
-    ui::{JsonArg, Ui},
+    ui::{JsonArg, Ui, only_errors, writable},
 };
 use crate::{
     checkpoint::Checkpoint,
+    dataset::{Dataset, DatasetSet},
     eval::{
-        infer::{InferOutcome, InferPlan, infer},
-        stats::{Interval, bootstrap_mean, wilson},
-        vote::{max_permutes, summary_line},
+        engine::StopRule,
+        guess::GuessOptions,
+        infer::{Event, InferPlan, infer},
+        results_file::{self, CheckpointIdentity, Differences, ResultsWriter, RunIdentity, StoredResults},
+        scores::Tally,
+        shard::{Rank, Shard},
+        vote::summary_line,
     },
     model::{Dims, Model},
     puzzle::PuzzleKind,
+    runtime::{DeviceChoice, Runtime},
     say,
+    viz::{
+        PictureFormat,
+        pass_curve::{PassCurvePicture, PassLine},
+        save,
+    },
 };
 
 /// Rows of a batch where nothing better is known.
 const UPSTREAMS_BATCH: u64 = 91;
 
 const DETAILS: &str = "\
-Every batch of test puzzles goes through every checkpoint under every permutation (Sudoku: the digits shifted \
-cyclically by 0, 1, ..; maze: start and goal swapped), always for all halt_max_steps segments. The last segment counts.
+Every test puzzle goes through every checkpoint under every permutation (Sudoku: the digits shifted cyclically by 0, 1, \
+..; maze: start and goal swapped); one such run is a pass. With --stop never, upstream's rule and the default, a pass has \
+all halt_max_steps segments and the last one counts. --stop halt ends a pass at its first halt, --stop verified at its \
+first answer that is right by the puzzle's rules, and later passes of that puzzle are skipped. A slot that becomes free is \
+filled with the next pass at once, so that less is computed. --compare-stops shows all three rules from one full run.
 
-Exact and cell accuracy are means over all passes and over all cells, givens included. Upstream's rule is what upstream \
-prints: a Sudoku is solved when more than half of a checkpoint's halted passes are exact, for at least one checkpoint; a \
-maze when any pass is exact. It looks at the labels: it is no vote that a solver could take. The last line is upstream's: \
-correct/total, accuracy=x.
+Scores: exact and cell accuracy are means over passes and cells, givens included. What a user can have without the \
+answers: verified (some pass is right by the rules), vote (the most frequent answer among halted passes) and best halt (the \
+answer with the highest q_halt - q_continue). Upstream's rule is what upstream prints: a Sudoku is solved when more than \
+half of a checkpoint's halted passes are exact, for at least one checkpoint; a maze when any pass is exact. It looks at the \
+labels: it is no vote that a solver could take. With --stop never the last line is upstream's: correct/total, accuracy=x.
 
 Defaults:
   --checkpoints  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
@@ -48,21 +71,29 @@ Defaults:
   --num-batch    as many as cover all rows, in file order; the last batch may be short
   --dataset      what the data's vocabulary says
 
+Large runs: --output FILE keeps results as they come, a line of JSON a puzzle, and --resume goes on with it. --shard I/N \
+takes a part of the puzzles; --merge FILE... joins the parts. Under a launcher that sets RANK, WORLD_SIZE and LOCAL_RANK \
+every process takes its part and its GPU, writes FILE's part beside it, and the first process joins them.
+
 Intervals are 95 %: Wilson's for one yes or no a puzzle, a bootstrap over puzzles where passes are pooled.
 
 Examples:
   hrm infer --permutes 9
+  hrm infer --stop verified --permutes 9 --bundled 10000
   hrm infer --checkpoints runs/a/step_52080,runs/b --num-batch 10 --json results.json
-  hrm infer --checkpoint runs/a --data-path data/maze-30x30-hard-1k --permutes 2";
+  hrm infer --checkpoint runs/a --data-path data/maze-30x30-hard-1k --permutes 2
+  hrm infer --permutes 20 --relabel --symmetries --stop verified --plot passes.png
+  hrm infer --permutes 9 --shard 1/4 --output a.jsonl --resume
+  hrm infer --merge a.jsonl b.jsonl c.jsonl d.jsonl --json all.json";
 
-/// Solve a test set with one or several checkpoints and count upstream's votes
+/// Solve a test set with one or several checkpoints and score what comes out
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm infer --permutes 9    (--help tells more)")]
 pub struct InferArgs {
     /// Checkpoints: run folders, step_N folders, .safetensors files or upstream's; separated by commas or repeated
     #[arg(long, visible_alias = "checkpoint", value_name = "PATH[,PATH...]", value_delimiter = ',')]
     checkpoints: Vec<PathBuf>,
-    /// Disguises of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes
+    /// Disguises of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes; more with the options for more guesses
     #[arg(long, value_name = "K", default_value_t = 1, allow_negative_numbers = true)]
     permutes: u32,
     /// Batches to run [default: all rows]
@@ -77,74 +108,364 @@ pub struct InferArgs {
     /// Dataset folder whose test split is solved [default: the last checkpoint's, else the bundled rows]
     #[arg(long, value_name = "DIR")]
     data_path: Option<PathBuf>,
+    /// Solve the first N of the 10,000 bundled Sudoku-Extreme test rows
+    #[arg(long, value_name = "N", conflicts_with = "data_path", value_parser = clap::value_parser!(u64).range(1..))]
+    bundled: Option<u64>,
     /// Number format of the forward pass [default: the checkpoint's]
     #[arg(long, value_name = "bf16|f32")]
     dtype: Option<DtypeChoice>,
     #[command(flatten)]
     weights: WeightsArg,
+    /// When a pass ends: after all segments, at its first halt, or at its first answer that is right by the rules
+    #[arg(long, value_name = "never|halt|verified", default_value = "never", hide_possible_values = true)]
+    stop: StopRule,
+    /// Score every stop rule, from passes that run to the end
+    #[arg(long)]
+    compare_stops: bool,
+    /// Segments of a pass [default: the checkpoint's halt_max_steps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    segments: Option<i64>,
+    /// Keep results as they come: a line of JSON for each puzzle
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Go on with the results in --output
+    #[arg(long, requires = "output")]
+    resume: bool,
+    /// Solve one of N equal parts of the puzzles, I from 1 to N
+    #[arg(long, value_name = "I/N", requires = "output")]
+    shard: Option<Shard>,
+    /// Join the results of all shards instead of solving anything
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoints", "data_path", "shard", "resume", "num_batch"])]
+    merge: Vec<PathBuf>,
+    /// Count answers that differ from those in the results of another run, made with --compare-stops
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    against: Option<PathBuf>,
+    /// Draw how many puzzles are solved with the first k passes, as .png or .svg
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
+    // The last one: its heading holds for what follows.
+    #[command(flatten)]
+    guesses: GuessArgs,
+}
+
+/// Passes beyond upstream's permutations. Pass 0 of each checkpoint stays the plain puzzle.
+#[derive(clap::Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "More guesses")]
+pub struct GuessArgs {
+    /// Any of the 9! relabellings of the digits, drawn from --seed, instead of cyclic shifts
+    #[arg(long)]
+    relabel: bool,
+    /// The board's symmetries as well: transposition, bands and stacks; for mazes the square's eight
+    #[arg(long)]
+    symmetries: bool,
+    /// Random starting states: upstream's unused option of reset_carry
+    #[arg(long)]
+    random_start: bool,
+    /// Gaussian noise on z_H before each segment: PTRM, arXiv:2605.19943
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true)]
+    noise: f64,
+}
+
+impl GuessArgs {
+    pub fn options(self, seed: u64) -> Result<GuessOptions> {
+        let Self { relabel, symmetries, random_start, noise } = self;
+        ensure!(noise.is_finite() && noise >= 0.0, "--noise {noise}: give a deviation of 0 or more");
+        Ok(GuessOptions { relabel, symmetries, random_start, noise, seed })
+    }
 }
 
 pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
+    for file in args.plot.iter().chain(args.output.iter().filter(|_| !args.resume)) {
+        writable(file).map_err(|why| anyhow!("{}: {why}", file.display()))?;
+    }
+    if let Some(plot) = &args.plot {
+        PictureFormat::of(plot)?;
+    }
+    if !args.merge.is_empty() {
+        return merge(&args, global);
+    }
+    let rank = Rank::from_env()?;
+    only_errors(rank.is_some_and(|r| r.shard.index > 0));
     let ui = Ui::new(&args.json);
-    let checkpoints = load_checkpoints(&ui, &args.checkpoints, args.weights)?;
-    let last = checkpoints.last().context("no checkpoint")?;
-    let puzzles = test_puzzles(&ui, args.data_path.as_deref(), last)?;
-    let set = puzzles.set()?;
-    let mut plan = plan(&args, &puzzles, set.len())?;
-    if plan.batches.checked_mul(plan.batch_size).is_none_or(|asked| asked > set.len()) && args.num_batch.is_some() {
-        say!(ui, "fewer test puzzles than asked for: all {} of {} are run once", set.len(), puzzles.origin);
+    let part = part(&args, rank)?;
+    let job = Job::prepare(&ui, &args, global, rank, part)?;
+    job.run(&ui, &args, global, rank)
+}
+
+/// Which puzzles this process takes, and where its results go.
+#[derive(Clone, Debug)]
+struct Part {
+    shard: Shard,
+    output: Option<PathBuf>,
+}
+
+fn part(args: &InferArgs, rank: Option<Rank>) -> Result<Part> {
+    let Some(rank) = rank else {
+        return Ok(Part { shard: args.shard.unwrap_or(Shard::WHOLE), output: args.output.clone() });
+    };
+    ensure!(args.shard.is_none(), "--shard: RANK and WORLD_SIZE are set, and give each process its part");
+    let Some(output) = &args.output else {
+        bail!("WORLD_SIZE={}: several processes need --output FILE, to join their results", rank.shard.count)
+    };
+    if !args.resume && output.exists() {
+        bail!("{}: is there already: --resume goes on with it, or name another file", output.display());
+    }
+    Ok(Part { shard: rank.shard, output: Some(rank.shard.file(output)) })
+}
+
+/// Everything that is loaded and checked before the first segment.
+struct Job {
+    puzzles: TestPuzzles,
+    models: Vec<Model>,
+    runtime: Runtime,
+    plan: InferPlan,
+    identity: RunIdentity,
+    part: Part,
+    /// Another run's results, to count differences from.
+    against: Option<StoredResults>,
+}
+
+impl Job {
+    fn prepare(ui: &Ui, args: &InferArgs, global: &GlobalArgs, rank: Option<Rank>, part: Part) -> Result<Self> {
+        ensure!(
+            !args.compare_stops || args.stop == StopRule::Never,
+            "--compare-stops shows all rules from passes that run to the end: leave --stop {} out",
+            args.stop.name()
+        );
+        let mut checkpoints = load_checkpoints(ui, &args.checkpoints, args.weights)?;
+        let last = checkpoints.last().context("no checkpoint")?;
+        let puzzles = chosen_puzzles(ui, args, last)?;
+        let set = puzzles.set()?;
+        let options = args.guesses.options(global.seed.unwrap_or(0))?;
+        check_permutes(args, &puzzles, &options)?;
+        for checkpoint in &mut checkpoints {
+            check_kind(checkpoint, &puzzles)?;
+            if let Some(segments) = args.segments {
+                checkpoint.config.arch.halt_max_steps = segments;
+            }
+        }
+
+        let runtime = init(global, rank)?;
+        let dims = Dims::from(puzzles.dataset.meta());
+        let mut models = Vec::with_capacity(checkpoints.len());
+        for checkpoint in &checkpoints {
+            models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
+        }
+        let filling = || models.iter().filter_map(|m| m.filling_batch(models.len() - 1)).min();
+        let batch_size = match args.batch_size {
+            Some(given) => usize::try_from(given)?,
+            None => filling().unwrap_or(UPSTREAMS_BATCH as usize),
+        };
+        let total = puzzles_to_run(args, set, batch_size);
+        if total == set.len() && args.num_batch.is_some_and(|n| n.saturating_mul(batch_size as u64) > total as u64) {
+            say!(ui, "fewer test puzzles than asked for: all {} of {} are run once", set.len(), puzzles.origin);
+        }
+        let plan = InferPlan {
+            kind: puzzles.kind,
+            permutes: args.permutes,
+            options,
+            stop: args.stop,
+            compare: args.compare_stops,
+            batch_size,
+            puzzles: part.shard.of(total),
+        };
+        let identity = RunIdentity {
+            shape: plan.shape(&models, set),
+            compare_stops: plan.compare,
+            options,
+            checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| checkpoint_identity(c, m)).collect(),
+            // Without a file there is nothing to compare it with.
+            data_fingerprint: match (&part.output, &args.against) {
+                (None, None) => String::new(),
+                _ => puzzles.dataset.fingerprint()?,
+            },
+            data: puzzles.origin.clone(),
+            puzzles: total,
+        };
+        let against = args.against.as_ref().map(|path| {
+            let stored = results_file::read(path)?;
+            let at = || format!("{}: cannot stand beside this run", path.display());
+            stored.check_comparable(&identity).with_context(at)?;
+            Ok::<_, anyhow::Error>(stored)
+        });
+        let against = against.transpose()?;
+        Ok(Self { puzzles, models, runtime, plan, identity, part, against })
     }
 
-    let runtime = global.init()?;
-    let dims = Dims::from(puzzles.dataset.meta());
-    let mut models = Vec::with_capacity(checkpoints.len());
-    for checkpoint in &checkpoints {
-        check_kind(checkpoint, &puzzles)?;
-        models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
-    }
-    if args.batch_size.is_none()
-        && let Some(best) = models.iter().filter_map(Model::filling_batch).min()
-    {
-        plan.batch_size = best;
-        plan.batches = batches(&args, set.len(), best);
-    }
-    let total = plan.puzzles(set);
-    let passes = models.len() * plan.permutes as usize;
-    say!(
-        ui,
-        "{total} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments, {} on {}",
-        plan.kind,
-        puzzles.origin,
-        plan.batch_size,
-        models.len(),
-        plan.permutes,
-        of_each(models.iter().map(|m| m.config().halt_max_steps)),
-        of_each(models.iter().map(|m| dtype_name(m.config().forward_dtype))),
-        device_name(runtime.device)
-    );
+    fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs, rank: Option<Rank>) -> Result<()> {
+        let stored = self.open(ui, args)?;
+        let (writer, known, before) = match stored {
+            (writer, Some(stored)) => (writer, stored.records, stored.seconds),
+            (writer, None) => (writer, BTreeMap::new(), 0.0),
+        };
+        self.describe(ui, known.len());
+        let asked_to_stop = interrupt::flag("");
+        let started = Instant::now();
+        let mut watch = Watch::new(ui, self, writer, &asked_to_stop, &known);
+        let mut differences = self.against.as_ref().map(|_| Differences::default());
+        let outcome = infer(&self.models, self.puzzles.set()?, &self.plan, known, |event| {
+            if let (Event::Pass { puzzle, pass, .. }, Some(other), Some(counts)) =
+                (event, &self.against, &mut differences)
+            {
+                other.compare(puzzle, pass, self.plan.stop, counts);
+            }
+            watch.see(event)
+        })?;
+        watch.bar.finish_and_clear();
+        if let Some(writer) = watch.writer {
+            writer.finish(!outcome.work.stopped)?;
+        }
+        if outcome.work.stopped {
+            self.stop(ui, &outcome.tally);
+        }
 
-    let asked_to_stop = interrupt::flag("");
-    let bar = ui.progress((total * passes) as u64, "infer", "passes");
-    let started = Instant::now();
-    let (mut rows_done, mut exact_done) = (0_u64, 0_u64);
-    let outcome = infer(&models, set, &plan, |pass| {
-        rows_done += pass.rows.len() as u64;
-        exact_done += pass.outcomes().iter().filter(|row| row.pass.exact).count() as u64;
-        bar.inc(pass.rows.len() as u64);
-        bar.set_message(format!("· exact {:.1} %", 100.0 * exact_done as f64 / rows_done as f64));
-        if asked_to_stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    bar.finish_and_clear();
-    if outcome.stopped {
-        stop(&ui, &outcome, total);
+        let seed = global.seed.unwrap_or(0);
+        let setup = outcome.work.setup.as_secs_f64();
+        let seconds = before + (started.elapsed().as_secs_f64() - setup).max(0.0);
+        if let (Some(rank), Some(whole)) = (rank, &args.output) {
+            if rank.shard.index > 0 {
+                return Ok(());
+            }
+            let joined = wait_and_join(ui, whole, rank.shard.count, &asked_to_stop)?;
+            joined.write(whole)?;
+            return report_stored(ui, args, &joined, seed);
+        }
+        let how = How {
+            shard: args.shard.map(|s| s.to_string()),
+            batch_size: Some(self.plan.batch_size),
+            device: Some(device_name(self.runtime.device)),
+            row_segments: Some(outcome.work.rows),
+            setup_seconds: Some(setup),
+            against: differences,
+        };
+        let report = Report::new(&self.identity, &outcome.tally, how, seed, seconds);
+        finish(ui, args, &report, &outcome.tally, &self.identity)
     }
 
-    let report = Report::new(&checkpoints, &models, &puzzles, &plan, &outcome, global, started.elapsed());
-    report.print(&ui);
-    say!(ui, "{}", summary_line(outcome.correct(), outcome.total()));
-    ui.emit(&report)
+    fn open(&self, ui: &Ui, args: &InferArgs) -> Result<(Option<ResultsWriter>, Option<StoredResults>)> {
+        let Some(path) = &self.part.output else { return Ok((None, None)) };
+        let puzzles = self.plan.puzzles.clone();
+        if !args.resume {
+            return Ok((Some(ResultsWriter::create(path, &self.identity, puzzles)?), None));
+        }
+        let (writer, stored) = ResultsWriter::resume(path, &self.identity, puzzles)?;
+        if let Some(stored) = &stored {
+            let (all, stop) = (self.identity.shape.passes(), self.plan.stop);
+            let done = stored.records.values().filter(|r| r.is_complete(all, stop)).count();
+            say!(ui, "{}: {done} of {} puzzles are done", path.display(), self.plan.puzzles.len());
+        }
+        Ok((Some(writer), stored))
+    }
+
+    fn describe(&self, ui: &Ui, known: usize) {
+        let plan = &self.plan;
+        let Range { start, end } = plan.puzzles;
+        let part = match self.part.shard {
+            Shard { count: 1, .. } => String::new(),
+            shard => format!(", shard {shard}: puzzles {start} to {}", end.saturating_sub(1)),
+        };
+        let stop = match plan.stop {
+            StopRule::Never => String::new(),
+            rule => format!(" at most, --stop {}", rule.name()),
+        };
+        say!(
+            ui,
+            "{} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments{stop}, {} on {}{part}{}",
+            plan.puzzles.len(),
+            plan.kind,
+            self.puzzles.origin,
+            plan.batch_size,
+            self.models.len(),
+            plan.permutes,
+            of_each(self.models.iter().map(|m| m.config().halt_max_steps)),
+            of_each(self.models.iter().map(|m| dtype_name(m.config().forward_dtype))),
+            device_name(self.runtime.device),
+            if known > 0 { ", without what is known" } else { "" }
+        );
+    }
+
+    fn stop(&self, ui: &Ui, tally: &Tally) -> ! {
+        let so_far = match (tally.total(), tally.upstream()) {
+            (0, _) | (_, None) => String::new(),
+            (done, Some(solved)) => {
+                let correct = solved.iter().map(|&s| u64::from(s)).sum();
+                format!(", {} of them solved under upstream's rule", summary_line(correct, done))
+            }
+        };
+        let kept = match &self.part.output {
+            Some(path) => format!("{} has what is done, --resume goes on with it", path.display()),
+            None => "no results were written".to_owned(),
+        };
+        say!(ui, "interrupted after {} of {} puzzles{so_far}; {kept}", tally.total(), self.plan.puzzles.len());
+        std::process::exit(interrupt::INTERRUPTED)
+    }
+}
+
+/// Shows a run and keeps its results.
+struct Watch<'a> {
+    bar: indicatif::ProgressBar,
+    writer: Option<ResultsWriter>,
+    asked_to_stop: &'a AtomicBool,
+    /// Passes of a puzzle.
+    all: u64,
+    passes: u64,
+    exact: u64,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        ui: &Ui,
+        job: &Job,
+        writer: Option<ResultsWriter>,
+        asked_to_stop: &'a Arc<AtomicBool>,
+        known: &BTreeMap<usize, crate::eval::record::PuzzleRecord>,
+    ) -> Self {
+        let all = job.identity.shape.passes() as u64;
+        let bar = ui.progress(job.plan.puzzles.len() as u64 * all, "infer", "passes");
+        let done = known
+            .values()
+            .map(|r| if r.is_complete(all as usize, job.plan.stop) { all } else { r.passes.len() as u64 });
+        bar.inc(done.sum());
+        bar.reset_eta();
+        Self { bar, writer, asked_to_stop, all, passes: 0, exact: 0 }
+    }
+
+    fn see(&mut self, event: Event<'_>) -> Result<ControlFlow<()>> {
+        match event {
+            Event::Segment => self.bar.tick(),
+            Event::Pass { puzzle, row, pass } => {
+                self.passes += 1;
+                self.exact += u64::from(pass.end.exact);
+                self.bar.inc(1);
+                if self.passes.is_multiple_of(64) {
+                    self.bar.set_message(format!("· exact {:.1} %", 100.0 * self.exact as f64 / self.passes as f64));
+                }
+                if let Some(writer) = &mut self.writer {
+                    writer.pass(puzzle, row, pass)?;
+                }
+            }
+            Event::Puzzle(record) => {
+                self.bar.inc(self.all.saturating_sub(record.passes.len() as u64));
+                if let Some(writer) = &mut self.writer {
+                    writer.done(record.puzzle)?;
+                }
+            }
+        }
+        let stop = self.asked_to_stop.load(Ordering::SeqCst);
+        Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+}
+
+/// Libtorch for this process: under a launcher each process of a machine takes another GPU.
+fn init(global: &GlobalArgs, rank: Option<Rank>) -> Result<Runtime> {
+    match (global.device, rank) {
+        (DeviceChoice::Auto, Some(rank)) if DeviceChoice::Auto.resolve()?.is_cuda() => {
+            GlobalArgs { device: DeviceChoice::Cuda(rank.local), ..global.clone() }.init()
+        }
+        _ => global.init(),
+    }
 }
 
 fn load_checkpoints(ui: &Ui, paths: &[PathBuf], weights: WeightsArg) -> Result<Vec<Checkpoint>> {
@@ -157,34 +478,64 @@ fn load_checkpoints(ui: &Ui, paths: &[PathBuf], weights: WeightsArg) -> Result<V
     paths.iter().map(|path| load_checkpoint(ui, Some(path), weights)).collect()
 }
 
-fn plan(args: &InferArgs, puzzles: &TestPuzzles, rows: usize) -> Result<InferPlan> {
-    let kind = match args.dataset {
-        Some(kind) => {
-            ensure!(
-                kind == puzzles.kind,
-                "--dataset {kind}: the puzzles of {} are {} (a vocabulary of {} tokens, {kind} has {})",
-                puzzles.origin,
-                puzzles.kind,
-                puzzles.kind.vocab_size(),
-                kind.vocab_size()
-            );
-            kind
+fn chosen_puzzles(ui: &Ui, args: &InferArgs, last: &Checkpoint) -> Result<TestPuzzles> {
+    let puzzles = match args.bundled {
+        None => test_puzzles(ui, args.data_path.as_deref(), last)?,
+        Some(rows) => {
+            let dataset = Dataset::bundled_test(Some(usize::try_from(rows)?))?;
+            let there = dataset.sets().first().map_or(0, DatasetSet::len);
+            ensure!(there as u64 == rows, "--bundled {rows}: there are {there} bundled test rows");
+            let origin = format!("the first {there} bundled Sudoku-Extreme test rows");
+            TestPuzzles { dataset, kind: PuzzleKind::Sudoku, origin }
         }
-        None => puzzles.kind,
     };
-    let most = max_permutes(kind);
-    ensure!(
-        (1..=most).contains(&args.permutes),
-        "--permutes {}: a {kind} puzzle has {most} permutations: give 1 to {most}",
-        args.permutes
-    );
-    let batch_size = usize::try_from(args.batch_size.unwrap_or(UPSTREAMS_BATCH))?;
-    Ok(InferPlan { kind, permutes: args.permutes, batch_size, batches: batches(args, rows, batch_size) })
+    if let Some(kind) = args.dataset {
+        ensure!(
+            kind == puzzles.kind,
+            "--dataset {kind}: the puzzles of {} are {} (a vocabulary of {} tokens, {kind} has {})",
+            puzzles.origin,
+            puzzles.kind,
+            puzzles.kind.vocab_size(),
+            kind.vocab_size()
+        );
+    }
+    Ok(puzzles)
 }
 
-/// Batches to run: what was asked for, else as many as cover all rows.
-fn batches(args: &InferArgs, rows: usize, batch_size: usize) -> usize {
-    args.num_batch.map_or(rows.div_ceil(batch_size), |n| usize::try_from(n).unwrap_or(usize::MAX))
+fn check_permutes(args: &InferArgs, puzzles: &TestPuzzles, options: &GuessOptions) -> Result<()> {
+    let (kind, most) = (puzzles.kind, options.most(puzzles.kind));
+    ensure!(!options.relabel || kind == PuzzleKind::Sudoku, "--relabel: a {kind} has no digits to relabel");
+    let more = if options.beyond_upstream() { "" } else { "; the options for more guesses allow more" };
+    ensure!(
+        args.permutes >= 1 && u64::from(args.permutes) <= most,
+        "--permutes {}: a {kind} puzzle has {most} permutations: give 1 to {most}{more}",
+        args.permutes
+    );
+    Ok(())
+}
+
+/// Puzzles of the whole run: what was asked for in batches, else all.
+fn puzzles_to_run(args: &InferArgs, set: &DatasetSet, batch_size: usize) -> usize {
+    let asked = args.num_batch.map(|n| usize::try_from(n).unwrap_or(usize::MAX).saturating_mul(batch_size));
+    asked.unwrap_or(usize::MAX).min(set.len())
+}
+
+fn checkpoint_identity(checkpoint: &Checkpoint, model: &Model) -> CheckpointIdentity {
+    let mut hash = Sha256::new();
+    for (name, tensor) in &checkpoint.tensors {
+        hash.update(format!("{name} {:?} {}\n", tensor.shape, tensor.dtype));
+        hash.update(&tensor.data);
+    }
+    let weights = hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    CheckpointIdentity {
+        weights,
+        step: checkpoint.step,
+        dtype: dtype_name(model.config().forward_dtype).to_owned(),
+        path: checkpoint.path.display().to_string(),
+    }
 }
 
 /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.
@@ -204,185 +555,68 @@ fn check_kind(checkpoint: &Checkpoint, puzzles: &TestPuzzles) -> Result<()> {
     Ok(())
 }
 
-fn stop(ui: &Ui, outcome: &InferOutcome, total: usize) -> ! {
-    let so_far = match outcome.total() {
-        0 => String::new(),
-        done => format!(", {} of them solved under upstream's rule", summary_line(outcome.correct(), done)),
-    };
-    say!(ui, "interrupted after {} of {total} puzzles{so_far}; no results were written", outcome.total());
-    std::process::exit(interrupt::INTERRUPTED)
-}
-
-/// The JSON document. Later versions add keys and change none.
-#[derive(Serialize)]
-struct Report {
-    /// Puzzles really run.
-    total: u64,
-    exact_accuracy: f64,
-    exact_accuracy_interval: Interval,
-    cell_accuracy: f64,
-    cell_accuracy_interval: Interval,
-    passes: Vec<PassReport>,
-    upstream_rule: UpstreamRule,
-    /// Under upstream's rule, 0 or 1 per puzzle, in order.
-    solved: Vec<u8>,
-    dataset: PuzzleKind,
-    data: String,
-    checkpoints: Vec<CheckpointReport>,
-    permutes: u32,
-    batch_size: usize,
-    dtype: String,
-    device: String,
-    seed: u64,
-    seconds: f64,
-    puzzles_per_second: f64,
-}
-
-#[derive(Serialize)]
-struct PassReport {
-    /// The weights file.
-    checkpoint: String,
-    permutation: u32,
-    exact: f64,
-    exact_interval: Interval,
-    cell: f64,
-    halted: f64,
-}
-
-#[derive(Serialize)]
-struct UpstreamRule {
-    correct: u64,
-    total: u64,
-    accuracy: f64,
-    interval: Interval,
-}
-
-#[derive(Serialize)]
-struct CheckpointReport {
-    path: String,
-    step: Option<u64>,
-    segments: i64,
-    dtype: &'static str,
-}
-
-/// One value per checkpoint: said once where all are equal, else all with slashes between.
-fn of_each<T: PartialEq + ToString>(values: impl Iterator<Item = T>) -> String {
-    let mut values: Vec<T> = values.collect();
-    if values.iter().all(|v| *v == values[0]) {
-        values.truncate(1);
+/// `--merge`.
+fn merge(args: &InferArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let joined = results_file::join(&args.merge)?;
+    if let Some(output) = &args.output {
+        joined.write(output)?;
+        say!(ui, "results: {}", output.display());
     }
-    values.iter().map(T::to_string).collect::<Vec<_>>().join("/")
+    let seed = global.seed.unwrap_or(joined.run.options.seed);
+    report_stored(&ui, args, &joined, seed)
 }
 
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+fn report_stored(ui: &Ui, args: &InferArgs, stored: &StoredResults, seed: u64) -> Result<()> {
+    let mut tally = Tally::new(stored.run.shape.clone());
+    stored.records.values().for_each(|record| tally.add(record));
+    let report = Report::new(&stored.run, &tally, How::default(), seed, stored.seconds);
+    finish(ui, args, &report, &tally, &stored.run)
 }
 
-impl Report {
-    fn new(
-        checkpoints: &[Checkpoint],
-        models: &[Model],
-        puzzles: &TestPuzzles,
-        plan: &InferPlan,
-        outcome: &InferOutcome,
-        global: &GlobalArgs,
-        took: Duration,
-    ) -> Self {
-        let total = outcome.total();
-        let seed = global.seed.unwrap_or(0);
-        let cells = total * puzzles.dataset.meta().seq_len.unsigned_abs();
-        let passes: Vec<PassReport> = outcome
-            .passes
-            .iter()
-            .map(|pass| PassReport {
-                checkpoint: checkpoints[pass.checkpoint].path.display().to_string(),
-                permutation: pass.permutation,
-                exact: share(pass.exact, total),
-                exact_interval: wilson(pass.exact, total),
-                cell: share(pass.cells, cells),
-                halted: share(pass.halted, total),
-            })
-            .collect();
-        let pooled = |values: &[f64]| bootstrap_mean(values, seed);
-        let exact_accuracy_interval = match outcome.passes.as_slice() {
-            [only] => wilson(only.exact, total),
-            _ => pooled(&outcome.exact_share),
+/// Waits until every process has finished its part.
+fn wait_and_join(ui: &Ui, whole: &Path, count: usize, asked_to_stop: &AtomicBool) -> Result<StoredResults> {
+    let files: Vec<PathBuf> = (0..count).map(|index| Shard { index, count }.file(whole)).collect();
+    let mut told = Instant::now();
+    loop {
+        let missing: Vec<&PathBuf> = files.iter().filter(|file| !results_file::is_complete(file)).collect();
+        let Some(first) = missing.first() else { return results_file::join(&files) };
+        if asked_to_stop.load(Ordering::SeqCst) {
+            say!(ui, "interrupted while {} part(s) were not finished; --resume goes on", missing.len());
+            std::process::exit(interrupt::INTERRUPTED);
+        }
+        if told.elapsed() > Duration::from_secs(30) {
+            say!(ui, "waiting for {} part(s), {} first", missing.len(), first.display());
+            told = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Text, picture and JSON.
+fn finish(ui: &Ui, args: &InferArgs, report: &Report, tally: &Tally, run: &RunIdentity) -> Result<()> {
+    report.print(ui);
+    if let Some(path) = &args.plot {
+        let curve = tally.curve();
+        let line = |name: &str, of: fn(&crate::eval::scores::CurvePoint) -> f64| PassLine {
+            name: name.to_owned(),
+            shares: curve.iter().map(of).collect(),
         };
-        let seconds = took.as_secs_f64();
-        Self {
-            total,
-            exact_accuracy: outcome.exact_accuracy(),
-            exact_accuracy_interval,
-            cell_accuracy: outcome.cell_accuracy(),
-            cell_accuracy_interval: pooled(&outcome.cell_share),
-            passes,
-            upstream_rule: UpstreamRule {
-                correct: outcome.correct(),
-                total,
-                accuracy: share(outcome.correct(), total),
-                interval: wilson(outcome.correct(), total),
-            },
-            solved: outcome.solved.iter().map(|&s| u8::from(s)).collect(),
-            dataset: plan.kind,
-            data: puzzles.origin.clone(),
-            checkpoints: checkpoints
-                .iter()
-                .zip(models)
-                .map(|(checkpoint, model)| CheckpointReport {
-                    path: checkpoint.path.display().to_string(),
-                    step: checkpoint.step,
-                    segments: model.config().halt_max_steps,
-                    dtype: dtype_name(model.config().forward_dtype),
-                })
-                .collect(),
-            permutes: plan.permutes,
-            batch_size: plan.batch_size,
-            dtype: of_each(models.iter().map(|m| dtype_name(m.config().forward_dtype))),
-            device: device_name(models[0].device()),
-            seed,
-            seconds,
-            puzzles_per_second: if seconds > 0.0 { total as f64 / seconds } else { 0.0 },
-        }
+        let picture = PassCurvePicture {
+            title: format!("Puzzles solved with the first passes ({} puzzles)", report.total),
+            sources: format!("Puzzles: {} · {} checkpoint(s)", run.data, run.checkpoints.len()),
+            lines: vec![
+                line("any pass right", |p| p.any_exact),
+                line("verified", |p| p.verified),
+                line("vote", |p| p.vote),
+                line("best halt", |p| p.best_halt),
+            ],
+        };
+        save(&picture, path)?;
+        say!(ui, "picture: {}", path.display());
     }
-
-    fn print(&self, ui: &Ui) {
-        let percent = |x: f64| format!("{:.2} %", 100.0 * x);
-        let between = |i: &Interval| format!("[{:.2}, {:.2}]", 100.0 * i.low, 100.0 * i.high);
-        say!(ui, "");
-        say!(
-            ui,
-            "{:>4}  {:>10}  {:>9}  {:>16}  {:>9}  {:>9}",
-            "pass",
-            "permutation",
-            "exact",
-            "95 %",
-            "cells",
-            "halted"
-        );
-        let mut named = "";
-        for (i, pass) in self.passes.iter().enumerate() {
-            if pass.checkpoint != named {
-                say!(ui, "{}", pass.checkpoint);
-                named = &pass.checkpoint;
-            }
-            say!(
-                ui,
-                "{:>4}  {:>11}  {:>9}  {:>16}  {:>9}  {:>9}",
-                i + 1,
-                pass.permutation,
-                percent(pass.exact),
-                between(&pass.exact_interval),
-                percent(pass.cell),
-                percent(pass.halted)
-            );
-        }
-        say!(ui, "");
-        let exact = (percent(self.exact_accuracy), between(&self.exact_accuracy_interval));
-        let cell = (percent(self.cell_accuracy), between(&self.cell_accuracy_interval));
-        let rule = (percent(self.upstream_rule.accuracy), between(&self.upstream_rule.interval));
-        say!(ui, "exact accuracy   {:>9} {}  mean over {} pass(es), last segment", exact.0, exact.1, self.passes.len());
-        say!(ui, "cell accuracy    {:>9} {}  all cells, givens included", cell.0, cell.1);
-        say!(ui, "upstream's rule  {:>9} {}  counts passes that are right: it looks at the labels", rule.0, rule.1);
-        say!(ui, "{:.1} s, {:.1} puzzles/s", self.seconds, self.puzzles_per_second);
+    if let Some(rule) = report.upstream_rule {
+        say!(ui, "{}", summary_line(rule.correct, rule.total));
     }
+    ui.emit(report)
 }

@@ -1,16 +1,24 @@
 //! The command line: every file here turns one command's arguments into a checked plan and a call into the library.
 
+mod analyze;
 mod bench;
 mod build_dataset;
 mod checkpoint;
 mod curves;
+mod dataset;
 mod doctor;
+mod eval;
 mod infer;
+mod infer_report;
 mod interrupt;
 mod launch;
 mod manual;
+mod report;
 mod runs;
+mod solve;
 mod sources;
+mod study;
+mod trace;
 mod train;
 pub mod ui;
 mod viz;
@@ -81,9 +89,16 @@ enum Command {
     Train(train::TrainArgs),
     Runs(runs::RunsArgs),
     Infer(infer::InferArgs),
+    Eval(eval::EvalArgs),
+    Solve(solve::SolveArgs),
     #[command(alias = "visualize")]
     Viz(viz::VizArgs),
+    #[command(alias = "analyse")]
+    Analyze(analyze::AnalyzeArgs),
+    Report(report::ReportArgs),
+    Trace(trace::TraceArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Dataset(dataset::DatasetArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Completions(manual::CompletionsArgs),
@@ -93,7 +108,12 @@ enum Command {
 impl Command {
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
-        matches!(self, Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Viz(_) | Self::Doctor(_))
+        match self {
+            Self::Train(_) | Self::Bench(_) | Self::Infer(_) | Self::Eval(_) | Self::Solve(_) | Self::Viz(_) => true,
+            Self::Analyze(_) | Self::Report(_) | Self::Trace(_) | Self::Doctor(_) => true,
+            Self::BuildDataset(_) | Self::Dataset(_) | Self::Runs(_) | Self::Checkpoint(_) => false,
+            Self::Completions(_) | Self::Man(_) => false,
+        }
     }
 }
 
@@ -127,8 +147,14 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(a) => train::run(a, global),
         Command::Runs(a) => runs::run(&a),
         Command::Infer(a) => infer::run(a, global),
+        Command::Eval(a) => eval::run(a, global),
+        Command::Solve(a) => solve::run(a, global),
         Command::Viz(a) => viz::run(a, global),
+        Command::Analyze(a) => analyze::run(a, global),
+        Command::Report(a) => report::run(a, global),
+        Command::Trace(a) => trace::run(a, global),
         Command::Checkpoint(a) => checkpoint::run(a, global),
+        Command::Dataset(a) => dataset::run(a, global),
         Command::Bench(a) => bench::run(a, global),
         Command::Doctor(a) => doctor::run(a, global),
         Command::Completions(a) => manual::completions(a, Cli::command()),

@@ -176,7 +176,7 @@ fn unless_broken_pipe(done: io::Result<()>) -> io::Result<()> {
 
 /// A document and a newline: an object's keys on lines of their own, an array on one line, as most hold a number for
 /// every cell or puzzle.
-fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Layout(PrettyFormatter::new())))?;
     text.push(b'\n');

@@ -1,26 +1,31 @@
 //! `hrm viz`.
 
+mod landscape;
+mod puzzle;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
+use self::puzzle::Chosen;
+pub use self::puzzle::{PuzzleArgs, weights_name};
 use super::{
     GlobalArgs, curves,
-    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size},
-    ui::{JsonArg, Ui, warn, writable},
+    sources::{device_name, dtype_name, load_checkpoint},
+    ui::{JsonArg, Ui, writable},
 };
 use crate::{
-    analysis::trajectory::{Trajectory, WatchedPuzzle, trace_puzzle},
-    checkpoint::{Checkpoint, infer_dims},
-    model::{Dims, Model},
-    puzzle::{
-        Board, PuzzleKind,
-        solve::{Solutions, solve},
-    },
+    analysis::trajectory::{PointsPer, Subject, Trajectory, WatchedPuzzle, trace_together},
+    checkpoint::Checkpoint,
+    eval::vote::{max_permutes, permute},
+    model::Model,
     say,
-    viz::{PictureFormat, save, trajectory::TrajectoryPicture},
+    viz::{
+        PictureFormat, animation::save_gif, chart::Words, save, trajectories::PathsPicture,
+        trajectory::TrajectoryPicture,
+    },
 };
 
 /// Draw pictures of what a model does
@@ -34,12 +39,16 @@ pub struct VizArgs {
 enum PictureCommand {
     Trajectory(TrajectoryArgs),
     Curves(curves::CurvesArgs),
+    Landscape(landscape::LandscapeArgs),
+    Flow(landscape::FlowArgs),
 }
 
 const TRAJECTORY_DETAILS: &str = "\
 The model works on one puzzle for all its segments. Its high-level state z_H after every H cycle is a point; the picture \
 shows the points in the plane of their two principal components (exact PCA), joined by arrows in the order of time, beside \
 the last answer (givens, right and wrong cells) and how many cells were right after each segment.
+
+Several --index, --permutes K (the digits shifted by 0 to K-1) and --against (a second checkpoint) put several paths on one plane, that of the principal components of all their states. An output that ends in .gif shows the point move and the board fill in.
 
 Defaults:
   --checkpoint  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
@@ -49,8 +58,28 @@ Defaults:
 Examples:
   hrm viz trajectory
   hrm viz trajectory --checkpoint runs/a/step_52080 --index 7 -o seven.svg
+  hrm viz trajectory --index 0,1,2,3 -o four.png
+  hrm viz trajectory --index 7 --permutes 9 --points segment -o disguises.png
+  hrm viz trajectory --checkpoint runs/vanilla --against runs/hint --index 7 -o two.png
+  hrm viz trajectory --index 7 -o seven.gif
   hrm viz trajectory -o mine.png --puzzle \\
     53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+
+/// `--points`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PointsChoice {
+    Cycle,
+    Segment,
+}
+
+impl From<PointsChoice> for PointsPer {
+    fn from(choice: PointsChoice) -> Self {
+        match choice {
+            PointsChoice::Cycle => Self::Cycle,
+            PointsChoice::Segment => Self::Segment,
+        }
+    }
+}
 
 /// The path of the model's high-level state while it works on a puzzle
 #[derive(clap::Args, Debug)]
@@ -59,26 +88,20 @@ Examples:
     after_help = "Example: hrm viz trajectory --index 7 -o seven.svg    (--help tells more)"
 )]
 struct TrajectoryArgs {
-    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
-    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
-    checkpoint: Option<PathBuf>,
-    /// Which test puzzle, from 0 [default: 0]
-    #[arg(long, value_name = "I", conflicts_with = "puzzle")]
-    index: Option<usize>,
-    /// A Sudoku of your own: 81 characters row by row, 1-9 and . or 0 for blanks
-    #[arg(long, value_name = "81 CHARACTERS", conflicts_with = "data_path")]
-    puzzle: Option<String>,
-    /// Dataset folder whose test split the puzzle is from [default: the checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
-    /// The picture; its ending, .png or .svg, decides the format
+    #[command(flatten)]
+    subject: PuzzleArgs,
+    /// A point after every H cycle or after every segment
+    #[arg(long, value_name = "cycle|segment", default_value = "cycle", hide_possible_values = true)]
+    points: PointsChoice,
+    /// Each puzzle in so many disguises on one plane: 1 to 9 for Sudoku, 1 or 2 for mazes
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    permutes: u32,
+    /// A second checkpoint on the same plane
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
+    /// The picture; its ending, .png, .svg or .gif (one path, moving), decides the format
     #[arg(short, long, value_name = "FILE", default_value = "trajectory.png")]
     output: PathBuf,
-    /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
-    #[command(flatten)]
-    weights: WeightsArg,
     #[command(flatten)]
     json: JsonArg,
 }
@@ -87,64 +110,163 @@ pub fn run(args: VizArgs, global: &GlobalArgs) -> Result<()> {
     match args.picture {
         PictureCommand::Trajectory(args) => trajectory(&args, global),
         PictureCommand::Curves(args) => curves::run(&args),
+        PictureCommand::Landscape(args) => landscape::run(&args, global),
+        PictureCommand::Flow(args) => landscape::run_flow(&args, global),
     }
 }
 
-/// A puzzle, its sizes, its name for the title and where it is from.
-struct Chosen {
+/// Everything that has a path in the picture.
+struct Traced {
+    /// Index into the checkpoints.
+    checkpoint: usize,
     puzzle: WatchedPuzzle,
-    dims: Dims,
     name: String,
-    origin: String,
+}
+
+/// Every puzzle under every permutation with every checkpoint, named by what differs.
+fn traced(args: &TrajectoryArgs, chosen: &[Chosen], checkpoints: &[Checkpoint]) -> Result<Vec<Traced>> {
+    let mut all = Vec::new();
+    for (k, checkpoint) in checkpoints.iter().enumerate() {
+        for one in chosen {
+            let most = max_permutes(one.puzzle.kind);
+            ensure!(
+                (1..=most).contains(&args.permutes),
+                "--permutes {}: a {} puzzle has {most} permutations: give 1 to {most}",
+                args.permutes,
+                one.puzzle.kind
+            );
+            for permutation in 0..args.permutes {
+                let under = |tokens: &[u8]| -> Result<Vec<u8>> {
+                    let mut wide: Vec<i32> = tokens.iter().map(|&t| i32::from(t)).collect();
+                    permute(one.puzzle.kind, &mut wide, permutation);
+                    Ok(wide.into_iter().map(u8::try_from).collect::<Result<_, _>>()?)
+                };
+                let puzzle = WatchedPuzzle {
+                    kind: one.puzzle.kind,
+                    tokens: under(&one.puzzle.tokens)?,
+                    solution: one.puzzle.solution.as_deref().map(under).transpose()?,
+                };
+                let mut name = vec![one.name.clone()];
+                if args.permutes > 1 {
+                    name.push(format!("permutation {permutation}"));
+                }
+                if checkpoints.len() > 1 {
+                    name.push(weights_name(checkpoint));
+                }
+                all.push(Traced { checkpoint: k, puzzle, name: name.join(", ") });
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
+    let animated = is_gif(&args.output);
     check_output(&args.output)?;
-    let typed = args.puzzle.as_deref().map(typed_board).transpose()?;
-    let checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref(), args.weights)?;
-    let chosen = match typed {
-        Some(board) => of_board(&board, &checkpoint)?,
-        None => of_dataset(&ui, args, &checkpoint)?,
-    };
+    let (checkpoint, chosen) = args.subject.choose_all(&ui)?;
+    let mut checkpoints = vec![checkpoint];
+    if let Some(path) = &args.against {
+        checkpoints.push(load_checkpoint(&ui, Some(path), args.subject.weights)?);
+    }
+    let traced = traced(args, &chosen, &checkpoints)?;
+    ensure!(
+        !animated || traced.len() == 1,
+        "{}: a GIF shows one path, this would be {}: take .png or .svg",
+        args.output.display(),
+        traced.len()
+    );
+    let first = &chosen[0];
 
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.dtype.map(Into::into))?;
-    let trajectory = trace_puzzle(&model, &chosen.puzzle)?;
-    let weights = match checkpoint.step {
-        Some(step) if !checkpoint.path.ends_with(format!("step_{step}")) => {
-            format!("{} (step {step})", checkpoint.path.display())
+    let dtype = args.subject.dtype.map(Into::into);
+    let models: Vec<Model> =
+        checkpoints.iter().map(|c| Model::load(c, first.dims, runtime.device, dtype)).collect::<Result<_>>()?;
+    let subjects: Vec<Subject<'_>> =
+        traced.iter().map(|t| Subject { model: &models[t.checkpoint], puzzle: &t.puzzle }).collect();
+    let bar = ui.progress(subjects.len() as u64, "trace", "paths");
+    let trajectories = trace_together(&subjects, args.points.into(), || bar.inc(1))?;
+    bar.finish_and_clear();
+    let sources = if checkpoints.len() > 1 {
+        format!("Puzzle: {} · two checkpoints", first.origin)
+    } else {
+        first.sources(&checkpoints[0])
+    };
+    let title = match trajectories.as_slice() {
+        [one] => {
+            let picture = TrajectoryPicture { trajectory: one, puzzle_name: first.name.clone(), sources };
+            if animated {
+                let bar = ui.progress(one.points.len() as u64 + 1, "draw", "frames");
+                save_gif(one, &picture.title(), &args.output, || bar.inc(1))?;
+                bar.finish_and_clear();
+            } else {
+                save(&picture, &args.output)?;
+            }
+            picture.title()
         }
-        _ => checkpoint.path.display().to_string(),
+        many => {
+            let solved = many.iter().filter(|t| t.solved()).count();
+            let what = match (chosen.len(), checkpoints.len()) {
+                (1, 1) => format!("{} under {} permutations", first.name, args.permutes),
+                (1, _) => format!("{}, two checkpoints", first.name),
+                (n, _) => format!("{n} puzzles"),
+            };
+            let title = format!("{what}: {solved} of {} paths end at the right answer", many.len());
+            let per = if args.points == PointsChoice::Cycle { "H cycle" } else { "segment" };
+            let words = Words {
+                title: title.clone(),
+                subtitle: format!(
+                    "State z_H after each {per}, on the plane of the two principal components of all paths"
+                ),
+                sources,
+            };
+            let paths = traced.iter().map(|t| t.name.clone()).zip(many).collect();
+            save(&PathsPicture { words, paths }, &args.output)?;
+            title
+        }
     };
-    let picture = TrajectoryPicture {
-        trajectory: &trajectory,
-        puzzle_name: chosen.name,
-        sources: format!("Puzzle: {} · Weights: {weights}", chosen.origin),
-    };
-    save(&picture, &args.output)?;
 
-    say!(ui, "{}", picture.title());
-    let [first, second] = trajectory.explained_variance_ratio.map(|share| 100.0 * share);
-    say!(ui, "variance shown: {first:.1} % along PC1, {second:.1} % along PC2");
+    say!(ui, "{title}");
+    let one = &trajectories[0];
+    if trajectories.len() > 1 {
+        for (name, t) in traced.iter().map(|t| &t.name).zip(&trajectories) {
+            let first = t.first_solved().map_or_else(|| "never".to_owned(), |k| format!("at segment {k}"));
+            say!(ui, "{name}: first right {first}, {} at the end", if t.solved() { "right" } else { "wrong" });
+        }
+    }
+    let [pc1, pc2] = one.explained_variance_ratio.map(|share| 100.0 * share);
+    say!(ui, "variance shown: {pc1:.1} % along PC1, {pc2:.1} % along PC2");
     say!(
         ui,
         "picture: {} ({} on {})",
         args.output.display(),
-        dtype_name(model.config().forward_dtype),
-        device_name(model.device())
+        dtype_name(models[0].config().forward_dtype),
+        device_name(models[0].device())
     );
     ui.emit(&TrajectoryReport {
-        title: picture.title(),
+        title,
         picture: args.output.display().to_string(),
-        checkpoint: checkpoint.path.display().to_string(),
-        step: checkpoint.step,
-        dtype: dtype_name(model.config().forward_dtype),
-        solved: trajectory.solved(),
-        first_solved_segment: trajectory.first_solved(),
-        first_halt_segment: trajectory.first_halt(),
-        trajectory: &trajectory,
+        checkpoint: checkpoints[0].path.display().to_string(),
+        step: checkpoints[0].step,
+        dtype: dtype_name(models[0].config().forward_dtype),
+        solved: one.solved(),
+        first_solved_segment: one.first_solved(),
+        first_halt_segment: one.first_halt(),
+        trajectory: one,
+        paths: if trajectories.len() > 1 {
+            let named = traced.iter().zip(&trajectories);
+            named.map(|(t, trajectory)| NamedPath { name: &t.name, trajectory }).collect()
+        } else {
+            Vec::new()
+        },
     })
+}
+
+#[derive(Serialize)]
+struct NamedPath<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    trajectory: &'a Trajectory,
 }
 
 /// The JSON document.
@@ -158,98 +280,22 @@ struct TrajectoryReport<'a> {
     solved: bool,
     first_solved_segment: Option<usize>,
     first_halt_segment: Option<usize>,
+    /// The first, or only, path.
     #[serde(flatten)]
     trajectory: &'a Trajectory,
+    /// All paths where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<NamedPath<'a>>,
+}
+
+fn is_gif(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gif"))
 }
 
 /// Told before anything heavy starts.
 fn check_output(path: &Path) -> Result<()> {
-    PictureFormat::of(path)?;
+    if !is_gif(path) {
+        PictureFormat::of(path).map_err(|e| anyhow!("{e}, or .gif to see it move"))?;
+    }
     writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))
-}
-
-fn typed_board(text: &str) -> Result<Board> {
-    let board: Board =
-        text.trim().parse().context("--puzzle: give 81 characters, row by row, 1-9 and . or 0 for blanks")?;
-    if let Some(clash) = board.repeated() {
-        bail!("--puzzle: {clash}: no Sudoku has such givens");
-    }
-    Ok(board)
-}
-
-fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
-    let kind = PuzzleKind::Sudoku;
-    let sizes = infer_dims(checkpoint);
-    if let Some(found) = sizes.vocab_size
-        && found != kind.vocab_size()
-    {
-        bail!(
-            "{}: it knows {found} tokens, a Sudoku has {}: it was trained on another kind of puzzle; take one of its own \
-             with --index and --data-path",
-            checkpoint.path.display(),
-            kind.vocab_size()
-        );
-    }
-    let solution = match solve(board) {
-        Solutions::One(solution) => Some(solution.tokens().to_vec()),
-        Solutions::None => {
-            warn(format_args!("this puzzle has no solution"));
-            None
-        }
-        Solutions::Several => {
-            warn(format_args!("this puzzle has more than one solution: cells are not marked right or wrong"));
-            None
-        }
-        Solutions::Unknown => {
-            warn(format_args!("this puzzle's solution was not found in time: cells are not marked right or wrong"));
-            None
-        }
-    };
-    let num_puzzle_identifiers = i64::try_from(sizes.num_puzzle_identifiers.unwrap_or(1))?;
-    Ok(Chosen {
-        puzzle: WatchedPuzzle { kind, tokens: board.tokens().to_vec(), solution },
-        dims: Dims { num_puzzle_identifiers, ..Dims::sudoku() },
-        name: "Your Sudoku".to_owned(),
-        origin: "typed".to_owned(),
-    })
-}
-
-fn of_dataset(ui: &Ui, args: &TrajectoryArgs, checkpoint: &Checkpoint) -> Result<Chosen> {
-    let puzzles = test_puzzles(ui, args.data_path.as_deref(), checkpoint)?;
-    let set = puzzles.set()?;
-    let index = args.index.unwrap_or_else(|| {
-        say!(ui, "puzzle: test row 0 (--index chooses another)");
-        0
-    });
-    ensure!(
-        index < set.len(),
-        "--index {index}: there are {} test puzzles in {}: give 0 to {}",
-        set.len(),
-        puzzles.origin,
-        set.len() - 1
-    );
-    let kind = puzzles.kind;
-    if let Some(found) = vocab_size(checkpoint)
-        && found != kind.vocab_size()
-    {
-        bail!(
-            "{}: it knows {found} tokens, the puzzles of {} have {} ({kind}): it was trained on another kind of puzzle; \
-             name its own data with --data-path",
-            checkpoint.path.display(),
-            puzzles.origin,
-            kind.vocab_size()
-        );
-    }
-    let row = set.rows_as_stored(&[index])?;
-    let bytes = |tokens: ndarray::Array2<i32>| tokens.into_iter().map(u8::try_from).collect::<Result<Vec<u8>, _>>();
-    let title_kind = match kind {
-        PuzzleKind::Sudoku => "Sudoku",
-        PuzzleKind::Maze => "Maze",
-    };
-    Ok(Chosen {
-        puzzle: WatchedPuzzle { kind, tokens: bytes(row.inputs)?, solution: Some(bytes(row.labels)?) },
-        dims: Dims::from(puzzles.dataset.meta()),
-        name: format!("{title_kind} {index}"),
-        origin: format!("test row {index} of {}", puzzles.origin),
-    })
 }

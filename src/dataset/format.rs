@@ -1,6 +1,7 @@
 //! Reading a split of a dataset folder, every size and every token checked before anything uses it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
@@ -16,6 +17,12 @@ use super::{
     npy::{NpyFile, Tokens, hash_i32},
 };
 use crate::puzzle::PuzzleKind;
+
+/// No dataset.json is nearly this long (bytes).
+const MAX_META: u64 = 1 << 20;
+
+/// A sidecar's lines are not nearly this long (bytes) on average.
+const MAX_ROW: u64 = 1 << 12;
 
 /// One split: what dataset.json says, and its sets.
 #[derive(Debug)]
@@ -33,6 +40,9 @@ impl DatasetMeta {
     /// Where the folder is missing, the error shows the command that builds it.
     pub fn read(root: &Path, split: Split) -> Result<Self> {
         let path = root.join(split.name()).join("dataset.json");
+        if let Ok(found) = fs::metadata(&path) {
+            ensure!(found.len() <= MAX_META, "{}: {} bytes: not a dataset.json", path.display(), found.len());
+        }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -227,6 +237,15 @@ pub struct SetArrays {
     pub group_indices: Vec<i32>,
 }
 
+/// Where a set's arrays are, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// In the files, brought in by the system as they are looked at.
+    pub mapped: u64,
+    /// In the process.
+    pub read: u64,
+}
+
 /// One set of a split: groups of puzzles of examples.
 #[derive(Debug)]
 pub struct DatasetSet {
@@ -415,6 +434,9 @@ impl DatasetSet {
             _ => return Ok(None),
         };
         let at = || format!("{}: not the sidecar that hrm build-dataset writes", path.display());
+        let length = fs::metadata(path).with_context(at)?.len();
+        let most = MAX_META + MAX_ROW * self.groups() as u64;
+        ensure!(length <= most, "{}: {length} bytes for {} groups; remove it", path.display(), self.groups());
         let mut reader = csv::Reader::from_path(path).with_context(at)?;
         let rows = reader.deserialize().collect::<Result<Vec<RowInfo>, _>>().with_context(at)?;
         ensure!(
@@ -425,6 +447,46 @@ impl DatasetSet {
             self.groups()
         );
         Ok(Some(rows))
+    }
+
+    /// Bytes of the arrays, by where they are.
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        for tokens in [&self.inputs, &self.labels] {
+            match tokens {
+                Tokens::Mapped { .. } => memory.mapped += tokens.len() as u64,
+                Tokens::Bytes(bytes) => memory.read += bytes.len() as u64,
+                Tokens::Words(words) => memory.read += 4 * words.len() as u64,
+            }
+        }
+        let vectors = [&self.puzzle_identifiers, &self.puzzle_indices, &self.group_indices];
+        memory.read += vectors.iter().map(|vector| 4 * vector.len() as u64).sum::<u64>();
+        memory
+    }
+
+    /// How often `token` stands in a question, with the number of examples that have it so often.
+    pub fn count_inputs(&self, token: u8) -> BTreeMap<usize, usize> {
+        let mut counts = BTreeMap::new();
+        let mut row = vec![0; self.seq_len];
+        for example in 0..self.examples {
+            self.inputs.copy(example * self.seq_len, &mut row);
+            let count = row.iter().filter(|&&found| found == i32::from(token)).count();
+            *counts.entry(count).or_default() += 1;
+        }
+        counts
+    }
+
+    /// One example's tokens, question and answer; 0 (padding) for what is beyond a byte.
+    ///
+    /// # Shapes
+    /// - result: `[seq_len]` each
+    pub fn tokens(&self, example: usize) -> (Vec<u8>, Vec<u8>) {
+        let bytes = |tokens: &Tokens| {
+            let mut wide = vec![0; self.seq_len];
+            tokens.copy(example * self.seq_len, &mut wide);
+            wide.into_iter().map(|token| u8::try_from(token).unwrap_or(0)).collect()
+        };
+        (bytes(&self.inputs), bytes(&self.labels))
     }
 
     /// The rows as the loader yields them: labels equal to `ignore_label_id` become [`IGNORE_LABEL`].

@@ -21,8 +21,11 @@
 //! ```
 
 mod build;
+mod check;
 mod draws;
 mod format;
+mod generate;
+mod list_writer;
 mod npy;
 mod puzzle_list;
 mod sequential;
@@ -37,11 +40,14 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use build::give_hints;
 pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, build};
+pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leakage, ListBoards, check, open_splits};
 pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
-pub use format::{Dataset, DatasetSet, SetArrays};
+pub use format::{Dataset, DatasetSet, Memory, SetArrays};
+pub use generate::{Effort, Generated, GrowOptions, MazeOptions, RatingPart, RatingTarget, grow_sudokus, make_mazes};
+pub use list_writer::write_list;
 pub use puzzle_list::{PuzzleList, ReadOptions, RowInfo};
 pub use sequential::{SequentialSampler, SequentialState};
-pub use source::{PuzzleFile, PuzzleSource, SplitFiles, resolve_sources};
+pub use source::{PuzzleFile, PuzzleSource, SplitFiles, find_list, resolve_sources};
 pub use staging::{OutputFolder, check_output_folder};
 pub use train_sampler::{SamplerConfig, SamplerState, TrainSampler};
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::puzzle::{Board, PuzzleKind, maze, sudoku};
 
-const COLUMNS: [&str; 4] = ["source", "question", "answer", "rating"];
+pub(super) const COLUMNS: [&str; 4] = ["source", "question", "answer", "rating"];
 /// No row of a puzzle list is nearly this long (bytes).
 const MAX_LINE: u64 = 1 << 20;
 

@@ -17,11 +17,13 @@ use crate::puzzle::PuzzleKind;
 /// The bundled sample lies within the binary, so that `bundled` works wherever it is run.
 const TRAIN_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-train-1k.csv.gz");
 const TEST_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-test-10k.csv.gz");
+const MAZE_TRAIN_GZ: &[u8] = include_bytes!("../../data/maze-30x30-train-160.csv.gz");
+const MAZE_TEST_GZ: &[u8] = include_bytes!("../../data/maze-30x30-test-40.csv.gz");
 
 /// What the user named as a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PuzzleSource {
-    /// The sample of Sudoku-Extreme that comes with the program.
+    /// The sample of Sudoku-Extreme, or the mazes, that come with the program.
     Bundled,
     /// A folder with train.csv and test.csv, or one file.
     Path(PathBuf),
@@ -48,6 +50,8 @@ impl fmt::Display for PuzzleSource {
 pub enum PuzzleFile {
     /// The 1,000 training puzzles of Sudoku-Extreme's training subset, or 10,000 rows of its test set.
     Bundled(Split),
+    /// 160 training mazes of 30×30 cells, or 40 test mazes, made by [`super::make_mazes`].
+    BundledMazes(Split),
     /// A CSV file, gzipped or not.
     File(PathBuf),
 }
@@ -57,6 +61,8 @@ impl fmt::Display for PuzzleFile {
         match self {
             Self::Bundled(Split::Train) => f.write_str("bundled sudoku-extreme-train-1k.csv"),
             Self::Bundled(Split::Test) => f.write_str("bundled sudoku-extreme-test-10k.csv"),
+            Self::BundledMazes(Split::Train) => f.write_str("bundled maze-30x30-train-160.csv"),
+            Self::BundledMazes(Split::Test) => f.write_str("bundled maze-30x30-test-40.csv"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -73,6 +79,8 @@ impl PuzzleFile {
         let path = match self {
             Self::Bundled(Split::Train) => return Ok(gunzip(TRAIN_GZ)),
             Self::Bundled(Split::Test) => return Ok(gunzip(TEST_GZ)),
+            Self::BundledMazes(Split::Train) => return Ok(gunzip(MAZE_TRAIN_GZ)),
+            Self::BundledMazes(Split::Test) => return Ok(gunzip(MAZE_TEST_GZ)),
             Self::File(path) => path,
         };
         let cannot = || format!("{}: cannot read", path.display());
@@ -99,27 +107,31 @@ pub struct SplitFiles {
 /// Finds the files behind `--source` and `--test-source`.
 ///
 /// A folder gives its train.csv and test.csv (or .csv.gz). A file gives the training puzzles; the test puzzles are then
-/// `test_source`'s, else, for Sudoku, the bundled ones.
+/// `test_source`'s, else, for Sudoku, the bundled ones. The bundled sample gives both.
 pub fn resolve_sources(
     kind: PuzzleKind,
     source: &PuzzleSource,
     test_source: Option<&PuzzleSource>,
 ) -> Result<SplitFiles> {
-    let train = split_file(kind, source, Split::Train)?;
+    let train = find_list(kind, source, Split::Train)?;
     let test = match (test_source, source) {
-        (Some(test_source), _) => split_file(kind, test_source, Split::Test)?,
-        (None, PuzzleSource::Path(path)) if path.is_dir() => split_file(kind, source, Split::Test)?,
+        (Some(test_source), _) => find_list(kind, test_source, Split::Test)?,
+        (None, PuzzleSource::Path(path)) if path.is_dir() => find_list(kind, source, Split::Test)?,
+        (None, PuzzleSource::Bundled) => find_list(kind, source, Split::Test)?,
         (None, _) if kind == PuzzleKind::Sudoku => PuzzleFile::Bundled(Split::Test),
-        (None, _) => bail!("no {kind} test set is bundled: name one with --test-source FILE"),
+        (None, _) => bail!("a file of training mazes needs test mazes of its size: name them with --test-source FILE"),
     };
     Ok(SplitFiles { train, test })
 }
 
-fn split_file(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Result<PuzzleFile> {
+/// The list of one split that a source gives: a folder's, the bundled one, or a file as it is.
+pub fn find_list(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Result<PuzzleFile> {
     let path = match source {
-        PuzzleSource::Bundled if kind == PuzzleKind::Sudoku => return Ok(PuzzleFile::Bundled(split)),
         PuzzleSource::Bundled => {
-            bail!("no {kind} puzzles are bundled: give --source DIR with train.csv and test.csv, or a file")
+            return Ok(match kind {
+                PuzzleKind::Sudoku => PuzzleFile::Bundled(split),
+                PuzzleKind::Maze => PuzzleFile::BundledMazes(split),
+            });
         }
         PuzzleSource::Path(path) => path,
     };
@@ -160,8 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn mazes_have_no_bundled_sample() {
-        let error = resolve_sources(PuzzleKind::Maze, &PuzzleSource::Bundled, None).expect_err("none");
-        assert!(error.to_string().contains("--source DIR"), "{error}");
+    fn the_bundled_mazes_are_whole() -> Result<()> {
+        let options = ReadOptions { kind: PuzzleKind::Maze, min_difficulty: None, first_rows: None };
+        let files = resolve_sources(PuzzleKind::Maze, &PuzzleSource::Bundled, None)?;
+        let (train, test) = (files.train.read(&options)?, files.test.read(&options)?);
+        assert_eq!((train.len(), test.len(), train.seq_len(), test.seq_len()), (160, 40, 900, 900));
+        Ok(())
     }
 }

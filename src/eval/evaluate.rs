@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     dataset::Batch,
-    model::{DeviceBatch, METRICS, Model, loss_head},
+    model::{DeviceBatch, METRICS, Model, Segment, loss_head},
 };
 
 /// `{metric: value}` of one set.
@@ -47,11 +47,11 @@ pub struct EvaluationSums {
 }
 
 impl EvaluationSums {
-    /// Runs one batch through all segments from a fresh carry and adds its metrics.
-    pub fn add(&mut self, model: &Model, set: &str, batch: &Batch) {
+    /// Runs one batch through all segments from a fresh carry and adds its metrics. Returns the last segment.
+    pub fn add(&mut self, model: &Model, set: &str, batch: &Batch) -> Segment {
         let batch = DeviceBatch::upload(batch, model.device());
         let mut rows = Vec::new();
-        model.all_segments(&batch, |segment| {
+        let last = model.all_segments(&batch, |segment| {
             rows.push(loss_head(model.ops(), model.config().loss_type, segment, None, 1.0).values);
         });
         let rows = Tensor::stack(&rows, 0).to_device(tch::Device::Cpu); // [segments, 8]
@@ -61,6 +61,7 @@ impl EvaluationSums {
                 self.sums.insert(set.to_string(), rows);
             }
         }
+        last
     }
 
     /// `[segments, 8]` sums per set, for reducing over processes.

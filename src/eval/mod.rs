@@ -1,6 +1,15 @@
 //! How good a checkpoint is: evaluation as in training, batched inference with upstream's voting rule, intervals.
 
+pub mod engine;
 pub mod evaluate;
+pub mod guess;
 pub mod infer;
+pub mod outputs;
+pub mod record;
+pub mod results_file;
+pub mod scores;
+pub mod shard;
+pub mod solve;
 pub mod stats;
+pub mod verify;
 pub mod vote;

@@ -6,6 +6,9 @@
 //! (p̂ + z²/2n ± z·sqrt(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n)
 //! ```
 //!
+//! For the mean of counts, one per puzzle, known by their sum and the sum of their squares, the normal interval
+//! `mean ± z·s/sqrt(n)`, s² with n − 1.
+//!
 //! Passes over the same puzzle are not independent. Where passes are pooled, whole puzzles are drawn with replacement
 //! instead, and the interval runs between the 2.5 % and 97.5 % quantiles of the resampled means (percentile bootstrap).
 
@@ -34,6 +37,7 @@ pub struct Interval {
 pub enum IntervalMethod {
     Wilson,
     Bootstrap,
+    Normal,
 }
 
 /// Wilson's interval for `successes` out of `n`. Nothing is known without results: `[0, 1]` for n = 0.
@@ -51,6 +55,21 @@ pub fn wilson(successes: u64, n: u64) -> Interval {
     let low = if successes == 0 { 0.0 } else { (centre - half) / (1.0 + z2n) };
     let high = if successes >= n { 1.0 } else { (centre + half) / (1.0 + z2n) };
     Interval { low, high, method }
+}
+
+/// The normal interval for the mean of `n` counts of at most `most`, as a share of `most`: from their sum and the sum of
+/// their squares. Nothing is known without results.
+pub fn normal_share(sum: u64, squares: u64, n: u64, most: u64) -> Interval {
+    let method = IntervalMethod::Normal;
+    if n == 0 || most == 0 {
+        return Interval { low: 0.0, high: 1.0, method };
+    }
+    let (total, sum) = (n as f64, sum as f64);
+    let mean = sum / total;
+    let variance = if n > 1 { ((squares as f64 - sum * mean) / (total - 1.0)).max(0.0) } else { 0.0 };
+    let half = Z * (variance / total).sqrt();
+    let share = |x: f64| (x / most as f64).clamp(0.0, 1.0);
+    Interval { low: share(mean - half), high: share(mean + half), method }
 }
 
 /// The bootstrap interval for the mean of one value per puzzle. The same seed gives the same interval, whatever the
@@ -100,6 +119,18 @@ mod tests {
             assert!((found.low - low).abs() < 1e-8 && (found.high - high).abs() < 1e-8, "{k}/{n}: {found:?}");
         }
         assert_eq!(wilson(0, 0), Interval { low: 0.0, high: 1.0, method: IntervalMethod::Wilson });
+    }
+
+    #[test]
+    fn normal_matches_the_textbook() {
+        // Counts 2, 4, 4, 6 of 10: mean 4, s² = 8/3.
+        let found = normal_share(16, 72, 4, 10);
+        let half = Z * (8.0_f64 / 3.0 / 4.0).sqrt();
+        assert!((found.low - (4.0 - half) / 10.0).abs() < 1e-12 && (found.high - (4.0 + half) / 10.0).abs() < 1e-12);
+        let none = normal_share(0, 0, 0, 10);
+        assert_eq!((none.low, none.high), (0.0, 1.0));
+        let one = normal_share(5, 25, 1, 10);
+        assert_eq!((one.low, one.high), (0.5, 0.5));
     }
 
     #[test]

@@ -242,8 +242,17 @@ impl Model {
     }
 
     /// The carry with its halted rows started anew on the batch's rows.
-    fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
-        let (h_init, l_init) = self.initial_state();
+    pub(super) fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
+        self.restart_from(carry, batch, self.initial_state())
+    }
+
+    /// [`Self::restart`] from other states than H_init and L_init. `from`: `[h]` or `[B, 1, h]` each, forward dtype.
+    pub(super) fn restart_from(
+        &self,
+        carry: &Carry,
+        batch: &DeviceBatch,
+        (h_init, l_init): (&Tensor, &Tensor),
+    ) -> Carry {
         let wide = carry.halted.view([-1, 1, 1]);
         Carry {
             z_h: h_init.where_self(&wide, &carry.z_h),
@@ -306,7 +315,7 @@ impl Model {
 }
 
 impl super::inner::Inner {
-    fn into_segment(self, steps: Tensor, halted: Tensor, batch: DeviceBatch) -> Segment {
+    pub(super) fn into_segment(self, steps: Tensor, halted: Tensor, batch: DeviceBatch) -> Segment {
         Segment {
             carry: Carry { z_h: self.z_h, z_l: self.z_l, steps, halted, batch },
             logits: self.logits,

@@ -190,6 +190,10 @@ impl Model {
         self.device
     }
 
+    pub(super) fn rope_tables(&self) -> Option<&RopeTables> {
+        self.rope.as_ref()
+    }
+
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -376,8 +380,13 @@ impl Model {
 
     /// The q head at position 0: halt and continue, `[B]` f32 each.
     fn q(&self, z_h: &Tensor) -> (Tensor, Tensor) {
-        let first = z_h.select(1, 0);
-        let q = first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias)));
+        let rows = z_h.size()[0];
+        // A CPU multiplies one row by another method than several, whose last bit differs: a row's numbers must not
+        // depend on how many stand beside it.
+        let several = if rows == 1 && z_h.device() == Device::Cpu { &z_h.repeat([2, 1, 1]) } else { z_h };
+        let first = several.select(1, 0);
+        let q =
+            first.linear(self.params.forward(self.q_weight), Some(self.params.forward(self.q_bias))).narrow(0, 0, rows);
         let q = q.to_kind(Kind::Float); // [B, 2]
         let q_continue = q.select(1, 1);
         let q_continue = if self.config.no_act_continue { q_continue.zeros_like() } else { q_continue };
@@ -457,4 +466,12 @@ struct LayerTape {
 pub(super) struct Tape {
     h_level: Vec<LayerTape>,
     l_level: Vec<LayerTape>,
+}
+
+impl Tape {
+    /// Attention of every layer, the H module's first: module, layer, result.
+    pub(super) fn attended(&self) -> impl Iterator<Item = (char, usize, &Attended)> {
+        let h_level = self.h_level.iter().enumerate().map(|(i, t)| ('H', i, &t.attended));
+        h_level.chain(self.l_level.iter().enumerate().map(|(i, t)| ('L', i, &t.attended)))
+    }
 }

@@ -8,9 +8,12 @@ mod inner;
 mod loss;
 mod params;
 mod segments;
+mod unroll;
 
 pub use act::{Carry, DeviceBatch, Exploration, Segment, TrainSegment};
 pub use config::{Dims, HrmConfig, kind_of};
 pub use inner::Model;
 pub use loss::{LossGrads, METRICS, Metrics, loss_head};
-pub use params::{ParamSpec, Params, to_raw, to_tensor, truncated_normal};
+pub use params::{ERF_SQRT2, ParamSpec, Params, to_raw, to_tensor, truncated_normal, truncated_normal_of};
+pub use segments::{SegmentLoop, StartStates};
+pub use unroll::AttentionMap;

@@ -291,11 +291,17 @@ pub fn truncated_normal(shape: &[i64], std: f64) -> Tensor {
     if std == 0.0 {
         return Tensor::zeros(shape, cpu);
     }
+    truncated_normal_of(&Tensor::empty(shape, cpu).uniform_(-ERF_SQRT2, ERF_SQRT2), std)
+}
+
+/// `erf(sqrt 2)`, the share of a normal distribution within two deviations.
+pub const ERF_SQRT2: f64 = 0.954_499_736_103_641_6;
+
+/// [`truncated_normal`] from `u ~ U(-erf(sqrt 2), erf(sqrt 2))`, any shape, any device.
+pub fn truncated_normal_of(u: &Tensor, std: f64) -> Tensor {
     let sqrt2 = std::f64::consts::SQRT_2;
-    let z = 0.954_499_736_103_641_6; // erf(sqrt 2)
     let phi = (-2.0f64).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    let c = std / (1.0 - 4.0 * phi / z).sqrt();
-    let u = Tensor::empty(shape, cpu).uniform_(-z, z);
+    let c = std / (1.0 - 4.0 * phi / ERF_SQRT2).sqrt();
     (u.erfinv() * (sqrt2 * c)).clamp(-2.0 * c, 2.0 * c)
 }
 

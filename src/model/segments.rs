@@ -1,14 +1,16 @@
-//! All segments of a batch from a fresh carry, one after the other; on a GPU a segment is recorded once as a CUDA graph
-//! and replayed.
+//! Segments one after the other over rows that stay in place: all segments of a batch, or rows that come and go.
+//!
+//! Rows whose `halted` is set take the incoming batch's row at the next segment and start anew. On a GPU a segment is
+//! recorded once as a CUDA graph and replayed, which reads and writes the same tensors every time.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Tensor, no_grad};
 
 use super::{Carry, DeviceBatch, Model, Segment};
-use crate::runtime::{CudaGraph, graphs_wanted};
+use crate::runtime::{CudaGraph, device_memory, graphs_wanted};
 
-/// A recorded segment for batches of one size: it reads and writes the same tensors every time.
+/// A recorded segment for batches of one size.
 #[derive(Debug)]
 pub(super) struct SegmentGraph {
     graph: CudaGraph,
@@ -30,65 +32,226 @@ pub(super) enum Recorded {
     Impossible,
 }
 
+/// Rows in the middle of their segments, each at its own.
+///
+/// ```no_run
+/// # fn f(model: &hrm::model::Model, batch: &hrm::model::DeviceBatch) {
+/// let mut rows = model.segment_loop(batch.rows());
+/// rows.set_incoming(batch); // every row begins halted, so all take their row of the batch
+/// let first = rows.step();
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SegmentLoop<'a> {
+    model: &'a Model,
+    /// Held for as long as the graph's tensors are in use.
+    recorded: MutexGuard<'a, Recorded>,
+    /// The state where there is no graph.
+    plain: Option<Plain>,
+}
+
+#[derive(Debug)]
+struct Plain {
+    carry: Carry,
+    batch: DeviceBatch,
+}
+
+/// Where rows start instead of H_init and L_init: `[B, 1, h]` each, forward dtype.
+#[derive(Debug)]
+pub struct StartStates {
+    pub z_h: Tensor,
+    pub z_l: Tensor,
+}
+
 impl Model {
     /// Runs a batch from a fresh carry through all `halt_max_steps` segments; `each` sees them in order and must copy
     /// what it keeps. Returns the last segment.
     pub fn all_segments(&self, batch: &DeviceBatch, mut each: impl FnMut(&Segment)) -> Segment {
-        let mut recorded = self.recorded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(graph) = self.segment_graph(&mut recorded, batch) {
-            match graph.run(self, batch, &mut each) {
-                Ok(last) => return last,
-                Err(e) => {
-                    eprintln!("warning: {e:#}: going on without a CUDA graph");
-                    *recorded = Recorded::Impossible;
-                }
-            }
-        }
-        let mut carry = self.initial_carry(batch.rows());
+        let mut rows = self.segment_loop(batch.rows());
+        rows.set_incoming(batch);
         for _ in 1..self.config().halt_max_steps {
-            let segment = self.segment(&carry, batch, false);
-            each(&segment);
-            carry = segment.carry;
+            each(&rows.step());
         }
-        let last = self.segment(&carry, batch, false);
+        let last = rows.step();
         each(&last);
-        last
+        rows.keep(last)
     }
 
-    /// Rows of a large batch whose matrix products fill the GPU's processors evenly; none on a CPU and in the plain form.
+    /// A loop over `rows` rows, all of them halted. A model runs one loop at a time: a second one waits for the first.
+    pub fn segment_loop(&self, rows: i64) -> SegmentLoop<'_> {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = if self.record(&mut recorded, rows) {
+            None
+        } else {
+            let (carry, other) = (self.initial_carry(rows), self.initial_carry(rows));
+            Some(Plain { carry, batch: other.batch })
+        };
+        let rows = SegmentLoop { model: self, recorded, plain };
+        let _ = no_grad(|| rows.carry().halted.shallow_clone().fill_(1));
+        rows
+    }
+
+    /// Rows of a large batch whose matrix products fill the GPU's processors evenly, and that fit into its free memory
+    /// beside `others` more models of this size; none on a CPU and in the plain form.
     ///
     /// With tiles of 128 rows and 256 columns, the products onto `hidden_size` = 512 have two tiles for each 128 tokens:
     /// ten full waves of them are 1,030 Sudoku on 132 processors. Large puzzles take fewer waves: a batch keeps to about
     /// 110,000 tokens.
-    pub fn filling_batch(&self) -> Option<usize> {
+    pub fn filling_batch(&self, others: usize) -> Option<usize> {
         const TILE: i64 = 128;
         const TOKENS: i64 = 110_000;
         let processors = self.ops().fused()?.processors();
         let columns = (self.config().hidden_size + 255) / 256;
         let total = self.config().total_seq();
+        let tokens = match self.device() {
+            Device::Cuda(index) => device_memory(index).map_or(TOKENS, |memory| {
+                let held_back = memory.free / 10 * 9 / (others as u64 + 1);
+                TOKENS.min(i64::try_from(held_back / self.bytes_per_token()).unwrap_or(TOKENS))
+            }),
+            _ => TOKENS,
+        };
         let rows = |waves: i64| waves * processors / columns * TILE / total;
-        let best = (1..=10).rev().map(rows).find(|&b| b * total <= TOKENS).unwrap_or_else(|| TOKENS / total);
+        let best = (1..=10).rev().map(rows).find(|&b| b > 0 && b * total <= tokens).unwrap_or(tokens / total);
         usize::try_from(best.max(1)).ok()
     }
 
-    /// The graph for batches of this size, recorded if it pays: on a GPU with fused kernels.
-    fn segment_graph<'a>(&self, recorded: &'a mut Recorded, batch: &DeviceBatch) -> Option<&'a mut SegmentGraph> {
-        let Device::Cuda(device) = self.device() else { return None };
-        self.ops().fused().filter(|_| graphs_wanted())?;
-        let rows = batch.rows();
-        let fits = matches!(recorded, Recorded::Graph(graph) if graph.rows == rows);
-        if !fits && !matches!(recorded, Recorded::Impossible) {
-            *recorded = match SegmentGraph::record(self, device, rows) {
-                Ok(graph) => Recorded::Graph(Box::new(graph)),
-                Err(e) => {
-                    eprintln!("warning: {e:#}: going on without a CUDA graph");
-                    Recorded::Impossible
-                }
-            };
+    /// Most device memory that a segment takes for each token: the state before and after, and what a layer makes.
+    fn bytes_per_token(&self) -> u64 {
+        let config = self.config();
+        let wide = 16 * config.hidden_size + 4 * config.intermediate_size();
+        wide.unsigned_abs() * self.config().kind().elt_size_in_bytes() as u64
+    }
+
+    /// Whether there is a graph for batches of this size, recorded if it pays: on a GPU with fused kernels.
+    fn record(&self, recorded: &mut Recorded, rows: i64) -> bool {
+        let Device::Cuda(device) = self.device() else { return false };
+        if self.ops().fused().is_none() || !graphs_wanted() {
+            return false;
         }
         match recorded {
-            Recorded::Graph(graph) => Some(graph),
-            _ => None,
+            Recorded::Graph(graph) if graph.rows == rows => return true,
+            Recorded::Impossible => return false,
+            _ => {}
+        }
+        // What the old graph holds is free for the new one.
+        *recorded = Recorded::NotYet;
+        *recorded = match SegmentGraph::record(self, device, rows) {
+            Ok(graph) => Recorded::Graph(Box::new(graph)),
+            Err(e) => {
+                eprintln!("warning: {e:#}: going on without a CUDA graph");
+                Recorded::Impossible
+            }
+        };
+        matches!(recorded, Recorded::Graph(_))
+    }
+}
+
+impl SegmentLoop<'_> {
+    /// Number of rows, B.
+    pub fn rows(&self) -> i64 {
+        self.carry().halted.size()[0]
+    }
+
+    /// The state between two segments. `halted` may be written: such a row starts anew at the next segment.
+    pub fn carry(&self) -> &Carry {
+        match (&self.plain, &*self.recorded) {
+            (Some(plain), _) => &plain.carry,
+            (None, Recorded::Graph(graph)) => &graph.carry,
+            (None, _) => unreachable!("a loop has a graph or a state of its own"),
+        }
+    }
+
+    fn batch(&self) -> &DeviceBatch {
+        match (&self.plain, &*self.recorded) {
+            (Some(plain), _) => &plain.batch,
+            (None, Recorded::Graph(graph)) => &graph.batch,
+            (None, _) => unreachable!("a loop has a graph or a state of its own"),
+        }
+    }
+
+    /// Sets the rows that halted rows take, labels and identifiers too.
+    pub fn set_incoming(&self, batch: &DeviceBatch) {
+        no_grad(|| self.batch().assign(batch));
+    }
+
+    /// Sets the inputs alone; labels stay what they are (0 at first), and so do the identifiers.
+    ///
+    /// # Shapes
+    /// - inputs: `[B, S]`, any integer dtype
+    pub fn set_incoming_inputs(&self, inputs: &Tensor) {
+        no_grad(|| self.batch().inputs.shallow_clone().copy_(inputs));
+    }
+
+    /// Starts the halted rows now, from states of their own, so that the next segment starts none.
+    pub fn start_rows(&mut self, states: &StartStates) {
+        no_grad(|| {
+            let started = self.model.restart_from(self.carry(), self.batch(), (&states.z_h, &states.z_l));
+            let _ = started.halted.shallow_clone().fill_(0);
+            match &mut self.plain {
+                Some(plain) => plain.carry = started,
+                None => self.carry().assign(&started),
+            }
+        });
+    }
+
+    /// One segment of every row. The tensors are good until the next call.
+    pub fn step(&mut self) -> Segment {
+        if self.plain.is_none()
+            && let Recorded::Graph(graph) = &*self.recorded
+        {
+            match graph.graph.replay() {
+                Ok(()) => return graph.view(),
+                Err(e) => {
+                    eprintln!("warning: {e:#}: going on without a CUDA graph");
+                    self.plain = Some(Plain { carry: graph.carry.copy(), batch: graph.batch.copy() });
+                    *self.recorded = Recorded::Impossible;
+                }
+            }
+        }
+        let segment = self.model.segment(self.carry(), self.batch(), false);
+        if let Some(plain) = &mut self.plain {
+            plain.carry = segment.carry.shallow_clone();
+        }
+        segment
+    }
+
+    /// Goes on with these rows alone, in this order. False where a graph holds for one number of rows only.
+    ///
+    /// # Shapes
+    /// - rows: `[rows]`, int64, each below B
+    pub fn narrow(&mut self, rows: &Tensor) -> bool {
+        let Some(plain) = &mut self.plain else { return false };
+        no_grad(|| {
+            let pick = |t: &Tensor| t.index_select(0, rows);
+            let batch = |b: &DeviceBatch| DeviceBatch {
+                inputs: pick(&b.inputs),
+                labels: pick(&b.labels),
+                puzzle_identifiers: pick(&b.puzzle_identifiers),
+            };
+            let c = &plain.carry;
+            let carry = Carry {
+                z_h: pick(&c.z_h),
+                z_l: pick(&c.z_l),
+                steps: pick(&c.steps),
+                halted: pick(&c.halted),
+                batch: batch(&c.batch),
+            };
+            *plain = Plain { carry, batch: batch(&plain.batch) };
+        });
+        true
+    }
+
+    /// A segment in memory of its own.
+    fn keep(&self, segment: Segment) -> Segment {
+        if self.plain.is_some() {
+            return segment;
+        }
+        Segment {
+            carry: segment.carry.copy(),
+            logits: segment.logits.copy(),
+            q_halt: segment.q_halt.copy(),
+            q_continue: segment.q_continue.copy(),
+            trace: Vec::new(),
         }
     }
 }
@@ -122,25 +285,6 @@ impl SegmentGraph {
             q_continue: self.q_continue.shallow_clone(),
             trace: Vec::new(),
         }
-    }
-
-    fn run(&mut self, model: &Model, batch: &DeviceBatch, each: &mut impl FnMut(&Segment)) -> anyhow::Result<Segment> {
-        no_grad(|| {
-            self.batch.assign(batch);
-            let _ = self.carry.halted.fill_(1);
-        });
-        for _ in 0..model.config().halt_max_steps {
-            self.graph.replay()?;
-            each(&self.view());
-        }
-        let last = self.view();
-        Ok(Segment {
-            carry: last.carry.copy(),
-            logits: last.logits.copy(),
-            q_halt: last.q_halt.copy(),
-            q_continue: last.q_continue.copy(),
-            trace: Vec::new(),
-        })
     }
 }
 

@@ -39,6 +39,29 @@ impl Attended {
         Self { out, tape: tape.map_or(Tape::None, |(qkv, lse)| Tape::Fused { qkv, lse }) }
     }
 
+    /// The probabilities that the tape's q and k give, recomputed plainly: `softmax(q k^T / sqrt(d))`, `[B, n, T, T]` f32;
+    /// and what they make of v, `[B, T, h]` f32, which is `out` up to rounding. None where nothing was kept.
+    pub fn probabilities(&self, num_heads: i64, tables: Option<&RopeTables>) -> Option<(Tensor, Tensor)> {
+        let (q, k, v) = match &self.tape {
+            Tape::Plain { q, k, v } => (q.shallow_clone(), k.shallow_clone(), v.shallow_clone()),
+            Tape::Fused { qkv, .. } => {
+                let (batch, total, width) = qkv.size3().expect("qkv is [B, T, 3h]");
+                let heads = qkv.view([batch, total, 3 * num_heads, width / (3 * num_heads)]); // [B, T, 3n, d]
+                let qk = heads.narrow(2, 0, 2 * num_heads);
+                let qk = tables.map_or_else(|| qk.shallow_clone(), |tables| rope(&qk, tables));
+                let part = |t: &Tensor, from: i64| t.narrow(2, from, num_heads).transpose(1, 2); // [B, n, T, d]
+                (part(&qk, 0), part(&qk, num_heads), part(&heads, 2 * num_heads))
+            }
+            Tape::None => return None,
+        };
+        let (batch, _, total, head_dim) = q.size4().expect("q is [B, n, T, d]");
+        let wide = |t: &Tensor| t.to_kind(Kind::Float);
+        let scores = wide(&q).matmul(&wide(&k).transpose(2, 3)) / (head_dim as f64).sqrt();
+        let p = scores.softmax(-1, Kind::Float); // [B, n, T, T]
+        let out = p.matmul(&wide(&v)).transpose(1, 2).reshape([batch, total, num_heads * head_dim]); // [B, T, h]
+        Some((p, out))
+    }
+
     pub(super) fn fused_tape(&self) -> Option<(&Tensor, &Tensor)> {
         match &self.tape {
             Tape::Fused { qkv, lse } => Some((qkv, lse)),

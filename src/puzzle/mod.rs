@@ -1,12 +1,18 @@
 //! Sudoku boards, mazes and their symmetries, on plain arrays: nothing here knows tensors or files.
 
+pub mod canonical;
+pub mod clue_swap;
 pub mod digit_shift;
 pub mod dihedral;
 pub mod maze;
+pub mod maze_maker;
+pub mod shortest_path;
 pub mod shuffle;
 pub mod solve;
 pub mod sudoku;
+mod triads;
 
+pub use canonical::{Canonical, canonical};
 pub use digit_shift::{shift_digits, unshift_digits};
 pub use dihedral::{DIHEDRAL_INVERSE, dihedral, inverse_dihedral};
 pub use maze::swap_start_goal;

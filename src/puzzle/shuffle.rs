@@ -107,6 +107,11 @@ impl SudokuShuffle {
         Self { token_map, cell_map }
     }
 
+    /// The cell that each cell of the result is taken from.
+    pub fn cell_map(&self) -> &[u8; CELLS] {
+        &self.cell_map
+    }
+
     /// The shuffled board, in tokens (digit + 1).
     ///
     /// # Shapes

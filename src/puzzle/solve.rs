@@ -1,11 +1,12 @@
-//! A Sudoku solver, so that a prediction for a puzzle typed by hand can be marked right or wrong.
-//!
-//! Depth-first search over the blank cell with the fewest candidates, candidates as bit sets.
+//! An exact Sudoku solver: how many solutions a puzzle has, how hard it is, whether it needs every given.
 
-use super::sudoku::{Board, CELLS, SIDE};
+use super::{
+    sudoku::{Board, CELLS},
+    triads::{Search, search},
+};
 
-/// Cells tried before the search gives up; ordinary puzzles take a few hundred.
-const MOST_TRIES: u32 = 2_000_000;
+/// Guesses before the search gives up. The hardest known puzzles take some thousands.
+const MOST_GUESSES: u64 = 2_000_000;
 
 /// What is known about a puzzle's solutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,82 +22,43 @@ pub enum Solutions {
 
 /// Counts a puzzle's solutions up to two.
 pub fn solve(puzzle: &Board) -> Solutions {
-    let mut search = Search { digits: [0; CELLS], used: [[0; SIDE]; 3], found: Vec::new(), tries: 0 };
-    for (cell, &digit) in puzzle.digits().iter().enumerate() {
-        if digit != 0 {
-            if search.candidates(cell) & bit(digit) == 0 {
-                return Solutions::None;
-            }
-            search.place(cell, digit);
-        }
-    }
-    search.run();
-    match (search.found.as_slice(), search.tries > MOST_TRIES) {
-        ([_, _, ..], _) => Solutions::Several,
-        (_, true) => Solutions::Unknown,
-        (&[digits], false) => Board::from_digits(digits).map_or(Solutions::Unknown, Solutions::One),
-        ([], false) => Solutions::None,
+    let search = look_for(puzzle, 2);
+    match search.found.as_slice() {
+        [] | [_] if search.gave_up => Solutions::Unknown,
+        [] => Solutions::None,
+        &[board] => Solutions::One(board),
+        _ => Solutions::Several,
     }
 }
 
-struct Search {
-    digits: [u8; CELLS],
-    /// Digits that stand in each row, column, box, as bits.
-    used: [[u16; SIDE]; 3],
-    found: Vec<[u8; CELLS]>,
-    tries: u32,
+/// A search for up to `limit` solutions.
+pub(super) fn look_for(puzzle: &Board, limit: usize) -> Search {
+    search(puzzle, limit, MOST_GUESSES)
 }
 
-/// Digit 1 is the lowest bit.
-fn bit(digit: u8) -> u16 {
-    1 << (digit - 1)
+/// The guesses that the tdoku solver makes up to the first solution, which is the column `rating` of Sudoku-Extreme; 0
+/// for a puzzle that propagation alone solves. None where there is no solution (or the search gave up).
+///
+/// The figure belongs to the puzzle as it is written: an equivalent one, with rows exchanged, say, has another.
+pub fn rate(puzzle: &Board) -> Option<u64> {
+    let search = look_for(puzzle, 1);
+    search.found.first().map(|_| search.guesses)
 }
 
-/// The row, column and box of a cell.
-fn units(cell: usize) -> [usize; 3] {
-    let (row, column) = (cell / SIDE, cell % SIDE);
-    [row, column, row / 3 * 3 + column / 3]
+/// Whether the puzzle has one solution and no given could be left out.
+pub fn is_minimal(puzzle: &Board) -> bool {
+    let without = |cell: usize| {
+        let mut digits = *puzzle.digits();
+        digits[cell] = 0;
+        Board(digits)
+    };
+    let givens = (0..CELLS).filter(|&cell| puzzle.digits()[cell] != 0);
+    has_one_solution(puzzle) && givens.map(without).all(|fewer| !has_one_solution(&fewer))
 }
 
-impl Search {
-    fn candidates(&self, cell: usize) -> u16 {
-        let [row, column, square] = units(cell);
-        !(self.used[0][row] | self.used[1][column] | self.used[2][square]) & 0x1ff
-    }
-
-    fn place(&mut self, cell: usize, digit: u8) {
-        self.digits[cell] = digit;
-        self.flip(cell, digit);
-    }
-
-    fn remove(&mut self, cell: usize) {
-        self.flip(cell, self.digits[cell]);
-        self.digits[cell] = 0;
-    }
-
-    fn flip(&mut self, cell: usize, digit: u8) {
-        for (kind, unit) in units(cell).into_iter().enumerate() {
-            self.used[kind][unit] ^= bit(digit);
-        }
-    }
-
-    fn run(&mut self) {
-        let blanks = (0..CELLS).filter(|&cell| self.digits[cell] == 0);
-        let Some(cell) = blanks.min_by_key(|&cell| self.candidates(cell).count_ones()) else {
-            self.found.push(self.digits);
-            return;
-        };
-        let candidates = self.candidates(cell);
-        for digit in (1..=9).filter(|&d| candidates & bit(d) != 0) {
-            self.tries += 1;
-            if self.tries > MOST_TRIES || self.found.len() > 1 {
-                return;
-            }
-            self.place(cell, digit);
-            self.run();
-            self.remove(cell);
-        }
-    }
+/// Whether the puzzle has exactly one solution.
+pub fn has_one_solution(puzzle: &Board) -> bool {
+    matches!(solve(puzzle), Solutions::One(_))
 }
 
 #[cfg(test)]

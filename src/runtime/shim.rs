@@ -107,6 +107,15 @@ pub fn pin(host: &tch::Tensor) -> Result<tch::Tensor, ShimError> {
     Ok(unsafe { tch::Tensor::from_ptr(pinned.cast()) })
 }
 
+/// Makes a GPU the one that this thread's CUDA calls mean where they name none, as CUDA graphs do.
+///
+/// # Errors
+/// libtorch's CUDA half is not loaded, or there is no such device.
+pub(super) fn set_device(device: usize) -> Result<(), ShimError> {
+    // SAFETY: plain values.
+    check(unsafe { hrm_set_device(index(device)?) })
+}
+
 /// Torch's current stream on the GPU `device`, a `cudaStream_t`; null is the default stream.
 ///
 /// # Errors
@@ -116,15 +125,6 @@ pub fn cuda_stream(device: usize) -> Result<*mut c_void, ShimError> {
     // SAFETY: the pointer is valid.
     check(unsafe { hrm_cuda_stream(index(device)?, &mut stream) })?;
     Ok(stream)
-}
-
-/// Makes `device` the GPU of everything on this thread that names none.
-///
-/// # Errors
-/// libtorch's CUDA half is not loaded, or there is no such device.
-pub(super) fn set_device(device: usize) -> Result<(), ShimError> {
-    // SAFETY: plain values.
-    check(unsafe { hrm_set_device(index(device)?) })
 }
 
 /// Makes torch choose the deterministic form of every operation that has one, in the whole process; the others warn once.

@@ -1,4 +1,4 @@
-//! Two axes of equal scale in a frame, with round tick values.
+//! Two axes in a frame, with round tick values: of equal scale for maps, each with its own scale for curves.
 
 use anyhow::Result;
 use plotters::backend::DrawingBackend;
@@ -68,6 +68,135 @@ impl EqualAxes {
     }
 }
 
+/// How values lie along one axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    pub low: f64,
+    pub high: f64,
+    pub logarithmic: bool,
+    /// Ticks at whole numbers only.
+    pub whole: bool,
+}
+
+impl Scale {
+    /// Even steps from `low` to `high`.
+    pub fn linear(low: f64, high: f64) -> Self {
+        Self { low, high: if high > low { high } else { low + 1.0 }, logarithmic: false, whole: false }
+    }
+
+    /// Segments or other counts from `first` to `last`, with half a step of room at both ends.
+    pub fn counts(first: f64, last: f64) -> Self {
+        Self { whole: true, ..Self::linear(first - 0.5, last + 0.5) }
+    }
+
+    /// Even steps of the logarithm, over whole decades around the positive ones of `values`.
+    pub fn decades(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let positive = || values.clone().filter(|v| *v > 0.0 && v.is_finite());
+        let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max));
+        let [low, high] = if low <= high { [low.log10().floor(), high.log10().ceil()] } else { [-1.0, 0.0] };
+        Self { low: 10_f64.powf(low), high: 10_f64.powf(high.max(low + 1.0)), logarithmic: true, whole: false }
+    }
+
+    /// 0 at `low`, 1 at `high`, clamped.
+    pub fn share(&self, value: f64) -> f64 {
+        let share = if self.logarithmic {
+            (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
+        } else {
+            (value - self.low) / (self.high - self.low)
+        };
+        share.clamp(0.0, 1.0)
+    }
+
+    /// Tick values and their texts, about `wanted` of them.
+    pub(super) fn ticks(&self, wanted: f64) -> Vec<(f64, String)> {
+        if self.logarithmic {
+            let decades = (self.high / self.low).log10().round();
+            let every = (decades / wanted).ceil().max(1.0) as usize;
+            let first = self.low.log10().round();
+            return (0..=decades as usize)
+                .step_by(every)
+                .map(|k| first + k as f64)
+                .map(|power| (10_f64.powf(power), decade_text(power)))
+                .collect();
+        }
+        let mut step = round_step((self.high - self.low) / wanted);
+        if self.whole {
+            step = step.max(1.0).round();
+        }
+        ticks(self.low, self.high, step).into_iter().map(|v| (v, tick_text(v, step))).collect()
+    }
+}
+
+/// A power of ten: in full from 0.001 to 1000, as 1e−4 beyond.
+fn decade_text(power: f64) -> String {
+    let value = 10_f64.powf(power);
+    match power as i32 {
+        -3..=-1 => format!("{value:.*}", -power as usize),
+        0..=3 => format!("{value:.0}"),
+        _ => format!("1e{power:.0}").replace('-', "−"),
+    }
+}
+
+/// Two axes with scales of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Axes {
+    pub frame: Frame,
+    pub x: Scale,
+    pub y: Scale,
+}
+
+impl Axes {
+    /// Where a point of data lies in the picture; points outside lie on the frame.
+    pub fn place(&self, [x, y]: [f64; 2]) -> Point {
+        self.frame.at(self.x.share(x), 1.0 - self.y.share(y))
+    }
+
+    /// The grid, the frame, the tick values and the axes' names.
+    pub fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, names: [&str; 2]) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        let frame = self.frame;
+        let tick = Lettering::new(size::SMALL, INK);
+        for (value, text) in self.x.ticks((frame.width / 70.0).clamp(2.0, 10.0)) {
+            let x = self.place([value, self.y.low])[0];
+            canvas.line(&[[x, frame.top], [x, frame.bottom()]], &GRID, 1.0)?;
+            canvas.text(&text, [x, frame.bottom() + 16.0], tick.middle())?;
+        }
+        let mut widest = 0.0_f64;
+        for (value, text) in self.y.ticks((frame.height / 42.0).clamp(2.0, 8.0)) {
+            let y = self.place([self.x.low, value])[1];
+            canvas.line(&[[frame.left, y], [frame.right(), y]], &GRID, 1.0)?;
+            canvas.text(&text, [frame.left - 8.0, y], tick.right())?;
+            widest = widest.max(canvas.text_width(&text, tick));
+        }
+        canvas.outline(frame, &FRAME, 1.0)?;
+        let label = Lettering::new(size::LABEL, INK).middle();
+        canvas.text(names[0], [frame.at(0.5, 1.0)[0], frame.bottom() + 44.0], label)?;
+        canvas.text(names[1], [frame.left - widest - 26.0, frame.at(0.0, 0.5)[1]], label.upwards())
+    }
+}
+
+/// The part of the line from `a` to `b` that lies within a frame.
+pub fn clipped(frame: Frame, a: Point, b: Point) -> Option<[Point; 2]> {
+    let (mut from, mut to) = (0.0_f64, 1.0_f64);
+    let [dx, dy] = [b[0] - a[0], b[1] - a[1]];
+    for (step, room) in
+        [(-dx, a[0] - frame.left), (dx, frame.right() - a[0]), (-dy, a[1] - frame.top), (dy, frame.bottom() - a[1])]
+    {
+        if step == 0.0 {
+            if room < 0.0 {
+                return None;
+            }
+        } else if step < 0.0 {
+            from = from.max(room / step);
+        } else {
+            to = to.min(room / step);
+        }
+    }
+    (from <= to).then(|| [[a[0] + from * dx, a[1] + from * dy], [a[0] + to * dx, a[1] + to * dy]])
+}
+
 /// 1, 2 or 5 times a power of ten, the first that is at least `wanted`.
 pub(super) fn round_step(wanted: f64) -> f64 {
     if !wanted.is_finite() || wanted <= 0.0 {
@@ -114,6 +243,26 @@ mod tests {
         assert_eq!(axes.place([3.0, -2.0]), [300.0, 150.0]);
         let none = EqualAxes::around(&[[f64::NAN, 0.0]], FRAME, 0.1);
         assert!(none.place([0.0, 0.0])[0].is_finite());
+    }
+
+    #[test]
+    fn lines_are_cut_at_the_frame() {
+        let inside = clipped(FRAME, [0.0, 100.0], [600.0, 100.0]);
+        assert_eq!(inside, Some([[100.0, 100.0], [500.0, 100.0]]));
+        assert_eq!(clipped(FRAME, [0.0, 0.0], [600.0, 0.0]), None);
+        assert_eq!(clipped(FRAME, [200.0, 100.0], [300.0, 120.0]), Some([[200.0, 100.0], [300.0, 120.0]]));
+    }
+
+    #[test]
+    fn logarithmic_scales_cover_whole_decades() {
+        let scale = Scale::decades([0.02, 3.0, 0.0].into_iter());
+        assert!((scale.low - 0.01).abs() < 1e-12 && (scale.high - 10.0).abs() < 1e-9, "{scale:?}");
+        assert!((scale.share(0.1) - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!((scale.share(0.0), scale.share(1e9)), (0.0, 1.0));
+        let texts: Vec<String> = scale.ticks(8.0).into_iter().map(|t| t.1).collect();
+        assert_eq!(texts, ["0.01", "0.1", "1", "10"]);
+        assert_eq!(decade_text(-5.0), "1e−5");
+        assert!(Scale::decades(std::iter::empty()).share(0.5) > 0.0);
     }
 
     #[test]

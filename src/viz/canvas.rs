@@ -73,17 +73,21 @@ pub fn render<P: Picture>(picture: &P, format: PictureFormat) -> Result<Vec<u8>>
             let header = format!("width=\"{w}\" height=\"{h}\"");
             Ok(text.replacen(&header, &format!("width=\"{width}\" height=\"{height}\""), 1).into_bytes())
         }
-        PictureFormat::Png => {
-            let scale = DENSITY * SMOOTHING;
-            let (w, h) = (width * scale, height * scale);
-            let mut pixels = vec![0_u8; w as usize * h as usize * 3];
-            {
-                let area = BitMapBackend::with_buffer(&mut pixels, (w, h)).into_drawing_area();
-                paint(picture, &area, scale, false)?;
-            }
-            encode_png(&averaged(&pixels, w as usize), width * DENSITY, height * DENSITY)
-        }
+        PictureFormat::Png => encode_png(&pixels(picture, DENSITY)?, width * DENSITY, height * DENSITY),
     }
+}
+
+/// A picture as rows of RGB pixels, `density` of them a unit.
+pub fn pixels<P: Picture>(picture: &P, density: u32) -> Result<Vec<u8>> {
+    let [width, height] = picture.size();
+    let scale = density * SMOOTHING;
+    let (w, h) = (width * scale, height * scale);
+    let mut pixels = vec![0_u8; w as usize * h as usize * 3];
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, (w, h)).into_drawing_area();
+        paint(picture, &area, scale, false)?;
+    }
+    Ok(averaged(&pixels, w as usize))
 }
 
 fn paint<P: Picture, DB: DrawingBackend>(

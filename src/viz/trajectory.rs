@@ -133,7 +133,12 @@ where
 }
 
 /// A line with a head at its middle, where no marker hides it.
-fn draw_arrow<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, from: Point, to: Point, color: RGBColor) -> Result<()>
+pub(super) fn draw_arrow<DB: DrawingBackend>(
+    canvas: &Canvas<'_, DB>,
+    from: Point,
+    to: Point,
+    color: RGBColor,
+) -> Result<()>
 where
     DB::ErrorType: 'static,
 {
@@ -247,7 +252,7 @@ where
 }
 
 /// The first, the last, and even steps between: at most about `most` of `1..=n`, the last two never crowded.
-fn ticked_segments(n: usize, most: usize) -> Vec<usize> {
+pub(super) fn ticked_segments(n: usize, most: usize) -> Vec<usize> {
     let step = n.div_ceil(most).max(1);
     let mut ticks: Vec<usize> = (1..=n).filter(|s| *s == 1 || *s == n || s % step == 0).collect();
     ticks.retain(|&s| s == 1 || s == n || (n - s >= step.div_ceil(2) && s > step.div_ceil(2)));

@@ -1,0 +1,16 @@
+//! The readers of datasets as a crate of their own, under the name that they have in the program.
+#![allow(dead_code, reason = "the targets use a part")]
+
+#[path = "../src/dataset/mod.rs"]
+pub mod dataset;
+#[path = "../src/puzzle/mod.rs"]
+pub mod puzzle;
+#[path = "../src/rng.rs"]
+pub mod rng;
+
+#[path = "../src/checkpoint/store.rs"]
+pub mod store;
+
+pub mod checkpoint {
+    pub use super::store;
+}

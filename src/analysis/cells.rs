@@ -1,0 +1,199 @@
+//! Single cells: in which order they become right, and how sure the model is of them.
+
+use serde::Serialize;
+
+use super::runs::{Item, PuzzleRun, hundredths_of, tokens_of};
+use crate::puzzle::{PuzzleKind, sudoku::Unit};
+
+/// The segment from which on each cell is right to the end; none where it is wrong at the end. Length seq_len.
+pub fn right_from(run: &PuzzleRun, item: &Item) -> Vec<Option<usize>> {
+    let answers: Vec<Vec<u8>> = run.answers.iter().map(|a| tokens_of(a)).collect();
+    let n = answers.len();
+    let of_cell = |(cell, &wanted): (usize, &u8)| {
+        let wrong = (0..n).rev().find(|&k| answers[k].get(cell) != Some(&wanted)).map_or(0, |k| k + 1);
+        (wrong < n).then_some(wrong + 1)
+    };
+    item.solution.iter().enumerate().map(of_cell).collect()
+}
+
+/// For each open cell of a Sudoku how many digits its row, column and box leave; none for cells that are given.
+pub fn candidates(tokens: &[u8]) -> Vec<Option<usize>> {
+    let mut seen = vec![[false; 11]; tokens.len()];
+    if tokens.len() == 81 {
+        for unit in Unit::all() {
+            for k in 0..9 {
+                for other in 0..9 {
+                    let token = usize::from(tokens[unit.cell(other)]);
+                    if (2..=10).contains(&token) {
+                        seen[unit.cell(k)][token] = true;
+                    }
+                }
+            }
+        }
+    }
+    let left = |(cell, &token): (usize, &u8)| (token <= 1).then(|| 9 - seen[cell].iter().filter(|s| **s).count());
+    tokens.iter().enumerate().map(left).collect()
+}
+
+/// Open cells after one segment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellsAt {
+    /// From 1.
+    pub segment: usize,
+    /// Share of the open cells that are right.
+    pub right: f64,
+    /// Mean confidence in those that are right, and in those that are wrong; none where there are none.
+    pub sure_of_right: Option<f64>,
+    pub sure_of_wrong: Option<f64>,
+}
+
+/// Open cells whose confidence lies in one tenth.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reliability {
+    /// From this tenth on, 0.0 to 0.9.
+    pub from: f64,
+    pub cells: usize,
+    pub confidence: f64,
+    pub right: f64,
+}
+
+/// Open cells with the same number of candidates.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ByCandidates {
+    pub candidates: usize,
+    pub cells: usize,
+    /// Share that is right at the end.
+    pub right: f64,
+    /// Mean segment from which on those are right; none where none is.
+    pub mean_step: Option<f64>,
+}
+
+/// What `hrm analyze cells` finds. Givens are left out everywhere.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellsSummary {
+    pub puzzles: usize,
+    pub open_cells: usize,
+    pub by_segment: Vec<CellsAt>,
+    /// Cells right from segment k on to the end, k = 1, 2, ...
+    pub right_from: Vec<usize>,
+    pub never: usize,
+    /// At the last segment, by tenths of confidence; tenths without cells are left out.
+    pub reliability: Vec<Reliability>,
+    /// Sudoku only.
+    pub by_candidates: Vec<ByCandidates>,
+}
+
+/// Counts over runs and the puzzles that they are of, in the same order.
+pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
+    let segments = runs.iter().map(PuzzleRun::segments).min().unwrap_or(0);
+    let open = |item: &Item, cell: usize| item.solution[cell] != 0 && item.tokens[cell] != item.solution[cell];
+    let mut at = vec![[[0.0_f64; 2]; 2]; segments]; // [segment][right][count, confidence]
+    let mut right_from_counts = vec![0; segments];
+    let mut never = 0;
+    let mut tenths = [[0.0_f64; 3]; 10]; // count, confidence, right
+    let mut by = [[0.0_f64; 3]; 10]; // count, right, steps
+    for (run, item) in runs.iter().zip(items) {
+        let steps = right_from(run, item);
+        let left = if item.kind == PuzzleKind::Sudoku { candidates(&item.tokens) } else { Vec::new() };
+        for (k, (at, (answer, sure))) in at.iter_mut().zip(run.answers.iter().zip(&run.confidence)).enumerate() {
+            let (answer, sure) = (tokens_of(answer), hundredths_of(sure));
+            for cell in (0..answer.len().min(sure.len())).filter(|&c| open(item, c)) {
+                let right = usize::from(answer[cell] == item.solution[cell]);
+                // The middle of the hundredth.
+                let confidence = (f64::from(sure[cell]) + 0.5) / 100.0;
+                at[right][0] += 1.0;
+                at[right][1] += confidence;
+                if k + 1 == segments {
+                    let tenth = &mut tenths[usize::from(sure[cell] / 10).min(9)];
+                    tenth[0] += 1.0;
+                    tenth[1] += confidence;
+                    tenth[2] += right as f64;
+                }
+            }
+        }
+        for cell in (0..item.solution.len()).filter(|&c| open(item, c)) {
+            match steps[cell] {
+                Some(step) => right_from_counts[step - 1] += 1,
+                None => never += 1,
+            }
+            if let Some(Some(n)) = left.get(cell) {
+                let row = &mut by[(*n).min(9)];
+                row[0] += 1.0;
+                if let Some(step) = steps[cell] {
+                    row[1] += 1.0;
+                    row[2] += step as f64;
+                }
+            }
+        }
+    }
+    let mean = |[count, sum]: [f64; 2]| (count > 0.0).then(|| sum / count);
+    CellsSummary {
+        puzzles: runs.len(),
+        open_cells: never + right_from_counts.iter().sum::<usize>(),
+        by_segment: at
+            .iter()
+            .enumerate()
+            .map(|(k, [wrong, right])| CellsAt {
+                segment: k + 1,
+                right: right[0] / (right[0] + wrong[0]).max(1.0),
+                sure_of_right: mean(*right),
+                sure_of_wrong: mean(*wrong),
+            })
+            .collect(),
+        right_from: right_from_counts,
+        never,
+        reliability: tenths
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| t[0] > 0.0)
+            .map(|(k, t)| Reliability {
+                from: k as f64 / 10.0,
+                cells: t[0] as usize,
+                confidence: t[1] / t[0],
+                right: t[2] / t[0],
+            })
+            .collect(),
+        by_candidates: by
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| b[0] > 0.0)
+            .map(|(n, b)| ByCandidates {
+                candidates: n,
+                cells: b[0] as usize,
+                right: b[1] / b[0],
+                mean_step: (b[1] > 0.0).then(|| b[2] / b[1]),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::runs::run_of, *};
+
+    #[test]
+    fn cells_become_right_one_after_the_other() {
+        let item = Item { index: 0, kind: PuzzleKind::Maze, tokens: vec![5, 1, 1, 1], solution: vec![5, 2, 3, 4] };
+        let mut run = run_of(&[2, 1, 3], &["5211", "5114", "5214"]);
+        run.confidence = vec!["99905050".to_owned(), "99905050".to_owned(), "99952050".to_owned()];
+        assert_eq!(right_from(&run, &item), [Some(1), Some(3), None, Some(2)]);
+        let found = summarise_cells(&[run], &[item]);
+        assert_eq!((found.open_cells, found.never, found.right_from.as_slice()), (3, 1, [0, 1, 1].as_slice()));
+        assert!((found.by_segment[0].right - 1.0 / 3.0).abs() < 1e-12);
+        assert!((found.by_segment[0].sure_of_right.unwrap() - 0.905).abs() < 1e-12);
+        let top = found.reliability.last().unwrap();
+        assert_eq!((top.from, top.cells, top.right), (0.9, 1, 1.0));
+        assert!(found.by_candidates.is_empty());
+    }
+
+    #[test]
+    fn candidates_of_a_nearly_full_board() {
+        let text = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
+        let mut tokens: Vec<u8> = text.bytes().map(|b| b - b'0' + 1).collect();
+        tokens[0] = 1;
+        tokens[80] = 1;
+        let left = candidates(&tokens);
+        assert_eq!((left[0], left[80], left[1]), (Some(1), Some(1), None));
+        assert_eq!(candidates(&[1; 81])[40], Some(9));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a long analysis has found so far, on disk: a JSONL file whose first line says what was asked, and then a line an
+//! item, appended batch by batch. A run that was stopped or killed goes on where the file ends.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    marker::PhantomData,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// An open file of results of one type.
+#[derive(Debug)]
+pub struct Journal<T> {
+    path: PathBuf,
+    file: File,
+    item: PhantomData<T>,
+}
+
+/// What to do with a journal that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    Refuse,
+    Resume,
+    Replace,
+}
+
+impl<T: Serialize + DeserializeOwned> Journal<T> {
+    /// Opens or makes the journal at `path` for the run that `asked` describes; returns the items that it holds.
+    ///
+    /// A last line that was cut off, as by a killed process, is dropped.
+    ///
+    /// # Errors
+    /// A journal that is there and may not be touched; one of another run, with the first key that differs; a line that
+    /// is no item.
+    pub fn open(path: &Path, asked: &Value, existing: Existing) -> Result<(Self, Vec<T>)> {
+        let at = || format!("{}", path.display());
+        let there = path.exists();
+        if there && existing == Existing::Refuse {
+            bail!(
+                "{}: results of an earlier run: --resume goes on with them, --force begins anew, --output-dir names \
+                 another folder",
+                path.display()
+            );
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(existing == Existing::Replace);
+        let mut file = options.open(path).with_context(at)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(at)?;
+        let whole = text.rfind('\n').map_or(0, |last| last + 1);
+        let mut lines = text[..whole].lines();
+        let mut items = Vec::new();
+        match lines.next() {
+            None => {
+                file.set_len(0).with_context(at)?;
+                file.seek(SeekFrom::Start(0)).with_context(at)?;
+                file.write_all(format!("{asked}\n").as_bytes()).with_context(at)?;
+            }
+            Some(first) => {
+                let found: Value = serde_json::from_str(first)
+                    .with_context(|| format!("{}: its first line does not say what was asked", path.display()))?;
+                same_run(path, &found, asked)?;
+                for (number, line) in lines.enumerate() {
+                    let item = serde_json::from_str(line).with_context(|| {
+                        format!("{}: line {} is no result: --force begins anew", path.display(), number + 2)
+                    })?;
+                    items.push(item);
+                }
+                file.set_len(whole as u64).with_context(at)?;
+                file.seek(SeekFrom::End(0)).with_context(at)?;
+            }
+        }
+        Ok((Self { path: path.to_owned(), file, item: PhantomData }, items))
+    }
+
+    fn append(&mut self, items: &[T]) -> Result<()> {
+        let mut text = Vec::new();
+        for item in items {
+            serde_json::to_writer(&mut text, item)?;
+            text.push(b'\n');
+        }
+        self.file.write_all(&text).with_context(|| format!("{}: cannot write", self.path.display()))
+    }
+}
+
+fn same_run(path: &Path, found: &Value, asked: &Value) -> Result<()> {
+    let empty = serde_json::Map::new();
+    let (old, new) = (found.as_object().unwrap_or(&empty), asked.as_object().unwrap_or(&empty));
+    let differs = new.iter().find(|(key, value)| old.get(*key) != Some(*value));
+    if let Some((key, value)) = differs {
+        let was = old.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
+        bail!(
+            "{}: results of another run ({key} is {was} there, now {value}): ask for the same, or begin anew with --force \
+             or in another --output-dir",
+            path.display()
+        );
+    }
+    ensure!(old.len() == new.len(), "{}: results of another version of hrm: --force begins anew", path.display());
+    Ok(())
+}
+
+/// Results in the order of the items.
+#[derive(Debug)]
+pub struct Batches<T> {
+    pub results: Vec<T>,
+    /// Asked to stop before the last item.
+    pub stopped: bool,
+}
+
+/// Computes what is missing of `items`, `batch_size` at a time; `done` holds the results of the first of them. Every
+/// batch is written to the journal as it ends, then shown to `watch`, which may stop the run.
+pub fn run_batches<I, T: Serialize + DeserializeOwned>(
+    items: &[I],
+    batch_size: usize,
+    mut journal: Option<&mut Journal<T>>,
+    done: Vec<T>,
+    mut compute: impl FnMut(&[I]) -> Result<Vec<T>>,
+    mut watch: impl FnMut(&[T]) -> ControlFlow<()>,
+) -> Result<Batches<T>> {
+    ensure!(batch_size > 0, "the batch size is 0: give at least 1");
+    ensure!(done.len() <= items.len(), "{} results are there, {} were asked for", done.len(), items.len());
+    let mut results = done;
+    while results.len() < items.len() {
+        let from = results.len();
+        let batch = &items[from..(from + batch_size).min(items.len())];
+        let found = compute(batch)?;
+        ensure!(found.len() == batch.len(), "{} results of {} items", found.len(), batch.len());
+        if let Some(journal) = &mut journal {
+            journal.append(&found)?;
+        }
+        let stop = watch(&found).is_break();
+        results.extend(found);
+        if stop && results.len() < items.len() {
+            return Ok(Batches { results, stopped: true });
+        }
+    }
+    Ok(Batches { results, stopped: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn squares(path: &Path, existing: Existing, stop_after: usize) -> Result<Batches<u64>> {
+        let (mut journal, done) = Journal::open(path, &json!({"what": "squares"}), existing)?;
+        let mut seen = 0;
+        run_batches(
+            &[1_u64, 2, 3, 4, 5],
+            2,
+            Some(&mut journal),
+            done,
+            |items| Ok(items.iter().map(|i| i * i).collect()),
+            |found| {
+                seen += found.len();
+                if seen >= stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        )
+    }
+
+    #[test]
+    fn a_stopped_run_goes_on_and_a_cut_line_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        let first = squares(&path, Existing::Refuse, 2).unwrap();
+        assert!(first.stopped);
+        assert_eq!(first.results, [1, 4]);
+        // A process killed in the middle of a line.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"9").unwrap();
+        let rest = squares(&path, Existing::Resume, 99).unwrap();
+        assert!(!rest.stopped);
+        assert_eq!(rest.results, [1, 4, 9, 16, 25]);
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 6);
+    }
+
+    #[test]
+    fn other_runs_and_damage_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        squares(&path, Existing::Refuse, 99).unwrap();
+        let message = |result: Result<(Journal<u64>, Vec<u64>)>| format!("{:#}", result.unwrap_err());
+        let again = message(Journal::open(&path, &json!({"what": "squares"}), Existing::Refuse));
+        assert!(again.contains("--resume") && again.contains("j.jsonl"), "{again}");
+        let other = message(Journal::open(&path, &json!({"what": "cubes"}), Existing::Resume));
+        assert!(other.contains("what is \"squares\" there, now \"cubes\""), "{other}");
+        fs::write(&path, "{\"what\":\"squares\"}\n1\nfour\n").unwrap();
+        let damaged = message(Journal::open(&path, &json!({"what": "squares"}), Existing::Resume));
+        assert!(damaged.contains("line 3"), "{damaged}");
+        let (_, fresh) = Journal::<u64>::open(&path, &json!({"what": "squares"}), Existing::Replace).unwrap();
+        assert!(fresh.is_empty());
+    }
+}

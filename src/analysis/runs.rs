@@ -1,0 +1,363 @@
+//! A model's work on many puzzles, segment by segment: what the analyses of segments, modes and stability are made of.
+
+use anyhow::{Result, ensure};
+use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::{conflict::conflict_loss, landscape::relative_moves};
+use crate::{
+    dataset::{Batch, IGNORE_LABEL},
+    eval::infer::host_tokens,
+    model::{DeviceBatch, Model, Segment},
+    ops::token_loss,
+    puzzle::PuzzleKind,
+};
+
+/// A puzzle with its solution, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its row in the test set, or its number among puzzles that were made.
+    pub index: usize,
+    pub kind: PuzzleKind,
+    /// Length seq_len.
+    pub tokens: Vec<u8>,
+    /// Length seq_len; 0 where there is no label.
+    pub solution: Vec<u8>,
+}
+
+impl Item {
+    /// Cells that the solution has and the puzzle has not.
+    pub fn open_cells(&self) -> usize {
+        self.tokens.iter().zip(&self.solution).filter(|(t, s)| t != s).count()
+    }
+}
+
+/// One puzzle's run. All lists have an entry a segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PuzzleRun {
+    pub index: usize,
+    /// Cells to fill in.
+    pub open: usize,
+    /// Cells with a label.
+    pub cells: usize,
+    /// Mean token loss over the labelled cells, as in training (nats).
+    pub loss: Vec<f64>,
+    /// Labelled cells that are right, givens included.
+    pub right: Vec<usize>,
+    /// Sudoku: broken rules of the answer; empty for mazes.
+    pub conflict: Vec<u32>,
+    pub q_halt: Vec<f32>,
+    pub q_continue: Vec<f32>,
+    /// |Δz_H| / |z_H|, against the state before the segment.
+    pub move_h: Vec<f32>,
+    /// |Δz_L| / |z_L|.
+    pub move_l: Vec<f32>,
+    /// The least p for which z_H and z_L are bitwise those of p segments before; 0 where there is none among those kept.
+    pub repeats: Vec<usize>,
+    /// Tokens of the answer, a character a cell in base 36.
+    pub answers: Vec<String>,
+    /// How probable the model holds each cell of its answer, two digits a cell: 00 to 99 hundredths.
+    pub confidence: Vec<String>,
+}
+
+impl PuzzleRun {
+    /// Segments run.
+    pub fn segments(&self) -> usize {
+        self.right.len()
+    }
+
+    /// Whether this can be the run of that item: every list has `segments` entries.
+    pub fn fits(&self, item: &Item, segments: usize) -> bool {
+        let sudoku = item.kind == PuzzleKind::Sudoku;
+        let lengths = [
+            self.loss.len(),
+            self.right.len(),
+            self.q_halt.len(),
+            self.q_continue.len(),
+            self.move_h.len(),
+            self.move_l.len(),
+            self.repeats.len(),
+            self.answers.len(),
+            self.confidence.len(),
+        ];
+        self.index == item.index
+            && self.open == item.open_cells()
+            && lengths.iter().all(|&n| n == segments)
+            && self.conflict.len() == if sudoku { segments } else { 0 }
+            && self.answers.iter().all(|a| a.len() == item.tokens.len())
+    }
+
+    /// Whether the answer after segment `k` (from 1) is wholly right.
+    pub fn exact(&self, k: usize) -> bool {
+        k.checked_sub(1).and_then(|i| self.right.get(i)) == Some(&self.cells)
+    }
+
+    /// Whether the last answer is right.
+    pub fn solved(&self) -> bool {
+        self.exact(self.segments())
+    }
+
+    /// The first segment whose answer is right.
+    pub fn first_right(&self) -> Option<usize> {
+        (1..=self.segments()).find(|&k| self.exact(k))
+    }
+
+    /// The first segment from which on the answer stays right to the end: the step at which the puzzle is "grokked".
+    pub fn right_for_good(&self) -> Option<usize> {
+        let wrong = (1..=self.segments()).rev().find(|&k| !self.exact(k)).unwrap_or(0);
+        (wrong < self.segments()).then_some(wrong + 1)
+    }
+
+    /// The segment over which the loss falls most, and that fall's share of the fall from the first to the least loss.
+    pub fn steepest_fall(&self) -> Option<(usize, f64)> {
+        let falls = self.loss.windows(2).enumerate().map(|(i, pair)| (i + 2, pair[0] - pair[1]));
+        let (segment, fall) = falls.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let whole = self.loss[0] - self.loss.iter().copied().fold(f64::INFINITY, f64::min);
+        (whole > 0.0).then(|| (segment, fall / whole))
+    }
+
+    /// Whether the answer stayed the same over the last `window` segments.
+    pub fn settled(&self, window: usize) -> bool {
+        self.answers.len() >= window.max(1) && {
+            let tail = &self.answers[self.answers.len() - window.max(1)..];
+            tail.iter().all(|a| a == &tail[0])
+        }
+    }
+
+    /// The least period from 2 to `longest` that the answers have over the last two periods; none where they settled.
+    pub fn answer_cycle(&self, longest: usize) -> Option<usize> {
+        let n = self.answers.len();
+        (2..=longest).find(|&p| {
+            n >= 2 * p
+                && (n - p..n).all(|i| self.answers[i] == self.answers[i - p])
+                && self.answers[n - p..].iter().any(|a| a != &self.answers[n - 1])
+        })
+    }
+
+    /// Whether q says halt after segment `k` (from 1).
+    pub fn wants_halt(&self, k: usize) -> bool {
+        k >= 1 && k <= self.segments() && self.q_halt[k - 1] > self.q_continue[k - 1]
+    }
+}
+
+/// Runs puzzles together for `segments` segments each, none of which is ever restarted.
+///
+/// States are compared bit by bit with those of up to `longest_cycle` segments before.
+pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle: usize) -> Result<Vec<PuzzleRun>> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = batch_of(model, items)?;
+    let cells: Vec<usize> = items.iter().map(|i| i.solution.iter().filter(|&&t| t != 0).count()).collect();
+    let mut runs: Vec<PuzzleRun> =
+        items.iter().zip(&cells).map(|(item, &cells)| PuzzleRun::empty(item, cells, segments)).collect();
+    let rows = batch.rows();
+    let (h_init, l_init) = model.initial_state();
+    let size = [rows, model.config().total_seq(), model.config().hidden_size];
+    let mut kept: Vec<[Tensor; 2]> = vec![[h_init.expand(size, false), l_init.expand(size, false)]];
+    model.unroll(model.initial_carry(rows), &batch, segments, false, |number, segment| {
+        no_grad(|| record(model, segment, &batch, items, &kept, &mut runs))?;
+        if kept.len() >= longest_cycle.max(1) {
+            drop(kept.remove(0));
+        }
+        if number < segments {
+            kept.push([segment.carry.z_h.shallow_clone(), segment.carry.z_l.shallow_clone()]);
+        }
+        Ok(())
+    })?;
+    for run in &runs {
+        let finite = run.loss.iter().all(|x| x.is_finite())
+            && [&run.q_halt, &run.q_continue, &run.move_h, &run.move_l].iter().all(|v| v.iter().all(|x| x.is_finite()));
+        ensure!(finite, "puzzle {}: the model's states hold NaN or infinite values: it has diverged", run.index);
+    }
+    Ok(runs)
+}
+
+/// Puzzles as a batch on the model's device, all with puzzle identifier 0.
+///
+/// # Errors
+/// Puzzles of another size or alphabet than the model's.
+pub fn batch_of(model: &Model, items: &[Item]) -> Result<DeviceBatch> {
+    check_items(model, items)?;
+    let shape = (items.len(), items.first().map_or(0, |i| i.tokens.len()));
+    let label = |t: u8| if t == 0 { IGNORE_LABEL } else { i32::from(t) };
+    let host = Batch {
+        inputs: Array2::from_shape_fn(shape, |(row, cell)| i32::from(items[row].tokens[cell])),
+        labels: Array2::from_shape_fn(shape, |(row, cell)| label(items[row].solution[cell])),
+        puzzle_identifiers: Array1::zeros(items.len()),
+    };
+    Ok(DeviceBatch::upload(&host, model.device()))
+}
+
+impl PuzzleRun {
+    fn empty(item: &Item, cells: usize, segments: usize) -> Self {
+        Self {
+            index: item.index,
+            open: item.open_cells(),
+            cells,
+            loss: Vec::with_capacity(segments),
+            right: Vec::with_capacity(segments),
+            conflict: Vec::new(),
+            q_halt: Vec::with_capacity(segments),
+            q_continue: Vec::with_capacity(segments),
+            move_h: Vec::with_capacity(segments),
+            move_l: Vec::with_capacity(segments),
+            repeats: Vec::with_capacity(segments),
+            answers: Vec::with_capacity(segments),
+            confidence: Vec::with_capacity(segments),
+        }
+    }
+}
+
+/// One segment's facts of every row. `kept`: the states before, the latest last.
+fn record(
+    model: &Model,
+    segment: &Segment,
+    batch: &DeviceBatch,
+    items: &[Item],
+    kept: &[[Tensor; 2]],
+    runs: &mut [PuzzleRun],
+) -> Result<()> {
+    let (z_h, z_l) = (&segment.carry.z_h, &segment.carry.z_l);
+    let answers = host_tokens(&segment.predictions())?; // [B, S]
+    let mask = batch.labels.f_ne(i64::from(IGNORE_LABEL))?;
+    let divisor = mask.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Int64)?.f_clamp_min(1)?;
+    let loss = token_loss(model.config().loss_type, &segment.logits, &batch.labels).loss; // [B, S]
+    let loss = loss.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Double)?.f_div(&divisor)?;
+    let loss: Vec<f64> = Vec::try_from(loss.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?;
+    let of_answer = token_loss(model.config().loss_type, &segment.logits, &segment.predictions()).loss; // [B, S]
+    let hundredths = of_answer.f_neg()?.f_exp()?.f_mul_scalar(100.0)?.f_floor()?.f_clamp(0.0, 99.0)?;
+    let hundredths = host_tokens(&hundredths)?; // [B, S]
+    let floats = |t: &Tensor| -> Result<Vec<f32>> { Ok(Vec::try_from(t.f_to_device(Device::Cpu)?)?) };
+    let (q_halt, q_continue) = (floats(&segment.q_halt)?, floats(&segment.q_continue)?);
+    let [before_h, before_l] = &kept[kept.len() - 1];
+    let (move_h, move_l) = (relative_moves(before_h, z_h)?, relative_moves(before_l, z_l)?);
+    let mut repeats = vec![0; runs.len()];
+    for (back, [old_h, old_l]) in kept.iter().rev().enumerate() {
+        let same =
+            |a: &Tensor, b: &Tensor| -> Result<Tensor> { Ok(a.f_eq_tensor(b)?.f_flatten(1, -1)?.f_all_dim(1, false)?) };
+        let equal = same(z_h, old_h)?.f_logical_and(&same(z_l, old_l)?)?.f_to_device(Device::Cpu)?;
+        for (row, equal) in Vec::<bool>::try_from(equal)?.into_iter().enumerate() {
+            if equal && repeats[row] == 0 {
+                repeats[row] = back + 1;
+            }
+        }
+    }
+    for (row, (run, item)) in runs.iter_mut().zip(items).enumerate() {
+        let answer = answers.row(row);
+        let right = answer.iter().zip(&item.solution).filter(|(a, s)| **s != 0 && **a == i32::from(**s)).count();
+        run.right.push(right);
+        if item.kind == PuzzleKind::Sudoku {
+            run.conflict.push(conflict_loss(&std::array::from_fn(|cell| answer[cell] - 1)));
+        }
+        run.loss.push(loss[row]);
+        run.q_halt.push(q_halt[row]);
+        run.q_continue.push(q_continue[row]);
+        run.move_h.push(move_h[row]);
+        run.move_l.push(move_l[row]);
+        run.repeats.push(repeats[row]);
+        run.confidence.push(hundredths.row(row).iter().map(|c| format!("{c:02}")).collect());
+        run.answers.push(answer.iter().map(|&t| token_char(t)).collect());
+    }
+    Ok(())
+}
+
+fn check_items(model: &Model, items: &[Item]) -> Result<()> {
+    let dims = model.config().dims;
+    for item in items {
+        ensure!(
+            i64::try_from(item.tokens.len()) == Ok(dims.seq_len) && item.solution.len() == item.tokens.len(),
+            "puzzle {} has {} cells, the model takes {}",
+            item.index,
+            item.tokens.len(),
+            dims.seq_len
+        );
+        ensure!(
+            item.kind.vocab_size() as i64 == dims.vocab_size,
+            "a {} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
+            item.kind,
+            item.kind.vocab_size(),
+            dims.vocab_size
+        );
+        let highest = item.tokens.iter().chain(&item.solution).copied().max().unwrap_or(0);
+        ensure!(
+            i64::from(highest) < dims.vocab_size,
+            "puzzle {}: token {highest}, the model knows {}",
+            item.index,
+            dims.vocab_size
+        );
+    }
+    Ok(())
+}
+
+/// Hundredths of a confidence's text.
+pub fn hundredths_of(confidence: &str) -> Vec<u8> {
+    let digits = confidence.as_bytes().as_chunks::<2>().0;
+    digits.iter().map(|[a, b]| 10 * a.wrapping_sub(b'0').min(9) + b.wrapping_sub(b'0').min(9)).collect()
+}
+
+/// A token as one character.
+pub fn token_char(token: i32) -> char {
+    u32::try_from(token).ok().and_then(|t| char::from_digit(t, 36)).unwrap_or('?')
+}
+
+/// Tokens of an answer's text.
+pub fn tokens_of(answer: &str) -> Vec<u8> {
+    answer.chars().map(|c| c.to_digit(36).and_then(|t| u8::try_from(t).ok()).unwrap_or(0)).collect()
+}
+
+/// A run whose answers are those given, on a puzzle of as many cells as the longest count of right ones.
+#[cfg(test)]
+pub(super) fn run_of(right: &[usize], answers: &[&str]) -> PuzzleRun {
+    let n = right.len();
+    PuzzleRun {
+        index: 0,
+        open: 5,
+        cells: 9,
+        loss: right.iter().map(|&r| 9.0 - r as f64).collect(),
+        right: right.to_vec(),
+        conflict: vec![0; n],
+        q_halt: vec![-1.0; n],
+        q_continue: vec![0.0; n],
+        move_h: vec![0.5; n],
+        move_l: vec![0.5; n],
+        repeats: vec![0; n],
+        answers: answers.iter().map(|a| (*a).to_owned()).collect(),
+        confidence: vec![String::new(); n],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_of_a_run() {
+        let run = run_of(&[3, 9, 5, 9, 9], &["a", "r", "b", "r", "r"]);
+        assert_eq!((run.first_right(), run.right_for_good()), (Some(2), Some(4)));
+        assert_eq!(run.steepest_fall(), Some((2, 1.0)));
+        assert!(run.settled(2) && !run.settled(3) && !run.settled(6));
+        let lost = run_of(&[9, 8], &["r", "a"]);
+        assert_eq!((lost.first_right(), lost.right_for_good(), lost.solved()), (Some(1), None, false));
+        let flat = run_of(&[4, 4], &["a", "a"]);
+        assert_eq!(flat.steepest_fall(), None);
+    }
+
+    #[test]
+    fn cycles_of_answers() {
+        assert_eq!(run_of(&[0; 6], &["x", "y", "a", "b", "a", "b"]).answer_cycle(4), Some(2));
+        assert_eq!(run_of(&[0; 6], &["a", "a", "a", "a", "a", "a"]).answer_cycle(4), None);
+        assert_eq!(run_of(&[0; 6], &["a", "b", "c", "a", "b", "c"]).answer_cycle(4), Some(3));
+        assert_eq!(run_of(&[0; 6], &["a", "b", "c", "a", "b", "d"]).answer_cycle(4), None);
+    }
+
+    #[test]
+    fn answers_there_and_back() {
+        let tokens = [0, 1, 10, 5];
+        let text: String = tokens.iter().map(|&t| token_char(t)).collect();
+        assert_eq!(text, "01a5");
+        assert_eq!(tokens_of(&text), [0, 1, 10, 5]);
+        assert_eq!(hundredths_of("0099507"), [0, 99, 50]);
+    }
+}

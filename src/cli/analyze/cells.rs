@@ -1,0 +1,139 @@
+//! `hrm analyze cells`.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::many::{Head, ManyArgs, percent, run_many};
+use crate::{
+    analysis::cells::{CellsSummary, right_from, summarise_cells},
+    cli::{
+        GlobalArgs,
+        study::OutputArgs,
+        ui::{JsonArg, Ui},
+    },
+    puzzle::PuzzleKind,
+    say,
+    viz::{
+        cells::{CellOrder, CellsPicture},
+        chart::Words,
+    },
+};
+
+const DETAILS: &str = "\
+Looks at open cells, those that the puzzle does not give. For each: the segment from which on it is right to the end, and \
+the probability that the model's own output function (stablemax or softmax, as trained) gives its answer. Over all puzzles: \
+the share that is right and the confidence in right and in wrong cells by segment; whether a cell that is held 90 % sure is \
+right 90 % of the time; and, for Sudoku, how much it matters how many digits row, column and box leave for a cell.
+
+Files in --output-dir: cells.png (with the order of one puzzle, --show ROW), cells.json, and runs.jsonl, which \
+`hrm analyze segments` and `modes` can go on from.
+
+Examples:
+  hrm analyze cells --count 500 --show 7
+  hrm analyze cells --resume --output-dir analysis/segments      (the runs of hrm analyze segments)";
+
+/// In which order cells become right, and how sure the model is of them
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze cells --count 500    (--help tells more)")]
+pub struct CellsArgs {
+    #[command(flatten)]
+    many: ManyArgs,
+    /// The test row whose board is drawn [default: the first that took longest to solve]
+    #[arg(long, value_name = "ROW")]
+    show: Option<usize>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    summary: &'a CellsSummary,
+    /// The puzzle that is drawn.
+    shown: usize,
+    shown_right_from: Vec<Option<usize>>,
+}
+
+pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let many = run_many(&ui, global, &args.many, &args.output, "analysis/cells")?;
+    let summary = summarise_cells(&many.runs, &many.items);
+    let optional = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), percent);
+    say!(ui, "");
+    say!(
+        ui,
+        "{:>7}  {:>8}  {:>13}  {:>13}  {:>16}",
+        "segment",
+        "right",
+        "sure of right",
+        "sure of wrong",
+        "right from here"
+    );
+    for (s, from) in summary.by_segment.iter().zip(&summary.right_from) {
+        say!(
+            ui,
+            "{:>7}  {:>8}  {:>13}  {:>13}  {:>16}",
+            s.segment,
+            percent(s.right),
+            optional(s.sure_of_right),
+            optional(s.sure_of_wrong),
+            from
+        );
+    }
+    say!(ui, "{} open cells of {} puzzles; {} wrong at the end", summary.open_cells, summary.puzzles, summary.never);
+    for r in &summary.reliability {
+        let range = format!("{:.0} to {:.0} % sure", 100.0 * r.from, 100.0 * r.from + 10.0);
+        say!(ui, "{range:>16}: {} cells, {} right", r.cells, percent(r.right));
+    }
+    for b in &summary.by_candidates {
+        let digits = format!("{} digit(s) left", b.candidates);
+        let step = b.mean_step.map_or_else(String::new, |step| format!(", from segment {step:.1} on"));
+        say!(ui, "{digits:>16}: {} cells, {} right{step}", b.cells, percent(b.right));
+    }
+
+    let position = match args.show {
+        Some(row) => many.items.iter().position(|i| i.index == row).ok_or_else(|| {
+            anyhow::anyhow!("--show {row}: it is not among the puzzles that were run: choose with --first and --count")
+        })?,
+        None => {
+            let key = |k: &usize| (many.runs[*k].right_for_good(), std::cmp::Reverse(*k));
+            (0..many.runs.len()).max_by_key(key).unwrap_or(0)
+        }
+    };
+    let (item, run) = (&many.items[position], &many.runs[position]);
+    let kind = if item.kind == PuzzleKind::Sudoku { "Sudoku" } else { "Maze" };
+    let first = summary.by_segment.first().map_or(0.0, |s| s.right);
+    let last = summary.by_segment.last().map_or(0.0, |s| s.right);
+    let title = format!(
+        "{:.0} % of the open cells are right after segment 1, {:.0} % after segment {}",
+        100.0 * first,
+        100.0 * last,
+        summary.by_segment.len()
+    );
+    let order = right_from(run, item);
+    let picture = CellsPicture {
+        words: Words {
+            title: title.clone(),
+            subtitle: format!("{} open cells of {} puzzles; givens are left out", summary.open_cells, summary.puzzles),
+            sources: many.sources(),
+        },
+        summary: &summary,
+        example: CellOrder {
+            name: format!("{kind} {}", item.index),
+            kind: item.kind,
+            tokens: item.tokens.clone(),
+            solution: item.solution.clone(),
+            right_from: order.clone(),
+        },
+    };
+    let pictures = many.output.picture("cells", &picture)?;
+    say!(ui, "picture: {}", pictures.join(", "));
+    let report =
+        Report { head: many.head(&title, pictures), summary: &summary, shown: item.index, shown_right_from: order };
+    say!(ui, "data: {}", many.output.json("cells.json", &report)?);
+    ui.emit(&report)
+}

@@ -1,0 +1,273 @@
+//! Many puzzles through one checkpoint: which, and the run that is written down as it goes.
+
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::{Result, bail, ensure};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    analysis::{
+        journal::run_batches,
+        runs::{Item, PuzzleRun, run_puzzles},
+    },
+    checkpoint::Checkpoint,
+    cli::{
+        GlobalArgs, interrupt,
+        sources::{
+            DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size,
+        },
+        study::{Output, OutputArgs, batch_size, stopped, weights_digest},
+        ui::Ui,
+        viz::weights_name,
+    },
+    model::{Dims, Model},
+    say,
+};
+
+/// States are compared bit by bit with those of so many segments before.
+pub const LONGEST_CYCLE: usize = 4;
+
+/// `--count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    Rows(usize),
+    All,
+}
+
+impl std::str::FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(n)) if n > 0 => Ok(Self::Rows(n)),
+            _ => Err("give a number from 1, or `all`".to_owned()),
+        }
+    }
+}
+
+/// How puzzles go through a model.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Segments to run, also beyond the model's own number [default: the checkpoint's arch.halt_max_steps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    pub segments: Option<u32>,
+    /// Puzzles that go through the model together [default: 64, on a GPU what fills it]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub batch_size: Option<u64>,
+    /// Number format of the forward pass [default: the checkpoint's]
+    #[arg(long, value_name = "bf16|f32")]
+    pub dtype: Option<DtypeChoice>,
+    #[command(flatten)]
+    pub weights: WeightsArg,
+}
+
+/// Which test puzzles and which checkpoint.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ManyArgs {
+    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
+    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
+    pub checkpoint: Option<PathBuf>,
+    /// Dataset folder whose test split is taken [default: the checkpoint's, else the bundled rows]
+    #[arg(long, value_name = "DIR")]
+    pub data_path: Option<PathBuf>,
+    /// How many test puzzles
+    #[arg(long, value_name = "N|all", default_value = "200")]
+    pub count: Count,
+    /// Their first row, from 0
+    #[arg(long, value_name = "ROW", default_value_t = 0)]
+    pub first: usize,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// A model with the puzzles that it was run on.
+#[derive(Debug)]
+pub struct Many {
+    pub checkpoint: Checkpoint,
+    pub model: Model,
+    pub items: Vec<Item>,
+    pub runs: Vec<PuzzleRun>,
+    pub output: Output,
+    pub origin: String,
+}
+
+impl Many {
+    /// A picture's last line.
+    pub fn sources(&self) -> String {
+        format!("Puzzles: {} · Weights: {}", self.rows(), weights_name(&self.checkpoint))
+    }
+
+    fn rows(&self) -> String {
+        let first = self.items.first().map_or(0, |i| i.index);
+        format!("test rows {first} to {} of {}", first + self.items.len().saturating_sub(1), self.origin)
+    }
+
+    /// What every summary begins with.
+    pub fn head(&self, title: &str, pictures: Vec<String>) -> Head {
+        Head {
+            title: title.to_owned(),
+            pictures,
+            checkpoint: self.checkpoint.path.display().to_string(),
+            step: self.checkpoint.step,
+            data: self.rows(),
+            dtype: dtype_name(self.model.config().forward_dtype),
+        }
+    }
+}
+
+/// The first keys of a summary.
+#[derive(Debug, Serialize)]
+pub struct Head {
+    pub title: String,
+    pub pictures: Vec<String>,
+    pub checkpoint: String,
+    pub step: Option<u64>,
+    pub data: String,
+    pub dtype: &'static str,
+}
+
+/// The rows that were asked for, with their solutions.
+pub fn items(puzzles: &TestPuzzles, first: usize, count: Count) -> Result<Vec<Item>> {
+    let set = puzzles.set()?;
+    ensure!(
+        first < set.len(),
+        "--first {first}: there are {} test puzzles in {}: give 0 to {}",
+        set.len(),
+        puzzles.origin,
+        set.len() - 1
+    );
+    let last = match count {
+        Count::All => set.len(),
+        Count::Rows(n) => first.saturating_add(n).min(set.len()),
+    };
+    let rows: Vec<usize> = (first..last).collect();
+    let stored = set.rows_as_stored(&rows)?;
+    let tokens =
+        |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
+    rows.iter()
+        .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
+        .map(|(&index, (input, label))| {
+            Ok(Item { index, kind: puzzles.kind, tokens: tokens(input)?, solution: tokens(label)? })
+        })
+        .collect()
+}
+
+/// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.
+pub fn check_kind(checkpoint: &Checkpoint, puzzles: &TestPuzzles) -> Result<()> {
+    let wanted = puzzles.kind.vocab_size();
+    match vocab_size(checkpoint) {
+        Some(found) if found != wanted => bail!(
+            "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of puzzle; \
+             name its own data with --data-path",
+            checkpoint.path.display(),
+            puzzles.origin,
+            puzzles.kind
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the puzzles that were asked for, on with what the folder holds where that is wanted.
+pub fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputArgs, default: &str) -> Result<Many> {
+    let checkpoint = load_checkpoint(ui, args.checkpoint.as_deref(), args.run.weights)?;
+    let puzzles = test_puzzles(ui, args.data_path.as_deref(), &checkpoint)?;
+    check_kind(&checkpoint, &puzzles)?;
+    let items = items(&puzzles, args.first, args.count)?;
+    if let Count::Rows(n) = args.count
+        && items.len() < n
+    {
+        say!(ui, "fewer test puzzles than asked for: the {} from row {} on", items.len(), args.first);
+    }
+    let runtime = global.init()?;
+    let dims = Dims::from(puzzles.dataset.meta());
+    let model = Model::load(&checkpoint, dims, runtime.device, args.run.dtype.map(Into::into))?;
+    let output = output.open(default)?;
+    let stop = interrupt::flag("stopping after this batch");
+    let asked = json!({"data": puzzles.origin, "first": args.first, "count": items.len()});
+    let runs = run_items(ui, &model, &checkpoint, &items, &args.run, &output, "runs.jsonl", &asked, &stop)?;
+    Ok(Many { checkpoint, model, items, runs, output, origin: puzzles.origin })
+}
+
+/// Runs any puzzles; `asked` says which, for the journal.
+#[allow(clippy::too_many_arguments, reason = "each is one thing of the run")]
+pub fn run_items(
+    ui: &Ui,
+    model: &Model,
+    checkpoint: &Checkpoint,
+    items: &[Item],
+    args: &RunArgs,
+    output: &Output,
+    name: &str,
+    asked: &Value,
+    stop: &Arc<AtomicBool>,
+) -> Result<Vec<PuzzleRun>> {
+    let segments = match args.segments {
+        Some(n) => usize::try_from(n)?,
+        None => usize::try_from(model.config().halt_max_steps)?,
+    };
+    let asked = json!({
+        "what": "runs", "weights": weights_digest(checkpoint), "puzzles": asked, "segments": segments,
+        "dtype": dtype_name(model.config().forward_dtype),
+    });
+    let (mut journal, done) = output.journal::<PuzzleRun>(name, &asked)?;
+    if !done.is_empty() {
+        say!(ui, "{} of {} puzzles were run already", done.len(), items.len());
+    }
+    if let Some(k) = done.iter().zip(items).position(|(run, item)| !run.fits(item, segments)) {
+        bail!(
+            "{}: line {} is not the run of puzzle {}: --force begins anew",
+            output.path(name).display(),
+            k + 2,
+            items[k].index
+        );
+    }
+    let before = done.len();
+    let bar = ui.progress(items.len() as u64, "run", "puzzles");
+    bar.set_position(before as u64);
+    let (mut reached, mut solved) = (before, done.iter().filter(|r| r.solved()).count());
+    let started = Instant::now();
+    let compute = |batch: &[Item]| run_puzzles(model, batch, segments, LONGEST_CYCLE);
+    let found = run_batches(items, batch_size(args.batch_size, model), Some(&mut journal), done, compute, |found| {
+        reached += found.len();
+        solved += found.iter().filter(|r| r.solved()).count();
+        bar.inc(found.len() as u64);
+        bar.set_message(format!("· exact {:.1} %", 100.0 * solved as f64 / reached as f64));
+        if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    bar.finish_and_clear();
+    if found.stopped {
+        stopped(ui, found.results.len(), items.len(), output);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    if found.results.len() > before {
+        let n = found.results.len() - before;
+        say!(
+            ui,
+            "{n} puzzles x {segments} segments in {seconds:.1} s, {:.1} puzzles/s ({} on {})",
+            n as f64 / seconds.max(1e-9),
+            dtype_name(model.config().forward_dtype),
+            device_name(model.device())
+        );
+    }
+    Ok(found.results)
+}
+
+/// A share as text.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// An interval of shares as text.
+pub fn between(interval: &crate::eval::stats::Interval) -> String {
+    format!("[{:.1}, {:.1}]", 100.0 * interval.low, 100.0 * interval.high)
+}

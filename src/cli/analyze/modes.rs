@@ -1,0 +1,162 @@
+//! `hrm analyze modes`.
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::many::{Head, ManyArgs, between, percent, run_many};
+use crate::{
+    analysis::{
+        modes::{Criteria, ModesSummary, count_modes},
+        trajectory::{WatchedPuzzle, trace_puzzle},
+    },
+    cli::{
+        GlobalArgs,
+        study::OutputArgs,
+        ui::{JsonArg, Ui},
+    },
+    puzzle::PuzzleKind,
+    say,
+    viz::{chart::Words, modes::ModesPicture, trajectory::TrajectoryPicture},
+};
+
+const DETAILS: &str = "\
+Every puzzle's run is put into one of the paper's four modes by these criteria:
+
+  trivial success      right at the end, and right from segment --quick (3) or earlier on
+  non-trivial success  right at the end, from a later segment on
+  trivial failure      wrong at the end, and not settled: the answers wander or repeat with a period
+  non-trivial failure  wrong at the end, and settled: the same answer over the last --window (4) segments, and in each of \
+them |Δz_H|/|z_H| at most --still (1, which takes the answers' word for it)
+
+An answer is right when every cell equals the solution. How many failures are settled depends on the criterion: give a \
+--still of 0.05, say, to ask that the state itself hardly moves, or a longer --window together with more --segments. \
+Intervals are Wilson's, 95 %.
+
+Files in --output-dir: modes.png, a picture of one run of each mode that occurs (mode-*.png), modes.json with the \
+puzzles of each mode, and runs.jsonl with every puzzle's numbers.
+
+Examples:
+  hrm analyze modes --count 1000
+  hrm analyze modes --count 1000 --resume --window 8 --still 0.05      (other criteria, nothing is run again)
+  hrm analyze modes --resume --output-dir analysis/segments            (the runs of hrm analyze segments)";
+
+/// How runs end: success or failure, trivial or not, by written criteria
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze modes --count 1000    (--help tells more)")]
+pub struct ModesArgs {
+    #[command(flatten)]
+    many: ManyArgs,
+    /// The last segment at which being right for good counts as trivial
+    #[arg(long, value_name = "SEGMENT", default_value_t = Criteria::default().quick)]
+    quick: usize,
+    /// A settled answer stays the same over so many segments
+    #[arg(long, value_name = "N", default_value_t = Criteria::default().window)]
+    window: usize,
+    /// and |Δz_H|/|z_H| is at most this in them
+    #[arg(long, value_name = "X", default_value_t = Criteria::default().still)]
+    still: f64,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    head: Head,
+    segments: usize,
+    #[serde(flatten)]
+    summary: &'a ModesSummary,
+}
+
+pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    ensure!(args.still >= 0.0, "--still {}: give 0 or more", args.still);
+    ensure!(args.window >= 2, "--window {}: an answer that stays the same needs 2 segments or more", args.window);
+    let criteria = Criteria { quick: args.quick, window: args.window, still: args.still, ..Criteria::default() };
+    if let Some(segments) = args.many.run.segments {
+        ensure!(
+            args.window <= segments as usize,
+            "--window {} of --segments {segments}: an answer cannot stay for longer than the run",
+            args.window
+        );
+    }
+    let many = run_many(&ui, global, &args.many, &args.output, "analysis/modes")?;
+    let segments = many.runs.first().map_or(0, |r| r.segments());
+    ensure!(args.window <= segments, "--window {}: the model runs {segments} segments", args.window);
+    let summary = count_modes(&many.runs, &criteria);
+    say!(ui, "");
+    say!(ui, "{:<20}  {:>6}  {:>8}  {:>14}  puzzles", "mode", "count", "share", "95 %");
+    for mode in &summary.modes {
+        let mut listed: Vec<String> = mode.puzzles.iter().take(6).map(usize::to_string).collect();
+        if mode.puzzles.len() > listed.len() {
+            listed.push("...".to_owned());
+        }
+        say!(
+            ui,
+            "{:<20}  {:>6}  {:>8}  {:>14}  {}",
+            mode.mode.name(),
+            mode.count,
+            percent(mode.share),
+            between(&mode.interval),
+            listed.join(" ")
+        );
+    }
+    say!(ui, "");
+    let failures = summary.modes[2].count + summary.modes[3].count;
+    say!(
+        ui,
+        "settled wrong answers: {} of {failures} failures, {} {} (same answer over {} segments, |dz|/|z| at most {})",
+        summary.modes[3].count,
+        percent(summary.settled_of_failures),
+        between(&summary.settled_of_failures_interval),
+        criteria.window,
+        criteria.still
+    );
+    let periods: Vec<String> = summary
+        .cycles
+        .iter()
+        .enumerate()
+        .filter(|(_, n)| **n > 0)
+        .map(|(i, n)| format!("{n} of period {}", i + 2))
+        .collect();
+    let periods = if periods.is_empty() { "none".to_owned() } else { periods.join(", ") };
+    say!(ui, "failures whose answers repeat: {periods}; failures that were right before: {}", summary.lost);
+
+    let title = format!(
+        "{} of {} puzzles fail; {} of the failures settle on a wrong answer",
+        failures,
+        summary.puzzles,
+        percent(summary.settled_of_failures)
+    );
+    let words = Words {
+        title: title.clone(),
+        subtitle: format!(
+            "{segments} segments; trivial: right by segment {}; settled: same answer over {} segments, |Δz|/|z| ≤ {}",
+            criteria.quick, criteria.window, criteria.still
+        ),
+        sources: many.sources(),
+    };
+    let mut pictures = many.output.picture("modes", &ModesPicture { words, runs: &many.runs, summary: &summary })?;
+    for mode in &summary.modes {
+        let Some(item) = mode.puzzles.first().and_then(|&p| many.items.iter().find(|i| i.index == p)) else {
+            continue;
+        };
+        let puzzle =
+            WatchedPuzzle { kind: item.kind, tokens: item.tokens.clone(), solution: Some(item.solution.clone()) };
+        let trajectory = trace_puzzle(&many.model, &puzzle)?;
+        let kind = if item.kind == PuzzleKind::Sudoku { "Sudoku" } else { "Maze" };
+        let picture = TrajectoryPicture {
+            trajectory: &trajectory,
+            puzzle_name: format!("{}, {kind} {}", mode.mode.name(), item.index),
+            sources: many.sources(),
+        };
+        let name = format!("mode-{}", mode.mode.name().replace(' ', "-"));
+        pictures.extend(many.output.picture(&name, &picture)?);
+    }
+    say!(ui, "pictures: {}", pictures.join(", "));
+    let report = Report { head: many.head(&title, pictures), segments, summary: &summary };
+    say!(ui, "data: {}", many.output.json("modes.json", &report)?);
+    ui.emit(&report)
+}

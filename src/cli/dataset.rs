@@ -1,0 +1,639 @@
+//! `hrm dataset`: a look into datasets, a search for mistakes in them, new puzzles.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock, atomic::AtomicBool, atomic::Ordering},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use serde::Serialize;
+
+use super::{
+    GlobalArgs, interrupt,
+    ui::{JsonArg, Ui, writable},
+};
+use crate::{
+    dataset::{
+        Boards, BoardsReport, CheckReport, Dataset, DatasetBoards, DatasetMeta, DatasetSet, Effort, Finding,
+        GrowOptions, ListBoards, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget,
+        ReadOptions, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
+    },
+    puzzle::{Board, PuzzleKind, maze},
+    runtime, say,
+};
+
+/// Look into datasets, find mistakes in them, make new puzzles
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  hrm dataset inspect data/sudoku-extreme-full
+  hrm dataset check data/sudoku-extreme-full
+  hrm dataset generate --count 10000 --output new.csv.gz")]
+pub struct DatasetArgs {
+    #[command(subcommand)]
+    command: DatasetCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum DatasetCommand {
+    Inspect(InspectArgs),
+    Check(CheckArgs),
+    Generate(GenerateArgs),
+}
+
+pub fn run(args: DatasetArgs, global: &GlobalArgs) -> Result<()> {
+    match args.command {
+        DatasetCommand::Inspect(args) => inspect(&args),
+        DatasetCommand::Check(args) => check_command(&args, global),
+        DatasetCommand::Generate(args) => generate(&args, global),
+    }
+}
+
+/// Show what a dataset folder holds
+///
+/// Counts, ratings and sources of the original puzzles, how many cells are given, sizes, some boards, and the
+/// fingerprint by which training runs and evaluations name their data.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Example:
+  hrm dataset inspect data/sudoku-extreme-full --show 2
+      counts and histograms of both splits, and the first two boards of each")]
+struct InspectArgs {
+    /// A dataset folder, as `hrm build-dataset` writes it
+    #[arg(value_name = "DIR")]
+    path: PathBuf,
+    /// Show the first N boards of each split
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    show: usize,
+    /// Leave out the fingerprint, which takes about a second for a gigabyte
+    #[arg(long)]
+    no_fingerprint: bool,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+#[derive(Serialize)]
+struct Inspection {
+    path: PathBuf,
+    splits: Vec<SplitInspection>,
+}
+
+#[derive(Serialize)]
+struct SplitInspection {
+    split: Split,
+    meta: DatasetMeta,
+    kind: Option<PuzzleKind>,
+    boards: usize,
+    puzzles: usize,
+    groups: usize,
+    boards_per_group: f64,
+    /// Bytes of the arrays that stay in the file and are mapped.
+    mapped_bytes: u64,
+    /// Bytes of the arrays that were read into memory.
+    read_bytes: u64,
+    /// Seconds to open and check the split.
+    open_seconds: f64,
+    fingerprint: Option<String>,
+    ratings: Option<Ratings>,
+    /// Boards by their number of given cells (Sudoku), or of free cells (maze).
+    cells: BTreeMap<usize, usize>,
+}
+
+#[derive(Serialize)]
+struct Ratings {
+    least: i64,
+    median: i64,
+    mean: f64,
+    greatest: i64,
+    /// Groups by rating.
+    histogram: BTreeMap<i64, usize>,
+    /// Groups by source.
+    sources: BTreeMap<String, usize>,
+}
+
+fn inspect(args: &InspectArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let present = |split: &Split| args.path.join(split.name()).exists();
+    let mut splits: Vec<Split> = [Split::Train, Split::Test].into_iter().filter(present).collect();
+    if splits.is_empty() {
+        splits.push(Split::Train); // to fail with the error that tells how to build it
+    }
+    let mut found = Vec::new();
+    for split in splits {
+        let begin = Instant::now();
+        let dataset = Dataset::open(&args.path, split)?;
+        let inspection = SplitInspection::of(&dataset, begin.elapsed().as_secs_f64(), !args.no_fingerprint)?;
+        inspection.tell(&ui);
+        show_boards(&ui, &dataset, inspection.kind, args.show);
+        found.push(inspection);
+    }
+    ui.emit(&Inspection { path: args.path.clone(), splits: found })
+}
+
+impl SplitInspection {
+    fn of(dataset: &Dataset, open_seconds: f64, fingerprint: bool) -> Result<Self> {
+        let meta = dataset.meta().clone();
+        let kind = kind_of(&meta);
+        let sum = |count: fn(&DatasetSet) -> usize| dataset.sets().iter().map(count).sum::<usize>();
+        let mut cells = BTreeMap::new();
+        if let Some(kind) = kind {
+            let blank = if kind == PuzzleKind::Sudoku { 1 } else { maze::WALL };
+            for set in dataset.sets() {
+                for (blanks, boards) in set.count_inputs(blank) {
+                    *cells.entry(set.seq_len() - blanks).or_default() += boards;
+                }
+            }
+        }
+        let mut rows = Vec::new();
+        for set in dataset.sets() {
+            rows.extend(set.rows()?.unwrap_or_default());
+        }
+        let (boards, groups) = (dataset.len(), sum(DatasetSet::groups));
+        Ok(Self {
+            split: dataset.split(),
+            kind,
+            boards,
+            puzzles: sum(DatasetSet::puzzles),
+            groups,
+            boards_per_group: boards as f64 / groups.max(1) as f64,
+            mapped_bytes: dataset.sets().iter().map(|set| set.memory().mapped).sum(),
+            read_bytes: dataset.sets().iter().map(|set| set.memory().read).sum(),
+            open_seconds,
+            fingerprint: if fingerprint { Some(dataset.fingerprint()?) } else { None },
+            ratings: Ratings::of(&rows),
+            cells,
+            meta,
+        })
+    }
+
+    fn tell(&self, ui: &Ui) {
+        let meta = &self.meta;
+        let kind = self.kind.map_or_else(|| "puzzles of a kind unknown here".to_owned(), |kind| kind.to_string());
+        say!(
+            ui,
+            "{}: {kind}, {} boards of {} cells, {} groups ({:.1} boards each), {} tokens",
+            self.split,
+            HumanCount(self.boards as u64),
+            meta.seq_len,
+            HumanCount(self.groups as u64),
+            self.boards_per_group,
+            meta.vocab_size
+        );
+        say!(
+            ui,
+            "  memory       {} mapped, {} read; opened and checked in {:.2} s",
+            HumanBytes(self.mapped_bytes),
+            HumanBytes(self.read_bytes),
+            self.open_seconds
+        );
+        if let Some(fingerprint) = &self.fingerprint {
+            say!(ui, "  fingerprint  {fingerprint}");
+        }
+        match &self.ratings {
+            None => say!(ui, "  ratings      none (no all__rows.csv)"),
+            Some(ratings) => {
+                say!(
+                    ui,
+                    "  ratings      {} to {}, mean {:.1}, median {}",
+                    ratings.least,
+                    ratings.greatest,
+                    ratings.mean,
+                    ratings.median
+                );
+                say!(ui, "{}", bars(&grouped(&ratings.histogram)));
+                let sources: Vec<String> =
+                    ratings.sources.iter().map(|(name, n)| format!("{name} {}", HumanCount(*n as u64))).collect();
+                let more =
+                    if sources.len() > 12 { format!(", and {} more", sources.len() - 12) } else { String::new() };
+                say!(ui, "  sources      {}{more}", sources[..sources.len().min(12)].join(", "));
+            }
+        }
+        if !self.cells.is_empty() {
+            let what = if self.kind == Some(PuzzleKind::Maze) { "free cells" } else { "given cells" };
+            say!(ui, "  {what}");
+            let wide = self.cells.len() > 20;
+            let cells: BTreeMap<i64, usize> = self.cells.iter().map(|(&cells, &n)| (cells as i64, n)).collect();
+            let rows = cells.iter().map(|(cells, &n)| (cells.to_string(), n)).collect();
+            say!(ui, "{}", bars(&if wide { grouped(&cells) } else { rows }));
+        }
+    }
+}
+
+impl Ratings {
+    fn of(rows: &[RowInfo]) -> Option<Self> {
+        let mut ratings: Vec<i64> = rows.iter().map(|row| row.rating).collect();
+        ratings.sort_unstable();
+        let mut histogram = BTreeMap::new();
+        let mut sources = BTreeMap::new();
+        for row in rows {
+            *histogram.entry(row.rating).or_default() += 1;
+            *sources.entry(row.source.clone()).or_default() += 1;
+        }
+        Some(Self {
+            least: *ratings.first()?,
+            median: ratings[ratings.len() / 2],
+            mean: ratings.iter().map(|&rating| rating as f64).sum::<f64>() / ratings.len() as f64,
+            greatest: *ratings.last()?,
+            histogram,
+            sources,
+        })
+    }
+}
+
+/// A histogram in ten or so equal steps of a round size.
+fn grouped(histogram: &BTreeMap<i64, usize>) -> Vec<(String, usize)> {
+    let (Some((&least, _)), Some((&greatest, _))) = (histogram.first_key_value(), histogram.last_key_value()) else {
+        return Vec::new();
+    };
+    let span = greatest.saturating_sub(least).saturating_add(1);
+    let steps = (0..18).flat_map(|power| [1, 2, 5].map(|digit| digit * 10i64.pow(power)));
+    let step = steps.into_iter().find(|step| span / step <= 10).unwrap_or(i64::MAX);
+    let mut groups: BTreeMap<i64, usize> = BTreeMap::new();
+    for (&value, &n) in histogram {
+        *groups.entry(value.div_euclid(step)).or_default() += n;
+    }
+    let name = |at: i64| {
+        let low = at.saturating_mul(step);
+        if step == 1 { low.to_string() } else { format!("{low}-{}", low.saturating_add(step - 1)) }
+    };
+    groups.into_iter().map(|(at, n)| (name(at), n)).collect()
+}
+
+/// A line with a bar for each row.
+fn bars(rows: &[(String, usize)]) -> String {
+    let most = rows.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
+    let line = |(name, n): &(String, usize)| {
+        let width = (40 * n).div_ceil(most);
+        format!("    {name:>9}  {:>10}  {}", HumanCount(*n as u64).to_string(), "▪".repeat(width))
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn show_boards(ui: &Ui, dataset: &Dataset, kind: Option<PuzzleKind>, show: usize) {
+    let Some(set) = dataset.sets().first() else { return };
+    for board in 0..show.min(set.len()) {
+        let (question, answer) = set.tokens(board);
+        say!(ui, "  board {board}, group {}", set.group_of(board));
+        say!(ui, "{}", picture(kind, &question, &answer));
+    }
+}
+
+/// A board as text: of a Sudoku the answer with what the question leaves blank in parentheses.
+fn picture(kind: Option<PuzzleKind>, question: &[u8], answer: &[u8]) -> String {
+    match kind {
+        Some(PuzzleKind::Sudoku) => match (Board::from_tokens(question), Board::from_tokens(answer)) {
+            (Ok(question), Ok(answer)) => answer.grid(Some(&question)),
+            (Err(e), _) | (_, Err(e)) => format!("no board: {e}"),
+        },
+        Some(PuzzleKind::Maze) => {
+            let side = maze::side(answer.len()).max(1);
+            answer.chunks(side).map(maze::text).collect::<Vec<_>>().join("\n")
+        }
+        None => format!("{question:?}\n{answer:?}"),
+    }
+}
+
+fn kind_of(meta: &DatasetMeta) -> Option<PuzzleKind> {
+    super::sources::kind_of_vocab(meta.vocab_size).ok()
+}
+
+/// Find wrong answers, several solutions, duplicates, and test puzzles among the training puzzles
+///
+/// Puzzles count as the same if they are equivalent: for Sudoku under relabelled digits, transposition, and exchanges of
+/// bands, stacks and lines within them; for mazes turned or mirrored. Versions of one puzzle (one group) are no
+/// duplicates. Ends with an error if something is found.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  hrm dataset check data/sudoku-extreme-full
+      both splits of a dataset, and the test split against the training split
+  hrm dataset check new.csv.gz --test bundled
+      a list, and the bundled test rows against it")]
+struct CheckArgs {
+    /// A dataset folder, a folder with train.csv and test.csv, a list of puzzles, or bundled
+    #[arg(value_name = "DIR|FILE|bundled")]
+    path: PathBuf,
+    /// Test puzzles in place of its own: a dataset's test split, a folder's test.csv, a list, or the bundled test rows
+    #[arg(long, value_name = "DIR|FILE|bundled")]
+    test: Option<PathBuf>,
+    /// What lists hold; a dataset folder says it itself
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
+    dataset: PuzzleKind,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+/// Puzzles as a list or as a dataset's split.
+enum Subject {
+    List { name: String, list: PuzzleList },
+    Split { dataset: Box<Dataset>, kind: PuzzleKind },
+}
+
+impl Subject {
+    fn split(root: &Path, split: Split) -> Result<Self> {
+        let dataset = Box::new(Dataset::open(root, split)?);
+        let kind = kind_of(dataset.meta()).with_context(|| {
+            format!("{}: {} tokens: neither Sudokus nor mazes", root.display(), dataset.meta().vocab_size)
+        })?;
+        Ok(Self::Split { dataset, kind })
+    }
+
+    fn list(file: &PuzzleFile, kind: PuzzleKind) -> Result<Self> {
+        let options = ReadOptions { kind, min_difficulty: None, first_rows: None };
+        Ok(Self::List { name: file.to_string(), list: file.read(&options)? })
+    }
+
+    /// The training or test half of what a path names.
+    fn find(path: &Path, split: Split, kind: PuzzleKind) -> Result<Self> {
+        let other = if split == Split::Train { Split::Test } else { Split::Train };
+        if [split, other].iter().any(|split| path.join(split.name()).join("dataset.json").exists()) {
+            return Self::split(path, split);
+        }
+        let source = if path == Path::new("bundled") { PuzzleSource::Bundled } else { PuzzleSource::Path(path.into()) };
+        Self::list(&find_list(kind, &source, split)?, kind)
+    }
+
+    fn with_boards<T>(&self, act: impl FnOnce(&dyn Boards) -> T) -> T {
+        match self {
+            Self::List { name, list } => act(&ListBoards { name: name.clone(), list }),
+            Self::Split { dataset, kind } => act(&DatasetBoards { dataset, kind: *kind }),
+        }
+    }
+
+    fn kind(&self) -> PuzzleKind {
+        self.with_boards(|boards| boards.kind())
+    }
+}
+
+fn check_command(args: &CheckArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let train = Subject::find(&args.path, Split::Train, args.dataset)?;
+    let has_test = args.path == Path::new("bundled")
+        || ["test", "test.csv", "test.csv.gz"].iter().any(|name| args.path.join(name).exists());
+    let test = match &args.test {
+        Some(path) => Some(Subject::find(path, Split::Test, args.dataset)?),
+        None if has_test => Some(Subject::find(&args.path, Split::Test, args.dataset)?),
+        None => None,
+    };
+    let kind = train.kind();
+    if let Some(test) = &test {
+        ensure!(test.kind() == kind, "training puzzles are of kind {kind}, test puzzles of kind {}", test.kind());
+    }
+
+    let watch = Watch::new(&ui, "checking", "boards");
+    let report = pool(global)?.install(|| {
+        train.with_boards(|train| match &test {
+            Some(test) => test.with_boards(|test| check(train, Some(test), &watch)),
+            None => check(train, None, &watch),
+        })
+    });
+    watch.done();
+    let report = report?;
+    report.checked.iter().for_each(|checked| tell_checked(&ui, checked, kind));
+    if let Some(leakage) = &report.leakage {
+        let groups = HumanCount(leakage.test_groups as u64);
+        tell_finding(
+            &ui,
+            &format!("test boards equivalent to a training board ({groups} groups)"),
+            &leakage.test_boards,
+        );
+    }
+    ui.emit(&report)?;
+    ensure!(report.is_clean(kind), "{}: {}", args.path.display(), summary(&report));
+    say!(ui, "nothing wrong was found");
+    Ok(())
+}
+
+fn tell_checked(ui: &Ui, report: &BoardsReport, kind: PuzzleKind) {
+    let (boards, groups) = (HumanCount(report.boards as u64), HumanCount(report.groups as u64));
+    say!(ui, "{}: {boards} boards in {groups} groups", report.name);
+    tell_finding(ui, "wrong answers", &report.wrong_answers);
+    let several = match kind {
+        PuzzleKind::Sudoku => "several solutions",
+        PuzzleKind::Maze => "several shortest paths (no fault)",
+    };
+    tell_finding(ui, several, &report.several_solutions);
+    tell_finding(ui, "groups equivalent to an earlier group", &report.duplicates);
+}
+
+fn tell_finding(ui: &Ui, what: &str, finding: &Finding) {
+    say!(ui, "  {what}: {}", HumanCount(finding.count as u64));
+    for example in &finding.examples {
+        say!(ui, "    {example}");
+    }
+    if finding.count > finding.examples.len() {
+        say!(ui, "    and {} more", HumanCount((finding.count - finding.examples.len()) as u64));
+    }
+}
+
+fn summary(report: &CheckReport) -> String {
+    let sum = |count: fn(&BoardsReport) -> usize| report.checked.iter().map(count).sum::<usize>();
+    format!(
+        "{} wrong answers, {} with several solutions, {} duplicates, {} leaked test boards",
+        sum(|r| r.wrong_answers.count),
+        sum(|r| r.several_solutions.count),
+        sum(|r| r.duplicates.count),
+        report.leakage.as_ref().map_or(0, |leakage| leakage.test_boards.count)
+    )
+}
+
+/// Make new puzzles
+///
+/// Sudokus are grown from seeds: a given or two are taken away and others put in until one solution is left, then every
+/// given that is not needed is dropped. Each is rated as Sudoku-Extreme is (guesses of the tdoku solver) in eight
+/// arrangements, of which one with a wanted rating is taken. None is equivalent to a seed, to a puzzle of --exclude or to
+/// another one. Mazes are carved at random, with one shortest path,
+/// rated by its steps.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+The same --seed gives the same puzzles, whatever the number of threads. The file appears when it is whole.
+
+Examples:
+  hrm dataset generate --count 100000 --output new.csv.gz
+      Sudokus rated as Sudoku-Extreme's test set is
+  hrm dataset generate --count 5000 --ratings 0-9=20,10-49=50,50-=30 --seeds hard.csv --output new.csv
+      your own seeds and your own mix of ratings
+  hrm dataset generate --dataset maze --side 12 --count 1000 --output mazes.csv.gz")]
+struct GenerateArgs {
+    /// What to make
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
+    dataset: PuzzleKind,
+    /// How many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    count: u64,
+    /// The list to write, gzipped if its name ends with .gz
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Sudokus to grow from: a list, a folder's train.csv, or the bundled training puzzles (default: bundled)
+    #[arg(long, value_name = "bundled|DIR|FILE")]
+    seeds: Option<PathBuf>,
+    /// Sudokus that none may be equivalent to: a list, a folder's test.csv, or the bundled test rows; may be repeated
+    /// (default: bundled)
+    #[arg(long, value_name = "bundled|DIR|FILE")]
+    exclude: Vec<PathBuf>,
+    /// Ratings and their shares, as LOW-HIGH=SHARE,.. (default: as the bundled test rows)
+    #[arg(long, value_name = "LOW-HIGH=SHARE,..")]
+    ratings: Option<RatingTarget>,
+    /// Make easier puzzles by the million: seeds with one to eight cells filled in, rearranged and relabelled, of any
+    /// rating unless --ratings says which
+    #[arg(long)]
+    fast: bool,
+    /// Rows and columns of a maze (default: 30)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(3..=200))]
+    side: Option<u64>,
+    /// Steps of a maze's shortest path, at least (default: 110 of 30×30, in proportion to the cells for others)
+    #[arg(long, value_name = "N")]
+    min_steps: Option<usize>,
+    /// Replace the file that stands there
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+#[derive(Serialize)]
+struct GenerateReport<'a> {
+    output: &'a Path,
+    dataset: PuzzleKind,
+    count: usize,
+    seed: u64,
+    threads: usize,
+    seconds: f64,
+    mean_rating: f64,
+    /// Puzzles by rating.
+    ratings: BTreeMap<i64, usize>,
+    #[serde(flatten)]
+    effort: Effort,
+}
+
+fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let at = || format!("{}", args.output.display());
+    ensure!(args.force || !args.output.exists(), "{}: a file exists here; replace it with --force", at());
+    writable(&args.output).map_err(|e| anyhow::anyhow!("{}: {e}", at()))?;
+    let seed = global.seed.unwrap_or(0);
+    let begin = Instant::now();
+    let watch = Watch::new(&ui, "generating", "puzzles");
+    let made = match args.dataset {
+        PuzzleKind::Sudoku => generate_sudokus(args, global, seed, &ui, &watch),
+        PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch),
+    };
+    watch.done();
+    let (puzzles, effort) = made?;
+    ensure!(!watch.cancelled(), "stopped: nothing was written");
+    write_list(&args.output, "hrm_generated", &puzzles)?;
+
+    let mut ratings = BTreeMap::new();
+    puzzles.iter().for_each(|puzzle| *ratings.entry(puzzle.rating as i64).or_default() += 1);
+    let report = GenerateReport {
+        output: &args.output,
+        dataset: args.dataset,
+        count: puzzles.len(),
+        seed,
+        threads: runtime::cpu_threads(global.threads),
+        seconds: begin.elapsed().as_secs_f64(),
+        mean_rating: puzzles.iter().map(|p| p.rating as f64).sum::<f64>() / puzzles.len().max(1) as f64,
+        ratings,
+        effort,
+    };
+    say!(
+        ui,
+        "wrote {}: {} puzzles in {:.1} s ({} tries, {} known, {} of other ratings), mean rating {:.1}, seed {seed}",
+        args.output.display(),
+        HumanCount(report.count as u64),
+        report.seconds,
+        HumanCount(effort.tries),
+        HumanCount(effort.known),
+        HumanCount(effort.unwanted),
+        report.mean_rating
+    );
+    say!(ui, "{}", bars(&grouped(&report.ratings)));
+    ui.emit(&report)
+}
+
+type Made = Result<(Vec<crate::dataset::Generated>, Effort)>;
+
+fn generate_sudokus(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui, watch: &Watch) -> Made {
+    ensure!(args.side.is_none() && args.min_steps.is_none(), "--side and --min-steps are for --dataset maze");
+    let bundled = || PathBuf::from("bundled");
+    let read = |path: &Path, split: Split| match Subject::find(path, split, PuzzleKind::Sudoku)? {
+        Subject::List { list, .. } => Ok(list),
+        Subject::Split { .. } => bail!("{}: a dataset folder; wanted a list of puzzles", path.display()),
+    };
+    let seeds = read(&args.seeds.clone().unwrap_or_else(bundled), Split::Train)?;
+    let exclude = if args.exclude.is_empty() { vec![bundled()] } else { args.exclude.clone() };
+    let shown: Vec<String> = exclude.iter().map(|path| path.display().to_string()).collect();
+    let exclude = exclude.iter().map(|path| read(path, Split::Test)).collect::<Result<Vec<_>>>()?;
+    let ratings = match &args.ratings {
+        Some(ratings) => ratings.clone(),
+        None if args.fast => RatingTarget::any(),
+        None => RatingTarget::like(&read(&bundled(), Split::Test)?),
+    };
+    say!(
+        ui,
+        "growing from {} seeds; none is equivalent to a seed or to {} puzzles of {}",
+        HumanCount(seeds.len() as u64),
+        HumanCount(exclude.iter().map(PuzzleList::len).sum::<usize>() as u64),
+        shown.join(", ")
+    );
+    let options = GrowOptions { count: args.count, ratings, fast: args.fast, seed };
+    pool(global)?.install(|| grow_sudokus(&seeds, &exclude, &options, watch))
+}
+
+fn generate_mazes(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui, watch: &Watch) -> Made {
+    let sudoku_only = args.seeds.is_some() || !args.exclude.is_empty() || args.ratings.is_some() || args.fast;
+    ensure!(!sudoku_only, "--seeds, --exclude, --ratings and --fast are for Sudoku");
+    let side = args.side.unwrap_or(30) as usize;
+    let min_steps = args.min_steps.unwrap_or((side * side * 110 / 900).max(1));
+    say!(ui, "mazes of {side}×{side} cells with a shortest path of {min_steps} steps or more");
+    let options = MazeOptions { count: args.count, side, min_steps, seed };
+    pool(global)?.install(|| make_mazes(&options, watch))
+}
+
+fn pool(global: &GlobalArgs) -> Result<rayon::ThreadPool> {
+    let threads = runtime::cpu_threads(global.threads);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start the threads")
+}
+
+/// The progress bar, and Ctrl-C.
+pub(super) struct Watch {
+    bar: OnceLock<ProgressBar>,
+    ui: Ui,
+    what: &'static str,
+    unit: &'static str,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// To be called once in a process.
+    pub(super) fn new(ui: &Ui, what: &'static str, unit: &'static str) -> Self {
+        Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: interrupt::flag("") }
+    }
+
+    /// Removes the bar.
+    pub(super) fn done(&self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Watch {
+    fn start(&self, total: u64) {
+        self.bar.get_or_init(|| self.ui.progress(total, self.what, self.unit));
+    }
+
+    fn advance(&self, by: u64) {
+        if let Some(bar) = self.bar.get() {
+            bar.inc(by);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}

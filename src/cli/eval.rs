@@ -1,0 +1,147 @@
+//! `hrm eval`.
+
+use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering};
+
+use anyhow::{Result, anyhow, ensure};
+
+use super::{
+    GlobalArgs, interrupt,
+    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles},
+    ui::{JsonArg, Ui, writable},
+};
+use crate::{
+    dataset::SequentialSampler,
+    eval::{
+        evaluate::{Evaluation, EvaluationSums},
+        outputs::{Output, SavedOutputs},
+    },
+    model::{Dims, Model},
+    say,
+};
+
+const DETAILS: &str = "\
+Upstream's evaluate.py: every test puzzle runs all segments, and every metric of the last one, and loss and accuracies of \
+each, is averaged over the puzzles. hrm infer is the command for votes, verified answers and several checkpoints.
+
+As upstream, losses are sums over rows divided by the number of puzzles, and rows that pad the last batch add to \
+q_halt_loss; so that one figure depends on --batch-size.
+
+--json writes upstream's {set: {metric: value}}. --save-outputs keeps tensors of the last segment, in the files' order and \
+without padding: inputs, labels, puzzle_identifiers, logits, q_halt_logits, q_continue_logits.
+
+Examples:
+  hrm eval
+  hrm eval --checkpoint runs/a/step_52080 --json metrics.json
+  hrm eval --checkpoint runs/a --save-outputs outputs.safetensors
+  hrm eval --checkpoint runs/a --save-outputs outputs/ --keys logits,labels     (a .npy file each)";
+
+/// Evaluate a checkpoint as training does: all metrics of every segment
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm eval --checkpoint runs/a    (--help tells more)")]
+pub struct EvalArgs {
+    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
+    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
+    checkpoint: Option<PathBuf>,
+    /// Dataset folder whose test split is evaluated [default: the checkpoint's, else the bundled rows]
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<PathBuf>,
+    /// Puzzles that go through the model together [default: the checkpoint's global_batch_size]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch_size: Option<u64>,
+    /// Segments [default: the checkpoint's halt_max_steps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    segments: Option<i64>,
+    /// Number format of the forward pass [default: the checkpoint's]
+    #[arg(long, value_name = "bf16|f32")]
+    dtype: Option<DtypeChoice>,
+    #[command(flatten)]
+    weights: WeightsArg,
+    /// Keep tensors of the last segment: a .safetensors file, else a folder of .npy files
+    #[arg(long, value_name = "FILE|DIR")]
+    save_outputs: Option<PathBuf>,
+    /// Which tensors [default: all]
+    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', requires = "save_outputs")]
+    keys: Vec<Output>,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    if let Some(path) = args.save_outputs.as_ref().filter(|p| p.extension().is_some_and(|e| e == "safetensors")) {
+        writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+    }
+    let mut checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref(), args.weights)?;
+    let puzzles = test_puzzles(&ui, args.data_path.as_deref(), &checkpoint)?;
+    if let Some(segments) = args.segments {
+        checkpoint.config.arch.halt_max_steps = segments;
+    }
+    let batch_size = match args.batch_size {
+        Some(given) => usize::try_from(given)?,
+        None => usize::try_from(checkpoint.config.global_batch_size)?,
+    };
+    ensure!(batch_size > 0, "{}: its global_batch_size is 0: give --batch-size", checkpoint.path.display());
+
+    let runtime = global.init()?;
+    let data = Arc::new(puzzles.dataset);
+    let model = Model::load(&checkpoint, Dims::from(data.meta()), runtime.device, args.dtype.map(Into::into))?;
+    say!(
+        ui,
+        "{} {} puzzles of {} in batches of {batch_size}: {}, {} segments, {} on {}",
+        data.len(),
+        puzzles.kind,
+        puzzles.origin,
+        checkpoint.path.display(),
+        model.config().halt_max_steps,
+        dtype_name(model.config().forward_dtype),
+        device_name(runtime.device)
+    );
+    let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };
+    let mut outputs = args.save_outputs.as_ref().map(|_| SavedOutputs::new(keys));
+    let mut sums = EvaluationSums::default();
+    let asked_to_stop = interrupt::flag("");
+    let bar = ui.progress(data.len() as u64, "eval", "puzzles");
+    for batch in SequentialSampler::new(Arc::clone(&data), batch_size, 0, 1)? {
+        let batch = batch?;
+        let set = data.sets()[batch.set].name();
+        let last = sums.add(&model, set, &batch.batch);
+        if let Some(outputs) = &mut outputs {
+            outputs.add(set, &last, batch.examples.len())?;
+        }
+        bar.inc(batch.examples.len() as u64);
+        if asked_to_stop.load(Ordering::SeqCst) {
+            bar.finish_and_clear();
+            say!(ui, "interrupted; no results were written");
+            std::process::exit(interrupt::INTERRUPTED);
+        }
+    }
+    bar.finish_and_clear();
+    let evaluation = sums.finish();
+    print(&ui, &evaluation, model.config().halt_max_steps);
+    if let (Some(outputs), Some(path)) = (outputs, &args.save_outputs) {
+        outputs.write(path)?;
+        say!(ui, "outputs: {}", path.display());
+    }
+    ui.emit(&evaluation)
+}
+
+fn print(ui: &Ui, evaluation: &Evaluation, segments: i64) {
+    for (set, metrics) in &evaluation.sets {
+        let get = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
+        say!(ui, "");
+        say!(ui, "set {set}");
+        say!(ui, "{:>8}  {:>10}  {:>9}  {:>9}", "segment", "loss", "cells", "exact");
+        for k in 1..=segments {
+            let of = |name: &str| get(&format!("segment_{k}_{name}"));
+            let (cells, exact) = (100.0 * of("accuracy"), 100.0 * of("exact_accuracy"));
+            say!(ui, "{k:>8}  {:>10.4}  {cells:>7.2} %  {exact:>7.2} %", of("loss"));
+        }
+        say!(
+            ui,
+            "last: q_halt right for {:.2} %, q_halt_loss {:.4}, {:.2} segments",
+            100.0 * get("q_halt_accuracy"),
+            get("q_halt_loss"),
+            get("steps")
+        );
+    }
+}

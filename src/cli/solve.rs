@@ -1,0 +1,512 @@
+//! `hrm solve`.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+
+use super::{
+    GlobalArgs,
+    infer::GuessArgs,
+    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, kind_of_vocab, load_checkpoint},
+    ui::{JsonArg, Ui, warn},
+};
+use crate::{
+    checkpoint::{Checkpoint, infer_dims},
+    eval::{
+        engine::StopRule,
+        guess::guesses,
+        record::answer_text,
+        solve::{SolvePlan, Solved, Step, solve},
+    },
+    model::{Dims, Model},
+    puzzle::{
+        Board, PuzzleKind, maze, shortest_path,
+        solve::{Solutions, solve as count_solutions},
+        sudoku::CELLS,
+    },
+    say,
+};
+
+const DETAILS: &str = "\
+A Sudoku is 81 characters row by row, 1-9 and . or 0 for blanks; lines, spaces and the rules of a printed grid are skipped. \
+A file may hold several. A maze is a square of lines of # (wall), space, S, G, and needs a checkpoint of mazes.
+
+An exact solver tells beforehand whether the puzzle has one solution. The model then makes as many passes as asked, each a \
+disguise of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
+frequent one of the halted passes is shown, and what is wrong with it.
+
+--steps shows every segment; --animate redraws the grid in place on a terminal, cells that changed highlighted.
+
+Examples:
+  hrm solve 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+  hrm solve -f puzzles.txt --passes 9 --json -
+  hrm solve --checkpoint runs/a --animate -f grid.txt
+  cat maze.txt | hrm solve --checkpoint runs/maze -";
+
+/// Solve a puzzle and show how
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm solve -f puzzle.txt --passes 9    (--help tells more)")]
+pub struct SolveArgs {
+    /// The puzzle, such as 81 characters for a Sudoku; - reads standard input
+    #[arg(value_name = "PUZZLE", required_unless_present = "file", conflicts_with = "file")]
+    puzzle: Option<String>,
+    /// Read puzzles from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A run folder, a step_N folder, a .safetensors file or upstream's; several with commas [default: the newest]
+    #[arg(long, visible_alias = "checkpoints", value_name = "PATH[,PATH...]", value_delimiter = ',')]
+    checkpoint: Vec<PathBuf>,
+    /// Most passes of each checkpoint: disguises of the puzzle
+    #[arg(long, visible_alias = "permutes", value_name = "K", default_value_t = 1)]
+    passes: u32,
+    /// When a pass ends; verified also ends the passes
+    #[arg(long, value_name = "never|halt|verified", default_value = "verified", hide_possible_values = true)]
+    stop: StopRule,
+    /// Most segments of a pass [default: the checkpoint's halt_max_steps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    segments: Option<i64>,
+    /// Show the answer after every segment
+    #[arg(long)]
+    steps: bool,
+    /// Redraw the grid in place while it is solved
+    #[arg(long)]
+    animate: bool,
+    /// Number format of the forward pass [default: the checkpoint's]
+    #[arg(long, value_name = "bf16|f32")]
+    dtype: Option<DtypeChoice>,
+    #[command(flatten)]
+    weights: WeightsArg,
+    #[command(flatten)]
+    json: JsonArg,
+    // The last one: its heading holds for what follows.
+    #[command(flatten)]
+    guesses: GuessArgs,
+}
+
+/// The JSON document.
+#[derive(Serialize)]
+struct Report {
+    puzzles: Vec<PuzzleReport>,
+    checkpoints: Vec<String>,
+    dataset: PuzzleKind,
+    dtype: &'static str,
+    device: String,
+}
+
+#[derive(Serialize)]
+struct PuzzleReport {
+    question: String,
+    solutions: Count,
+    /// The only one, or one of the shortest ways' answers: null where there is none or it is not known.
+    solution: Option<String>,
+    /// Null where there was nothing to solve.
+    #[serde(flatten)]
+    solved: Option<Solved>,
+    /// Whether the answer is the only solution; null where that is not known.
+    correct: Option<bool>,
+}
+
+/// How many solutions a puzzle has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Count {
+    None,
+    One,
+    Several,
+    Unknown,
+}
+
+pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
+    let ui = Ui::new(&args.json);
+    let text = read_text(&args)?;
+    let mut checkpoints = if args.checkpoint.is_empty() {
+        vec![load_checkpoint(&ui, None, args.weights)?]
+    } else {
+        args.checkpoint.iter().map(|path| load_checkpoint(&ui, Some(path), args.weights)).collect::<Result<Vec<_>>>()?
+    };
+    let kind = kind_of(&checkpoints)?;
+    let questions = parse(kind, &text).with_context(|| format!("{}: not a {kind} puzzle", origin(&args)))?;
+    let options = args.guesses.options(global.seed.unwrap_or(0))?;
+    let list = guesses(kind, questions[0].len(), args.passes, &options).context("--passes")?;
+    let animate = args.animate && io::stdout().is_terminal();
+    if args.animate && !animate {
+        warn(format_args!("--animate: standard output is no terminal: showing the steps one after the other"));
+    }
+
+    let runtime = global.init()?;
+    let mut models = Vec::new();
+    for checkpoint in &mut checkpoints {
+        if let Some(segments) = args.segments {
+            checkpoint.config.arch.halt_max_steps = segments;
+        }
+        let dims = dims(checkpoint, kind, questions[0].len())?;
+        models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
+    }
+    let plan = SolvePlan { kind, guesses: &list, seed: options.seed, stop: args.stop };
+    let mut show = Show { ui: &ui, kind, steps: args.steps || args.animate, animate, drawn: 0 };
+    let mut reports = Vec::new();
+    for (i, question) in questions.iter().enumerate() {
+        if questions.len() > 1 {
+            say!(ui, "{}puzzle {}", if i > 0 { "\n" } else { "" }, i + 1);
+        }
+        let known = Known::of(kind, question);
+        show.question(question, &known);
+        let solved = if known.count == Count::None {
+            None
+        } else {
+            let solved = solve(&models, question, &plan, |step| show.step(question, step))?;
+            show.result(question, &solved, &known);
+            Some(solved)
+        };
+        let correct = known.solution.as_ref().zip(solved.as_ref()).map(|(wanted, found)| *wanted == found.tokens);
+        reports.push(PuzzleReport {
+            question: answer_text(kind, question),
+            solutions: known.count,
+            solution: known.solution.as_deref().map(|s| answer_text(kind, s)),
+            correct,
+            solved,
+        });
+    }
+    ui.emit(&Report {
+        puzzles: reports,
+        checkpoints: checkpoints.iter().map(|c| c.path.display().to_string()).collect(),
+        dataset: kind,
+        dtype: dtype_name(models[0].config().forward_dtype),
+        device: device_name(runtime.device),
+    })
+}
+
+fn origin(args: &SolveArgs) -> String {
+    match (&args.file, args.puzzle.as_deref()) {
+        (Some(file), _) => file.display().to_string(),
+        (None, Some("-")) => "standard input".to_owned(),
+        (None, _) => "PUZZLE".to_owned(),
+    }
+}
+
+fn read_text(args: &SolveArgs) -> Result<String> {
+    /// No list of puzzles for a person is nearly this long (bytes).
+    const MOST: u64 = 16 << 20;
+    let whole = |reader: &mut dyn Read, name: &str| -> Result<String> {
+        let mut text = String::new();
+        let read = reader.take(MOST).read_to_string(&mut text);
+        read.with_context(|| format!("{name}: cannot be read as text"))?;
+        ensure!((text.len() as u64) < MOST, "{name}: more than {MOST} bytes");
+        Ok(text)
+    };
+    match (&args.file, args.puzzle.as_deref()) {
+        (Some(path), _) if path != Path::new("-") => {
+            let mut file = fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+            whole(&mut file, &path.display().to_string())
+        }
+        (Some(_), _) | (None, Some("-")) => whole(&mut io::stdin().lock(), "standard input"),
+        (None, Some(text)) => Ok(text.to_owned()),
+        (None, None) => bail!("name a puzzle, or a file with --file"),
+    }
+}
+
+/// The kind of puzzle that all checkpoints know.
+fn kind_of(checkpoints: &[Checkpoint]) -> Result<PuzzleKind> {
+    let mut kinds = checkpoints.iter().map(|checkpoint| {
+        let vocab = infer_dims(checkpoint).vocab_size.and_then(|v| i64::try_from(v).ok());
+        let kind = vocab.map_or(Ok(PuzzleKind::Sudoku), kind_of_vocab);
+        kind.with_context(|| format!("{}: no puzzle that is known here", checkpoint.path.display()))
+    });
+    let first = kinds.next().context("no checkpoint")??;
+    for (kind, checkpoint) in kinds.zip(&checkpoints[1..]) {
+        let kind = kind?;
+        ensure!(kind == first, "{}: a checkpoint of {kind} beside one of {first}", checkpoint.path.display());
+    }
+    Ok(first)
+}
+
+fn dims(checkpoint: &Checkpoint, kind: PuzzleKind, cells: usize) -> Result<Dims> {
+    let identifiers = infer_dims(checkpoint).num_puzzle_identifiers.unwrap_or(1);
+    Ok(Dims {
+        seq_len: i64::try_from(cells)?,
+        vocab_size: i64::try_from(kind.vocab_size())?,
+        num_puzzle_identifiers: i64::try_from(identifiers)?,
+    })
+}
+
+/// Puzzles in tokens, all of one size.
+fn parse(kind: PuzzleKind, text: &str) -> Result<Vec<Vec<u8>>> {
+    match kind {
+        PuzzleKind::Sudoku => {
+            let cells = cells_of(text)?;
+            ensure!(!cells.is_empty(), "no puzzle: give 81 characters, row by row, 1-9 and . or 0 for blanks");
+            ensure!(
+                cells.len() % CELLS == 0,
+                "{} cells: give 81 for each Sudoku, row by row, 1-9 and . or 0 for blanks",
+                cells.len()
+            );
+            let boards = cells.chunks(CELLS).map(|board| Ok(board.iter().collect::<String>().parse::<Board>()?));
+            boards.map(|board: Result<Board>| board.map(|b| b.tokens().to_vec())).collect()
+        }
+        PuzzleKind::Maze => {
+            let lines: Vec<&str> = text.lines().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
+            let lines: Vec<&str> = lines.into_iter().filter(|l| !l.is_empty()).collect();
+            let joined = match lines.as_slice() {
+                [] => bail!("no maze: give a square of lines of #, space, S and G"),
+                [one] => (*one).to_owned(),
+                lines => {
+                    let width = lines.iter().map(|l| l.chars().count()).max().unwrap_or(0);
+                    ensure!(
+                        lines.len() == width,
+                        "{} lines of up to {width} characters: a maze is square",
+                        lines.len()
+                    );
+                    lines.iter().map(|l| format!("{l:<width$}")).collect()
+                }
+            };
+            Ok(vec![maze::parse(&joined, maze::side(joined.chars().count()))?])
+        }
+    }
+}
+
+/// Cells of Sudokus without what separates them in print.
+fn cells_of(text: &str) -> Result<Vec<char>> {
+    let mut cells = Vec::new();
+    for found in text.chars() {
+        match found {
+            '1'..='9' | '.' => cells.push(found),
+            '0' | '_' => cells.push('.'),
+            ' ' | '\t' | '\r' | '\n' | '|' | '-' | '+' | ',' | '│' | '─' | '┼' => {}
+            _ => bail!("{found:?} is no cell: a cell is 1-9, or '.' or 0 for a blank"),
+        }
+    }
+    Ok(cells)
+}
+
+/// What an exact solver says of a puzzle.
+struct Known {
+    count: Count,
+    /// The only solution.
+    solution: Option<Vec<u8>>,
+    /// Why there is none.
+    why: Option<String>,
+}
+
+impl Known {
+    fn of(kind: PuzzleKind, question: &[u8]) -> Self {
+        let only = |count| Self { count, solution: None, why: None };
+        match kind {
+            PuzzleKind::Sudoku => {
+                let Ok(board) = Board::from_tokens(question) else { return only(Count::Unknown) };
+                match count_solutions(&board) {
+                    Solutions::One(solution) => Self { solution: Some(solution.tokens().to_vec()), ..only(Count::One) },
+                    Solutions::None => Self { why: board.repeated().map(|r| r.to_string()), ..only(Count::None) },
+                    Solutions::Several => only(Count::Several),
+                    Solutions::Unknown => only(Count::Unknown),
+                }
+            }
+            PuzzleKind::Maze => {
+                let side = maze::side(question.len());
+                let goal = question.iter().position(|&t| i32::from(t) == maze::GOAL);
+                let reached =
+                    goal.is_some_and(|g| shortest_path::distances(question, side)[g] != shortest_path::NO_WAY);
+                let why = "no way joins one start and one goal".to_owned();
+                if reached { only(Count::Unknown) } else { Self { why: Some(why), ..only(Count::None) } }
+            }
+        }
+    }
+}
+
+/// Prints the puzzle, its steps and its result.
+struct Show<'a> {
+    ui: &'a Ui,
+    kind: PuzzleKind,
+    steps: bool,
+    animate: bool,
+    /// Lines of the last drawing, to be drawn over.
+    drawn: usize,
+}
+
+impl Show<'_> {
+    fn question(&mut self, question: &[u8], known: &Known) {
+        let ui = self.ui;
+        say!(ui, "{}", self.grid(question, question, &[]));
+        match (known.count, &known.why) {
+            (Count::None, Some(why)) => say!(ui, "\nno solution: {why}"),
+            (Count::None, None) => say!(ui, "\nno solution: the givens contradict each other"),
+            (Count::Several, _) => say!(ui, "\nthis puzzle has several solutions: any of them counts"),
+            (Count::Unknown, _) if self.kind == PuzzleKind::Sudoku => {
+                say!(ui, "\nhow many solutions this puzzle has was not found in time");
+            }
+            _ => {}
+        }
+        self.drawn = 0;
+    }
+
+    fn step(&mut self, question: &[u8], step: &Step) {
+        if !self.steps {
+            return;
+        }
+        let state = match (step.verified, step.halted) {
+            (true, _) => ", right by the rules",
+            (false, true) => ", halted",
+            _ => "",
+        };
+        let head = format!(
+            "pass {}, segment {}: {} cells changed, q_halt - q_continue {:+.2}{state}",
+            step.pass + 1,
+            step.segment,
+            step.changed.len(),
+            step.margin
+        );
+        let grid = self.grid(question, &step.tokens, &step.changed);
+        if !self.animate {
+            say!(self.ui, "\n{head}\n{grid}");
+            return;
+        }
+        let text = format!("{head}\n{grid}");
+        let mut out = io::stdout().lock();
+        let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { "\n".to_owned() };
+        let lines: String = text.lines().map(|line| format!("\x1b[2K{line}\n")).collect();
+        let _ = write!(out, "{up}{lines}").and_then(|()| out.flush());
+        self.drawn = text.lines().count();
+        thread::sleep(Duration::from_millis(150));
+    }
+
+    fn result(&mut self, question: &[u8], solved: &Solved, known: &Known) {
+        let ui = self.ui;
+        say!(ui, "\n{}\n", self.grid(question, &solved.tokens, &[]));
+        let verdict = match (solved.verified, self.kind) {
+            (true, PuzzleKind::Sudoku) => "verified: complete, keeps the givens, breaks no rule".to_owned(),
+            (true, PuzzleKind::Maze) => "verified: a shortest way from S to G".to_owned(),
+            (false, PuzzleKind::Sudoku) => {
+                let boards = (Board::from_tokens(question), Board::from_tokens(&solved.tokens));
+                let why = match boards {
+                    (Ok(question), Ok(answer)) => answer.check_solves(&question).err().map(|e| e.to_string()),
+                    _ => Some("a cell holds no digit".to_owned()),
+                };
+                format!("not solved: {}", why.unwrap_or_default())
+            }
+            (false, PuzzleKind::Maze) => "not solved: the marked cells are no shortest way from S to G".to_owned(),
+        };
+        say!(ui, "{verdict}");
+        if let Some(solution) = known.solution.as_ref().filter(|s| **s != solved.tokens) {
+            let wrong = solution.iter().zip(&solved.tokens).filter(|(a, b)| a != b).count();
+            say!(ui, "{wrong} of {} cells differ from the only solution", solution.len());
+        }
+        let halted = if solved.halted { "the model says it is done" } else { "the model would go on" };
+        say!(
+            ui,
+            "sure: q_halt - q_continue {:+.2} ({halted}); {} of {} pass(es) have this answer",
+            solved.margin,
+            solved.agreeing,
+            solved.passes_run
+        );
+        say!(ui, "segments: {} in pass {}, {} in all", solved.segments, solved.pass + 1, solved.segments_total);
+    }
+
+    /// A board; what the puzzle leaves open stands in parentheses, and changed cells are highlighted on a terminal.
+    fn grid(&self, question: &[u8], answer: &[u8], changed: &[usize]) -> String {
+        match self.kind {
+            PuzzleKind::Sudoku => sudoku_grid(question, answer, if self.animate { changed } else { &[] }),
+            PuzzleKind::Maze => {
+                let side = maze::side(question.len()).max(1);
+                let symbols: Vec<char> = answer_text(self.kind, answer).chars().collect();
+                let lines: Vec<String> = symbols
+                    .chunks(side)
+                    .enumerate()
+                    .map(|(row, line)| {
+                        let cell = |(column, &c): (usize, &char)| {
+                            let lit = self.animate && changed.contains(&(row * side + column));
+                            if lit { format!("\x1b[7m{c}\x1b[0m") } else { c.to_string() }
+                        };
+                        line.iter().enumerate().map(cell).collect()
+                    })
+                    .collect();
+                lines.join("\n")
+            }
+        }
+    }
+}
+
+fn sudoku_grid(question: &[u8], answer: &[u8], changed: &[usize]) -> String {
+    // Tokens that are no digits stand as blanks.
+    let digits = |tokens: &[u8]| {
+        let mut digits = [0; CELLS];
+        digits.iter_mut().zip(tokens).for_each(|(d, &t)| *d = t.saturating_sub(1).min(9));
+        Board::from_digits(digits).ok()
+    };
+    let (Some(question), Some(answer)) = (digits(question), digits(answer)) else { return String::new() };
+    let grid = answer.grid(Some(&question));
+    if changed.is_empty() {
+        return grid;
+    }
+    // A cell is three characters of the grid; rules and lines lie between.
+    let mut cell = 0;
+    let mut text = String::with_capacity(grid.len() + 8 * changed.len());
+    for line in grid.lines() {
+        if line.starts_with('-') {
+            text.push_str(line);
+        } else {
+            for part in line.split_inclusive('|') {
+                let (cells, rule) = part.strip_suffix('|').map_or((part, ""), |cells| (cells, "|"));
+                for symbols in cells.as_bytes().chunks(3) {
+                    let symbols = String::from_utf8_lossy(symbols);
+                    if changed.contains(&cell) {
+                        text += &format!("\x1b[7m{symbols}\x1b[0m");
+                    } else {
+                        text += &symbols;
+                    }
+                    cell += 1;
+                }
+                text.push_str(rule);
+            }
+        }
+        text.push('\n');
+    }
+    text.pop();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sudokus_in_several_forms() {
+        let line = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+        let board: Board = line.parse().unwrap();
+        let wanted = vec![board.tokens().to_vec()];
+        let in_lines: String =
+            line.as_bytes().chunks(9).map(|r| String::from_utf8_lossy(r).into_owned() + "\n").collect();
+        for text in [line.to_owned(), format!("{line}\n"), line.replace('.', "0"), in_lines, board.grid(None)] {
+            assert_eq!(parse(PuzzleKind::Sudoku, &text).unwrap(), wanted, "{text}");
+        }
+        assert_eq!(parse(PuzzleKind::Sudoku, &format!("{line}\n{line}\n")).unwrap().len(), 2);
+        for (text, wanted) in [("", "no puzzle"), (&line[1..], "80 cells"), ("x", "'x' is no cell")] {
+            assert!(parse(PuzzleKind::Sudoku, text).unwrap_err().to_string().contains(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn mazes_may_have_lines_without_their_last_spaces() {
+        let wanted = vec![vec![3, 2, 2, 1, 1, 2, 2, 2, 4]];
+        for text in ["S  \n## \n  G\n", "S\n##\n  G", "S  ##   G"] {
+            assert_eq!(parse(PuzzleKind::Maze, text).unwrap(), wanted, "{text}");
+        }
+        assert!(parse(PuzzleKind::Maze, "S  \n##G").is_err());
+        assert!(parse(PuzzleKind::Maze, "").is_err());
+    }
+
+    #[test]
+    fn changed_cells_are_lit() {
+        let board: Board = format!("12{}", ".".repeat(79)).parse().unwrap();
+        let text = sudoku_grid(&board.tokens(), &board.tokens(), &[1, 80]);
+        assert_eq!(text.matches("\x1b[7m").count(), 2);
+        assert!(text.starts_with(" 1 \x1b[7m 2 \x1b[0m . |") && text.ends_with("\x1b[7m . \x1b[0m"), "{text:?}");
+        let plain = text.replace("\x1b[7m", "").replace("\x1b[0m", "");
+        assert_eq!(plain, board.grid(None));
+    }
+}

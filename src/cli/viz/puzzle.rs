@@ -1,0 +1,179 @@
+//! The one puzzle that a picture is of, and the checkpoint that works on it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    analysis::trajectory::WatchedPuzzle,
+    checkpoint::{Checkpoint, infer_dims},
+    cli::{
+        sources::{DtypeChoice, WeightsArg, load_checkpoint, test_puzzles, vocab_size},
+        ui::{Ui, warn},
+    },
+    model::Dims,
+    puzzle::{
+        Board, PuzzleKind,
+        solve::{Solutions, solve},
+    },
+    say,
+};
+
+/// Flags of every picture of one puzzle.
+#[derive(clap::Args, Debug)]
+pub struct PuzzleArgs {
+    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
+    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
+    pub checkpoint: Option<PathBuf>,
+    /// Which test puzzle, from 0 [default: 0]
+    #[arg(long, value_name = "I[,I...]", value_delimiter = ',', conflicts_with = "puzzle")]
+    pub index: Vec<usize>,
+    /// A Sudoku of your own: 81 characters row by row, 1-9 and . or 0 for blanks
+    #[arg(long, value_name = "81 CHARACTERS", conflicts_with = "data_path")]
+    pub puzzle: Option<String>,
+    /// Dataset folder whose test split the puzzle is from [default: the checkpoint's, else the bundled rows]
+    #[arg(long, value_name = "DIR")]
+    pub data_path: Option<PathBuf>,
+    /// Number format of the forward pass [default: the checkpoint's]
+    #[arg(long, value_name = "bf16|f32")]
+    pub dtype: Option<DtypeChoice>,
+    #[command(flatten)]
+    pub weights: WeightsArg,
+}
+
+impl PuzzleArgs {
+    /// Loads the checkpoint and takes the one puzzle.
+    pub fn choose(&self, ui: &Ui) -> Result<(Checkpoint, Chosen)> {
+        ensure!(self.index.len() <= 1, "--index: this picture is of one puzzle: give one number");
+        let (checkpoint, mut chosen) = self.choose_all(ui)?;
+        Ok((checkpoint, chosen.remove(0)))
+    }
+
+    /// Loads the checkpoint and takes every puzzle that was named; at least one.
+    pub fn choose_all(&self, ui: &Ui) -> Result<(Checkpoint, Vec<Chosen>)> {
+        let typed = self.puzzle.as_deref().map(typed_board).transpose()?;
+        let checkpoint = load_checkpoint(ui, self.checkpoint.as_deref(), self.weights)?;
+        let chosen = match typed {
+            Some(board) => vec![of_board(&board, &checkpoint)?],
+            None => of_dataset(ui, self, &checkpoint)?,
+        };
+        Ok((checkpoint, chosen))
+    }
+}
+
+/// A puzzle, its sizes, its name for the title and where it is from.
+pub struct Chosen {
+    pub puzzle: WatchedPuzzle,
+    pub dims: Dims,
+    pub name: String,
+    pub origin: String,
+}
+
+impl Chosen {
+    /// A picture's last line.
+    pub fn sources(&self, checkpoint: &Checkpoint) -> String {
+        format!("Puzzle: {} · Weights: {}", self.origin, weights_name(checkpoint))
+    }
+}
+
+/// A checkpoint's path, and its step where the path does not tell it.
+pub fn weights_name(checkpoint: &Checkpoint) -> String {
+    match checkpoint.step {
+        Some(step) if !checkpoint.path.display().to_string().contains(&format!("step_{step}")) => {
+            format!("{} (step {step})", checkpoint.path.display())
+        }
+        _ => checkpoint.path.display().to_string(),
+    }
+}
+
+fn typed_board(text: &str) -> Result<Board> {
+    let board: Board =
+        text.trim().parse().context("--puzzle: give 81 characters, row by row, 1-9 and . or 0 for blanks")?;
+    if let Some(clash) = board.repeated() {
+        bail!("--puzzle: {clash}: no Sudoku has such givens");
+    }
+    Ok(board)
+}
+
+fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
+    let kind = PuzzleKind::Sudoku;
+    let sizes = infer_dims(checkpoint);
+    if let Some(found) = sizes.vocab_size
+        && found != kind.vocab_size()
+    {
+        bail!(
+            "{}: it knows {found} tokens, a Sudoku has {}: it was trained on another kind of puzzle; take one of its own \
+             with --index and --data-path",
+            checkpoint.path.display(),
+            kind.vocab_size()
+        );
+    }
+    let solution = match solve(board) {
+        Solutions::One(solution) => Some(solution.tokens().to_vec()),
+        Solutions::None => {
+            warn(format_args!("this puzzle has no solution"));
+            None
+        }
+        Solutions::Several => {
+            warn(format_args!("this puzzle has more than one solution: cells are not marked right or wrong"));
+            None
+        }
+        Solutions::Unknown => {
+            warn(format_args!("this puzzle's solution was not found in time: cells are not marked right or wrong"));
+            None
+        }
+    };
+    let num_puzzle_identifiers = i64::try_from(sizes.num_puzzle_identifiers.unwrap_or(1))?;
+    Ok(Chosen {
+        puzzle: WatchedPuzzle { kind, tokens: board.tokens().to_vec(), solution },
+        dims: Dims { num_puzzle_identifiers, ..Dims::sudoku() },
+        name: "Your Sudoku".to_owned(),
+        origin: "typed".to_owned(),
+    })
+}
+
+fn of_dataset(ui: &Ui, args: &PuzzleArgs, checkpoint: &Checkpoint) -> Result<Vec<Chosen>> {
+    let puzzles = test_puzzles(ui, args.data_path.as_deref(), checkpoint)?;
+    let set = puzzles.set()?;
+    let mut indices = args.index.clone();
+    if indices.is_empty() {
+        say!(ui, "puzzle: test row 0 (--index chooses another)");
+        indices.push(0);
+    }
+    if let Some(index) = indices.iter().find(|i| **i >= set.len()) {
+        bail!(
+            "--index {index}: there are {} test puzzles in {}: give 0 to {}",
+            set.len(),
+            puzzles.origin,
+            set.len() - 1
+        );
+    }
+    let kind = puzzles.kind;
+    if let Some(found) = vocab_size(checkpoint)
+        && found != kind.vocab_size()
+    {
+        bail!(
+            "{}: it knows {found} tokens, the puzzles of {} have {} ({kind}): it was trained on another kind of puzzle; \
+             name its own data with --data-path",
+            checkpoint.path.display(),
+            puzzles.origin,
+            kind.vocab_size()
+        );
+    }
+    let rows = set.rows_as_stored(&indices)?;
+    let bytes =
+        |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
+    let title_kind = match kind {
+        PuzzleKind::Sudoku => "Sudoku",
+        PuzzleKind::Maze => "Maze",
+    };
+    let of_row = |(&index, (input, label))| {
+        Ok(Chosen {
+            puzzle: WatchedPuzzle { kind, tokens: bytes(input)?, solution: Some(bytes(label)?) },
+            dims: Dims::from(puzzles.dataset.meta()),
+            name: format!("{title_kind} {index}"),
+            origin: format!("test row {index} of {}", puzzles.origin),
+        })
+    };
+    indices.iter().zip(rows.inputs.outer_iter().zip(rows.labels.outer_iter())).map(of_row).collect()
+}

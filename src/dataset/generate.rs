@@ -1,0 +1,406 @@
+//! New puzzles: hard Sudokus grown from given ones by clue swaps, and mazes.
+//!
+//! Work goes in rounds. A round's tasks see what was found before it, each draws from a stream of its own keyed by (seed,
+//! round, task), and what they find is taken in their order: the same seed gives the same puzzles whatever the number of
+//! threads.
+
+use std::{collections::HashSet, fmt, str::FromStr};
+
+use anyhow::{Context, Result, bail, ensure};
+use rand_chacha::rand_core::RngCore;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Progress, PuzzleList, check::Key};
+use crate::{
+    puzzle::{
+        Board, PuzzleKind, SudokuShuffle, canonical,
+        clue_swap::{Grown, swap_clues},
+        maze,
+        maze_maker::make_maze,
+        solve::rate,
+    },
+    rng::{Purpose, below, shuffle_front, stream},
+};
+
+/// Tasks of a round.
+const ROUND: u64 = 2048;
+/// Tries for each puzzle wanted before generation gives up on an unfilled part.
+const MOST_TRIES: u64 = 2000;
+/// Ways of writing a grown puzzle that are rated, of which one that is wanted is taken.
+const DRESSES: usize = 8;
+
+/// A generated puzzle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// As a list writes it.
+    pub question: String,
+    pub answer: String,
+    /// Sudoku: guesses of the tdoku solver. Maze: steps of the shortest path.
+    pub rating: u64,
+}
+
+/// Ratings from `low` to `high` and how many of the puzzles have one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RatingPart {
+    pub low: u64,
+    /// None is without end.
+    pub high: Option<u64>,
+    /// A share of all, relative to the other parts'.
+    pub share: f64,
+}
+
+impl RatingPart {
+    fn holds(&self, rating: u64) -> bool {
+        rating >= self.low && self.high.is_none_or(|high| rating <= high)
+    }
+}
+
+impl fmt::Display for RatingPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-", self.low)?;
+        self.high.map_or(Ok(()), |high| write!(f, "{high}"))
+    }
+}
+
+/// How ratings are to be distributed: parts that do not overlap.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RatingTarget(Vec<RatingPart>);
+
+impl RatingTarget {
+    /// Every rating, as it comes.
+    pub fn any() -> Self {
+        Self(vec![RatingPart { low: 0, high: None, share: 1.0 }])
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &[RatingPart] {
+        &self.0
+    }
+
+    /// The distribution of a list's ratings, in parts that grow with the rating: 0, 1-4, 5-9, 10-19, 20-29, 30-39, 40-59,
+    /// 60-99, 100 and more.
+    pub fn like(list: &PuzzleList) -> Self {
+        const BOUNDS: [u64; 10] = [0, 1, 5, 10, 20, 30, 40, 60, 100, u64::MAX];
+        let parts = BOUNDS.windows(2).map(|pair| {
+            let high = (pair[1] != u64::MAX).then(|| pair[1] - 1);
+            let mut part = RatingPart { low: pair[0], high, share: 0.0 };
+            let ratings = (0..list.len()).filter_map(|i| u64::try_from(list.row(i).rating).ok());
+            part.share = ratings.filter(|&rating| part.holds(rating)).count() as f64;
+            part
+        });
+        Self(parts.filter(|part| part.share > 0.0).collect())
+    }
+
+    /// How many of `count` puzzles each part gets: rounded down, the rest to the largest remainders.
+    fn quotas(&self, count: u64) -> Vec<u64> {
+        let total: f64 = self.0.iter().map(|part| part.share).sum();
+        let exact: Vec<f64> = self.0.iter().map(|part| count as f64 * part.share / total).collect();
+        let mut quotas: Vec<u64> = exact.iter().map(|x| x.floor() as u64).collect();
+        let mut order: Vec<usize> = (0..exact.len()).collect();
+        order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(a.cmp(&b)));
+        let left = count.saturating_sub(quotas.iter().sum());
+        order.into_iter().cycle().take(left as usize).for_each(|i| quotas[i] += 1);
+        quotas
+    }
+}
+
+impl FromStr for RatingTarget {
+    type Err = String;
+
+    /// Reads `LOW-HIGH=SHARE,...`; HIGH may be missing (without end), SHARE too (equal shares).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            |part: &str| format!("{part:?} is no part of a distribution; wanted LOW-HIGH=SHARE, as in 10-29=40");
+        let mut parts = Vec::new();
+        for part in text.split(',') {
+            let (range, share) = part.split_once('=').unwrap_or((part, "1"));
+            let (low, high) = range.split_once('-').ok_or_else(|| wrong(part))?;
+            let high = if high.trim().is_empty() { None } else { Some(high.trim().parse().map_err(|_| wrong(part))?) };
+            let low = low.trim().parse().map_err(|_| wrong(part))?;
+            let share: f64 = share.trim().parse().map_err(|_| wrong(part))?;
+            if !share.is_finite() || share <= 0.0 || high.is_some_and(|high| high < low) {
+                return Err(wrong(part));
+            }
+            parts.push(RatingPart { low, high, share });
+        }
+        parts.sort_by_key(|part| part.low);
+        if let Some(pair) = parts.windows(2).find(|pair| pair[0].high.is_none_or(|high| high >= pair[1].low)) {
+            return Err(format!("{} and {} overlap", pair[0], pair[1]));
+        }
+        Ok(Self(parts))
+    }
+}
+
+/// What Sudokus to grow.
+#[derive(Clone, Debug)]
+pub struct GrowOptions {
+    pub count: u64,
+    pub ratings: RatingTarget,
+    /// Instead of growing, add givens to seeds out of their solutions: easier puzzles, and millions of them.
+    pub fast: bool,
+    pub seed: u64,
+}
+
+/// How much work it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Effort {
+    pub tries: u64,
+    /// Tries that gave a puzzle equivalent to one of those excluded, the seeds, or one found before.
+    pub known: u64,
+    /// Tries whose rating was not wanted (any more).
+    pub unwanted: u64,
+}
+
+/// Grows Sudokus from `seeds`, none equivalent to a seed, to a puzzle of `exclude` or to each other.
+///
+/// Runs on the current rayon pool.
+///
+/// # Errors
+/// Lists of mazes; a part of the ratings that cannot be filled from these seeds; a cancelled run.
+pub fn grow_sudokus(
+    seeds: &PuzzleList,
+    exclude: &[PuzzleList],
+    options: &GrowOptions,
+    progress: &dyn Progress,
+) -> Result<(Vec<Generated>, Effort)> {
+    let mut known = HashSet::new();
+    for list in exclude.iter().chain([seeds]) {
+        ensure!(list.kind() == PuzzleKind::Sudoku, "mazes are made from nothing: they take no seeds and no exclusions");
+        known.par_extend(
+            (0..list.len()).into_par_iter().map(|i| Key::of(list.kind(), list.question(i), list.answer(i))),
+        );
+    }
+    let quotas = options.ratings.quotas(options.count);
+    let mut left = quotas.clone();
+    let parts = options.ratings.parts();
+    let mut pool = Pool::new(seeds, parts, options.seed)?;
+    let mut found = Vec::new();
+    let mut effort = Effort::default();
+    progress.start(options.count);
+    for round in 0.. {
+        let Some(unfilled) = left.iter().position(|&left| left > 0) else { break };
+        ensure!(!progress.cancelled(), "stopped: nothing was written");
+        if effort.tries > MOST_TRIES.saturating_mul(options.count.max(ROUND)) {
+            bail!(
+                "{} puzzles rated {} are still missing after {} tries: give harder seeds with --seeds, or a smaller share \
+                 with --ratings",
+                left[unfilled],
+                parts[unfilled],
+                effort.tries
+            );
+        }
+        let tasks = (2 * left.iter().sum::<u64>()).clamp(64, ROUND);
+        let grown: Vec<_> = (0..tasks)
+            .into_par_iter()
+            .map(|task| {
+                let mut rng = stream(Purpose::Generate, options.seed, round, task);
+                let grown = if options.fast {
+                    let seed = below(&mut rng, seeds.len() as u32) as usize;
+                    vec![filled_in(seeds.question(seed), seeds.answer(seed), &mut rng)?]
+                } else {
+                    let parent = pool.parent(draw_part(&left, &mut rng), &mut rng)?;
+                    let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
+                    dresses(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
+                };
+                let form = canonical(&grown.first()?.question, &grown.first()?.answer).ok()?;
+                Some((grown, Key::of_form(&form)))
+            })
+            .collect();
+        let before = found.len();
+        for task in grown {
+            effort.tries += 1;
+            let Some((dresses, key)) = task else { continue };
+            if known.contains(&key) {
+                effort.known += 1;
+                continue;
+            }
+            // The part that is furthest from what it should have.
+            let open =
+                |grown: &Grown| parts.iter().position(|part| part.holds(grown.rating)).filter(|&part| left[part] > 0);
+            let missing = |part: usize| left[part] as f64 / quotas[part] as f64;
+            let wanted = dresses.iter().filter_map(|grown| Some((open(grown)?, grown)));
+            let Some((part, grown)) = wanted.max_by(|a, b| missing(a.0).total_cmp(&missing(b.0))) else {
+                effort.unwanted += 1;
+                continue;
+            };
+            known.insert(key);
+            left[part] -= 1;
+            if !options.fast {
+                pool.add(grown.question, mean_rating(&dresses), parts);
+            }
+            let (question, answer) = (grown.question.to_string(), grown.answer.to_string());
+            found.push(Generated { question, answer, rating: grown.rating });
+        }
+        progress.advance((found.len() - before) as u64);
+    }
+    Ok((found, effort))
+}
+
+/// A seed with one to eight of its blanks filled in, in a random dress. It has one solution because the seed has.
+fn filled_in(question: &[u8], answer: &[u8], rng: &mut impl RngCore) -> Option<Grown> {
+    let answer = Board::from_tokens(answer).ok()?;
+    let mut digits = *Board::from_tokens(question).ok()?.digits();
+    let mut blanks: Vec<usize> = (0..digits.len()).filter(|&cell| digits[cell] == 0).collect();
+    let count = (1 + below(rng, 8) as usize).min(blanks.len());
+    shuffle_front(rng, &mut blanks, count);
+    for &cell in &blanks[..count] {
+        digits[cell] = answer.digits()[cell];
+    }
+    let shuffle = SudokuShuffle::draw(rng);
+    let question = shuffle.apply(&Board::from_digits(digits).ok()?);
+    Some(Grown { question, answer: shuffle.apply(&answer), rating: rate(&question)? })
+}
+
+/// The puzzle written in several ways, each with its own rating: what the solver guesses depends on where things stand.
+fn dresses(grown: Grown, rng: &mut impl RngCore) -> Vec<Grown> {
+    let shuffles = (0..DRESSES).map(|_| SudokuShuffle::draw(rng));
+    let dress = |shuffle: SudokuShuffle| {
+        let question = shuffle.apply(&grown.question);
+        Some(Grown { question, answer: shuffle.apply(&grown.answer), rating: rate(&question)? })
+    };
+    shuffles.filter_map(dress).collect()
+}
+
+fn mean_rating(dresses: &[Grown]) -> u64 {
+    dresses.iter().map(|grown| grown.rating).sum::<u64>() / (dresses.len() as u64).max(1)
+}
+
+/// A part of the ratings, each as likely as many puzzles it still wants.
+fn draw_part(left: &[u64], rng: &mut impl RngCore) -> usize {
+    let total = left.iter().sum::<u64>().min(u64::from(u32::MAX));
+    let mut drawn = u64::from(below(rng, total as u32));
+    left.iter()
+        .position(|&left| {
+            drawn < left || {
+                drawn -= left;
+                false
+            }
+        })
+        .unwrap_or(0)
+}
+
+/// The puzzles that new ones are grown from, by the part that their ratings belong to.
+struct Pool {
+    parts: Vec<Vec<Board>>,
+    /// Seeds of other ratings.
+    others: Vec<Board>,
+}
+
+impl Pool {
+    /// Rates the seeds, in several dresses each, so that the pool tells how hard puzzles are, not how lucky.
+    fn new(seeds: &PuzzleList, parts: &[RatingPart], seed: u64) -> Result<Self> {
+        let mut pool = Self { parts: vec![Vec::new(); parts.len()], others: Vec::new() };
+        let rated = (0..seeds.len()).into_par_iter().map(|i| {
+            let (question, answer) = (Board::from_tokens(seeds.question(i))?, Board::from_tokens(seeds.answer(i))?);
+            let rating = rate(&question).with_context(|| format!("seed {}: no solution", i + 1))?;
+            let mut rng = stream(Purpose::Generate, seed, u64::MAX, i as u64);
+            Ok((question, mean_rating(&dresses(Grown { question, answer, rating }, &mut rng))))
+        });
+        for (board, rating) in rated.collect::<Result<Vec<_>>>()? {
+            pool.add(board, rating, parts);
+        }
+        Ok(pool)
+    }
+
+    fn add(&mut self, board: Board, rating: u64, parts: &[RatingPart]) {
+        match parts.iter().position(|part| part.holds(rating)) {
+            Some(part) => self.parts[part].push(board),
+            None => self.others.push(board),
+        }
+    }
+
+    /// Mostly a puzzle of the part wanted, else a harder one (a swap makes a puzzle easier more often than harder), else
+    /// any.
+    fn parent(&self, wanted: usize, rng: &mut impl RngCore) -> Option<Board> {
+        let from =
+            if below(rng, 4) > 0 { wanted } else { wanted + below(rng, (self.parts.len() - wanted) as u32) as usize };
+        let filled = self.parts[from..].iter().chain(self.parts[..from].iter().rev()).chain([&self.others]);
+        let part = filled.into_iter().find(|part| !part.is_empty())?;
+        part.get(below(rng, part.len() as u32) as usize).copied()
+    }
+}
+
+/// What mazes to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MazeOptions {
+    pub count: u64,
+    pub side: usize,
+    /// Steps of the shortest path, at least.
+    pub min_steps: usize,
+    pub seed: u64,
+}
+
+/// Makes mazes, no two alike however they are turned or mirrored.
+///
+/// Runs on the current rayon pool.
+///
+/// # Errors
+/// A path longer than such mazes have; a cancelled run.
+pub fn make_mazes(options: &MazeOptions, progress: &dyn Progress) -> Result<(Vec<Generated>, Effort)> {
+    let mut known = HashSet::new();
+    let mut found = Vec::new();
+    let mut effort = Effort::default();
+    progress.start(options.count);
+    for round in 0.. {
+        if found.len() as u64 >= options.count {
+            break;
+        }
+        ensure!(!progress.cancelled(), "stopped: nothing was written");
+        ensure!(
+            effort.tries <= MOST_TRIES.saturating_mul(options.count),
+            "{} of {} mazes after {} tries: mazes of {2}×{2} cells hardly have paths of {} steps; lower --min-steps, or \
+             raise --side",
+            found.len(),
+            options.count,
+            options.side,
+            options.min_steps
+        );
+        let made: Vec<_> = (0..ROUND / 8)
+            .into_par_iter()
+            .map(|task| {
+                let mut rng = stream(Purpose::Generate, options.seed, round, task);
+                let made = make_maze(options.side, options.min_steps, &mut rng)?;
+                let key = Key::of(PuzzleKind::Maze, &made.question, &made.answer);
+                Some((made, key))
+            })
+            .collect();
+        let before = found.len();
+        for task in made {
+            effort.tries += 1;
+            let Some((made, key)) = task else {
+                effort.unwanted += 1;
+                continue;
+            };
+            if found.len() as u64 == options.count {
+                break;
+            }
+            if !known.insert(key) {
+                effort.known += 1;
+                continue;
+            }
+            let (question, answer) = (maze::text(&made.question), maze::text(&made.answer));
+            found.push(Generated { question, answer, rating: made.steps as u64 });
+        }
+        progress.advance((found.len() - before) as u64);
+    }
+    Ok((found, effort))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distributions_are_read_and_shared_out() {
+        let target: RatingTarget = "50-=30, 0-9=20,10-49=50".parse().expect("good");
+        let shown: Vec<String> = target.parts().iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["0-9", "10-49", "50-"]);
+        assert_eq!(target.quotas(1000), [200, 500, 300]);
+        assert_eq!(target.quotas(7), [1, 4, 2]);
+        assert_eq!("20-".parse::<RatingTarget>().expect("good").quotas(3), [3]);
+        for bad in ["", "5", "5-4", "a-b", "1-2=0", "1-2=-3", "1-2=x", "1-2=inf", "1-5,5-9", "1-,7-9"] {
+            assert!(bad.parse::<RatingTarget>().is_err(), "{bad}");
+        }
+    }
+}

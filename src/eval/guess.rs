@@ -1,0 +1,439 @@
+//! The ways in which one puzzle is put before a model: a disguise that is undone in the answer, a starting state, noise.
+//!
+//! ```text
+//! disguised[i] = tokens[puzzle[cells[i]]]
+//! ```
+//!
+//! - cyclic shifts of the digits; start and goal of a maze swapped: upstream's permutations, the default
+//! - any of the 9! relabellings, and the board's own symmetries (transpose, bands, stacks; a square's eight for mazes)
+//! - random starting states: upstream's unused option of `reset_carry`, H_init and L_init plus a truncated normal vector
+//!   of deviation 2
+//! - Gaussian noise on z_H before every segment, as "Probabilistic Tiny Recursive Model" (PTRM; Sghaier, Parviz and
+//!   Jolicoeur-Martineau, 2026, arXiv:2605.19943) adds it to the latent state at each recursion
+//!
+//! Guess 0 is always the puzzle as it is, from the model's own start, without noise.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, ensure};
+use ndarray::Array2;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::vote::{max_permutes, permute};
+use crate::{
+    model::{ERF_SQRT2, Model, StartStates, truncated_normal_of},
+    puzzle::{
+        PuzzleKind, dihedral, maze,
+        shuffle::{ShuffleDraws, SudokuShuffle},
+    },
+    rng::{Purpose, stream},
+};
+
+/// Which guesses are made, beyond how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuessOptions {
+    /// Any relabelling of the digits instead of the cyclic ones.
+    pub relabel: bool,
+    /// The board's symmetries as well.
+    pub symmetries: bool,
+    /// Starting states drawn around H_init and L_init.
+    pub random_start: bool,
+    /// Deviation of the noise on z_H before each segment.
+    pub noise: f64,
+    /// Of everything that is drawn.
+    pub seed: u64,
+}
+
+impl GuessOptions {
+    /// How many different guesses there are of a puzzle.
+    pub fn most(&self, kind: PuzzleKind) -> u64 {
+        const ENOUGH: u64 = 1 << 16;
+        if self.random_start || self.noise > 0.0 {
+            return ENOUGH;
+        }
+        match kind {
+            PuzzleKind::Sudoku if self.relabel || self.symmetries => ENOUGH,
+            PuzzleKind::Maze if self.symmetries => 8 * u64::from(max_permutes(kind)),
+            _ => u64::from(max_permutes(kind)),
+        }
+    }
+
+    /// Whether anything but upstream's permutations is asked for.
+    pub fn beyond_upstream(&self) -> bool {
+        self.relabel || self.symmetries || self.random_start || self.noise > 0.0
+    }
+}
+
+/// One way to put a puzzle before a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guess {
+    /// New token of each token. Length V.
+    pub tokens: Vec<u8>,
+    /// The cell that each cell of the disguised board is taken from. Length S.
+    pub cells: Vec<u32>,
+    pub random_start: bool,
+    pub noise: f64,
+}
+
+/// `count` guesses of puzzles with `seq_len` cells; the same options give the same guesses, and more of them begin with
+/// the same.
+///
+/// # Errors
+/// No guess, or more than there are; options that the puzzle does not have.
+pub fn guesses(kind: PuzzleKind, seq_len: usize, count: u32, options: &GuessOptions) -> Result<Vec<Guess>> {
+    let most = options.most(kind);
+    ensure!(
+        count >= 1 && u64::from(count) <= most,
+        "{count} permutations: a {kind} puzzle has {most}{}: give 1 to {most}",
+        if options.beyond_upstream() { " of these" } else { "" }
+    );
+    ensure!(!options.relabel || kind == PuzzleKind::Sudoku, "only Sudoku has digits to relabel");
+    ensure!(options.noise.is_finite() && options.noise >= 0.0, "noise of deviation {}: give 0 or more", options.noise);
+    let mut taken = HashSet::new();
+    Ok((0..count)
+        .map(|index| {
+            let mut rng = stream(Purpose::Guesses, options.seed, u64::from(index), 0);
+            loop {
+                let (tokens, cells) = disguise(kind, seq_len, index, options, &mut rng);
+                // A disguise that came before is drawn again, as long as there are others.
+                let drawn = index > 0 && kind == PuzzleKind::Sudoku && (options.relabel || options.symmetries);
+                if taken.insert((tokens.clone(), cells.clone())) || !drawn {
+                    let other = index > 0;
+                    let noise = if other { options.noise } else { 0.0 };
+                    return Guess { tokens, cells, random_start: other && options.random_start, noise };
+                }
+            }
+        })
+        .collect())
+}
+
+fn disguise(
+    kind: PuzzleKind,
+    seq_len: usize,
+    index: u32,
+    options: &GuessOptions,
+    rng: &mut impl Rng,
+) -> (Vec<u8>, Vec<u32>) {
+    let mut cells: Vec<u32> = (0..seq_len as u32).collect();
+    let shifted = |by: u32| {
+        let mut tokens: Vec<i32> = (0..kind.vocab_size() as i32).collect();
+        permute(kind, &mut tokens, by);
+        tokens.into_iter().map(|t| t as u8).collect::<Vec<u8>>()
+    };
+    let repeats = max_permutes(kind);
+    let mut tokens = shifted(index % repeats);
+    match kind {
+        PuzzleKind::Sudoku if index > 0 => {
+            let draws = ShuffleDraws::draw(rng);
+            if options.relabel {
+                for (digit, to) in draws.digit_map.iter().enumerate() {
+                    tokens[digit + 1] = to + 1;
+                }
+            }
+            if options.symmetries
+                && let Ok(shuffle) = SudokuShuffle::new(&draws)
+            {
+                cells = shuffle.cell_map().iter().map(|&c| u32::from(c)).collect();
+            }
+        }
+        PuzzleKind::Maze if options.symmetries => {
+            let side = maze::side(seq_len);
+            if let Ok(grid) = Array2::from_shape_vec((side, side), cells.clone()) {
+                cells = dihedral(grid.view(), (index / repeats) as usize % 8).into_raw_vec_and_offset().0;
+            }
+        }
+        _ => {}
+    }
+    (tokens, cells)
+}
+
+impl Guess {
+    /// The board as the model sees it.
+    ///
+    /// # Shapes
+    /// - board, result: `[S]`
+    pub fn apply(&self, board: &[u8]) -> Vec<u8> {
+        self.cells.iter().map(|&cell| self.tokens[usize::from(board[cell as usize])]).collect()
+    }
+
+    /// Undoes [`Self::apply`].
+    pub fn undo(&self, board: &[u8]) -> Vec<u8> {
+        let (tokens, cells) = (inverse(&self.tokens), inverse(&self.cells));
+        cells.iter().map(|&cell| tokens[usize::from(board[cell as usize])]).collect()
+    }
+}
+
+/// Where each value of a permutation stands.
+fn inverse<T: Copy + TryInto<usize> + TryFrom<usize> + Default>(map: &[T]) -> Vec<T> {
+    let mut back = vec![T::default(); map.len()];
+    for (i, &to) in map.iter().enumerate() {
+        if let (Ok(to), Ok(i)) = (to.try_into(), T::try_from(i)) {
+            back[to] = i;
+        }
+    }
+    back
+}
+
+/// A list of guesses on a device.
+#[derive(Debug)]
+pub struct DeviceGuesses {
+    /// `[G, V]` and `[G, S]`, int64, each with its inverse.
+    tokens: Tensor,
+    tokens_back: Tensor,
+    cells: Tensor,
+    cells_back: Tensor,
+    /// Deviation of the noise of each guess, on the host.
+    noise: Vec<f64>,
+    random_start: Vec<bool>,
+    seed: u64,
+}
+
+/// The inverse maps of each row of a batch.
+#[derive(Debug)]
+pub struct Undo {
+    /// `[B, V]`, int64
+    tokens: Tensor,
+    /// `[B, S]`, int64
+    cells: Tensor,
+}
+
+impl DeviceGuesses {
+    pub fn new(list: &[Guess], seed: u64, device: Device) -> Self {
+        let table = |rows: Vec<Vec<i64>>| {
+            let flat: Vec<i64> = rows.concat();
+            Tensor::from_slice(&flat).view([rows.len() as i64, -1]).to_device(device)
+        };
+        let wide = |map: &[u8]| map.iter().map(|&t| i64::from(t)).collect::<Vec<i64>>();
+        let cells = |map: &[u32]| map.iter().map(|&c| i64::from(c)).collect::<Vec<i64>>();
+        Self {
+            tokens: table(list.iter().map(|g| wide(&g.tokens)).collect()),
+            tokens_back: table(list.iter().map(|g| wide(&inverse(&g.tokens))).collect()),
+            cells: table(list.iter().map(|g| cells(&g.cells)).collect()),
+            cells_back: table(list.iter().map(|g| cells(&inverse(&g.cells))).collect()),
+            noise: list.iter().map(|g| g.noise).collect(),
+            random_start: list.iter().map(|g| g.random_start).collect(),
+            seed,
+        }
+    }
+
+    /// The boards as the model sees them.
+    ///
+    /// # Shapes
+    /// - boards, result: `[B, S]`, int64
+    /// - guess: `[B]`, int64
+    pub fn apply(&self, boards: &Tensor, guess: &Tensor) -> Tensor {
+        let cells = self.cells.index_select(0, guess); // [B, S]
+        self.tokens.index_select(0, guess).gather(1, &boards.gather(1, &cells, false), false)
+    }
+
+    /// What [`Self::undo`] needs for rows with these guesses, `[B]` int64.
+    pub fn undoing(&self, guess: &Tensor) -> Undo {
+        Undo { tokens: self.tokens_back.index_select(0, guess), cells: self.cells_back.index_select(0, guess) }
+    }
+
+    /// Whether any guess has a starting state or noise of its own.
+    pub fn touch_states(&self) -> bool {
+        self.noisy() || self.random_start.contains(&true)
+    }
+
+    /// Whether any guess has noise.
+    pub fn noisy(&self) -> bool {
+        self.noise.iter().any(|&n| n > 0.0)
+    }
+
+    /// Starting states of every guess, `[G, 1, h]`: the model's own, with a random vector added where the guess says so.
+    pub fn start_states(&self, model: &Model) -> StartStates {
+        let (h_init, l_init) = model.initial_state();
+        let states = |init: &Tensor, which: u64| {
+            let rows: Vec<Tensor> = self
+                .random_start
+                .iter()
+                .enumerate()
+                .map(|(guess, &random)| {
+                    if !random {
+                        return init.shallow_clone();
+                    }
+                    let key = mixed(&[self.seed, guess as u64, which, 2]);
+                    let drawn = truncated(&Tensor::from_slice(&[key]), init.numel() as i64) * 2.0; // [1, h]
+                    init + drawn.view([-1]).to_kind(init.kind()).to_device(init.device())
+                })
+                .collect();
+            Tensor::stack(&rows, 0).unsqueeze(1)
+        };
+        StartStates { z_h: states(h_init, 0), z_l: states(l_init, 1) }
+    }
+
+    /// Adds each row's noise to its z_H. A row's noise depends on its key alone, not on where it stands.
+    ///
+    /// # Shapes
+    /// - z_h: `[B, T, h]`
+    /// - guess, key: B each
+    pub fn add_noise(&self, z_h: &Tensor, guess: &[i64], key: &[i64]) {
+        let (rows, tokens, hidden) = z_h.size3().unwrap_or_default();
+        let deviation: Vec<f32> = guess.iter().map(|&g| self.noise[g as usize] as f32).collect();
+        let device = z_h.device();
+        // A few rows at a time: the draws take eight bytes for every number of z_H.
+        const ROWS: i64 = 256;
+        for from in (0..rows).step_by(ROWS as usize) {
+            let part = from as usize..(from + ROWS).min(rows) as usize;
+            let n = part.len() as i64;
+            let keys = Tensor::from_slice(&key[part.clone()]).to_device(device);
+            let deviation = Tensor::from_slice(&deviation[part]).to_device(device).view([-1, 1, 1]);
+            let noise = normal(&keys, tokens * hidden).view([n, tokens, hidden]) * deviation;
+            let mut rows = z_h.narrow(0, from, n);
+            let _ = rows.g_add_(&noise.to_kind(z_h.kind()));
+        }
+    }
+
+    /// The key of a row's noise before its segment `segment`.
+    pub fn noise_key(&self, puzzle: usize, guess: u32, segment: u32) -> i64 {
+        mixed(&[self.seed, puzzle as u64, u64::from(guess), u64::from(segment)])
+    }
+}
+
+impl Undo {
+    /// Answers in the puzzles' own frame.
+    ///
+    /// # Shapes
+    /// - answers, result: `[B, S]`, int64
+    pub fn undo(&self, answers: &Tensor) -> Tensor {
+        self.tokens.gather(1, answers, false).gather(1, &self.cells, false)
+    }
+}
+
+const GOLDEN: i64 = 0x9e37_79b9_7f4a_7c15_u64 as i64;
+const FIRST: i64 = 0xbf58_476d_1ce4_e5b9_u64 as i64;
+const SECOND: i64 = 0x94d0_49bb_1331_11eb_u64 as i64;
+
+/// One number from several, by rounds of splitmix64.
+fn mixed(parts: &[u64]) -> i64 {
+    parts.iter().fold(0_u64, |state, part| {
+        let mut x = (state ^ part).wrapping_add(GOLDEN as u64);
+        x = (x ^ (x >> 30)).wrapping_mul(FIRST as u64);
+        x = (x ^ (x >> 27)).wrapping_mul(SECOND as u64);
+        x ^ (x >> 31)
+    }) as i64
+}
+
+/// The splitmix64 stream of each key: 64 random bits for each of `n` places. `key`: `[B]` int64; result `[B, n]`.
+fn bits(key: &Tensor, n: i64) -> Tensor {
+    let logical_shift = |x: &Tensor, by: i64| {
+        let kept = (1_i64 << (64 - by)) - 1;
+        x.bitwise_right_shift_tensor_scalar(by).bitwise_and(kept)
+    };
+    let place = Tensor::arange_start(1, n + 1, (Kind::Int64, key.device())) * GOLDEN; // [n]
+    let x = key.unsqueeze(1) + place; // [B, n]
+    let x = x.bitwise_xor_tensor(&logical_shift(&x, 30)) * FIRST;
+    let x = x.bitwise_xor_tensor(&logical_shift(&x, 27)) * SECOND;
+    x.bitwise_xor_tensor(&logical_shift(&x, 31))
+}
+
+/// 24 of the bits, from bit `from` on, as a number between 0 and 1, neither of them.
+fn uniform(bits: &Tensor, from: i64) -> Tensor {
+    let part = bits.bitwise_right_shift_tensor_scalar(from).bitwise_and(0xff_ffff);
+    (part.to_kind(Kind::Float) + 0.5) * (1.0 / f64::from(1 << 24))
+}
+
+/// Standard normal numbers by Box and Muller. `key`: `[B]`; result: `[B, n]`, f32.
+fn normal(key: &Tensor, n: i64) -> Tensor {
+    let drawn = bits(key, n);
+    let radius = (uniform(&drawn, 0).log() * -2.0).sqrt();
+    radius * (uniform(&drawn, 32) * (2.0 * std::f64::consts::PI)).cos()
+}
+
+/// Normal numbers of deviation 1 cut at two (uncorrected) deviations, as [`crate::model::truncated_normal`] makes them.
+fn truncated(key: &Tensor, n: i64) -> Tensor {
+    truncated_normal_of(&((uniform(&bits(key, n), 0) * 2.0 - 1.0) * ERF_SQRT2), 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::puzzle::Board;
+
+    const QUESTION: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+    const ANSWER: &str = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
+
+    fn options(text: &str) -> GuessOptions {
+        GuessOptions {
+            relabel: text.contains('r'),
+            symmetries: text.contains('s'),
+            random_start: text.contains('i'),
+            noise: if text.contains('n') { 0.1 } else { 0.0 },
+            seed: 3,
+        }
+    }
+
+    #[test]
+    fn every_disguise_is_a_sudoku_and_comes_back() {
+        let (question, answer) = (QUESTION.parse::<Board>().unwrap(), ANSWER.parse::<Board>().unwrap());
+        for kinds in ["", "r", "s", "rs"] {
+            let list = guesses(PuzzleKind::Sudoku, 81, 9, &options(kinds)).unwrap();
+            let mut seen = HashSet::new();
+            for guess in &list {
+                let (q, a) = (guess.apply(&question.tokens()), guess.apply(&answer.tokens()));
+                assert_eq!(guess.undo(&a), answer.tokens(), "{kinds}");
+                let board = |tokens: &[u8]| Board::from_tokens(tokens).unwrap();
+                assert_eq!(board(&a).check_solves(&board(&q)), Ok(()), "{kinds}");
+                assert!(seen.insert(a), "{kinds}: a disguise twice");
+            }
+            assert_eq!(list[0].apply(&question.tokens()), question.tokens(), "guess 0 is the puzzle itself");
+            let more = guesses(PuzzleKind::Sudoku, 81, 5, &options(kinds)).unwrap();
+            assert_eq!(more, list[..5], "a shorter list is the beginning of a longer one");
+        }
+    }
+
+    #[test]
+    fn mazes_have_sixteen() {
+        let board: Vec<u8> = vec![3, 4, 1, 2, 2, 1, 1, 2, 5, 1, 2, 2, 1, 1, 1, 2];
+        let list = guesses(PuzzleKind::Maze, 16, 16, &options("s")).unwrap();
+        let all: HashSet<Vec<u8>> = list.iter().map(|g| g.apply(&board)).collect();
+        assert_eq!(all.len(), 16);
+        assert!(list.iter().all(|g| g.undo(&g.apply(&board)) == board));
+        assert!(guesses(PuzzleKind::Maze, 16, 17, &options("s")).is_err());
+        assert!(guesses(PuzzleKind::Maze, 16, 3, &options("")).is_err());
+        assert!(guesses(PuzzleKind::Maze, 16, 2, &options("r")).is_err());
+        assert_eq!(guesses(PuzzleKind::Maze, 16, 40, &options("i")).unwrap().len(), 40);
+    }
+
+    #[test]
+    fn the_device_does_what_the_host_does() {
+        let board = QUESTION.parse::<Board>().unwrap().tokens();
+        let list = guesses(PuzzleKind::Sudoku, 81, 6, &options("rs")).unwrap();
+        let on_device = DeviceGuesses::new(&list, 3, Device::Cpu);
+        let which = Tensor::from_slice(&[5_i64, 0, 3]);
+        let boards: Vec<i64> = board.iter().map(|&t| i64::from(t)).collect();
+        let rows = Tensor::from_slice(&boards).repeat([3, 1]);
+        let disguised = on_device.apply(&rows, &which);
+        for (row, guess) in [5, 0, 3].into_iter().enumerate() {
+            let found: Vec<i64> = Vec::try_from(disguised.get(row as i64)).unwrap();
+            let wanted: Vec<i64> = list[guess].apply(&board).iter().map(|&t| i64::from(t)).collect();
+            assert_eq!(found, wanted);
+        }
+        assert!(on_device.undoing(&which).undo(&disguised).equal(&rows));
+    }
+
+    #[test]
+    fn noise_is_normal_and_depends_on_its_key_alone() {
+        let list = guesses(PuzzleKind::Sudoku, 81, 2, &options("n")).unwrap();
+        let on_device = DeviceGuesses::new(&list, 1, Device::Cpu);
+        let keys: Vec<i64> = (0..300).map(|p| on_device.noise_key(p, 1, 4)).collect();
+        let state = Tensor::zeros([300, 4, 32], (Kind::Float, Device::Cpu));
+        on_device.add_noise(&state, &[1; 300], &keys);
+        let (mean, deviation) = (state.mean(Kind::Float).double_value(&[]), state.std(false).double_value(&[]));
+        // Six standard errors of 38,400 draws.
+        assert!(mean.abs() < 0.0031 && (deviation - 0.1).abs() < 0.0022, "{mean} {deviation}");
+        let tail = state.abs().gt(0.2).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        assert!((tail - 0.0455).abs() < 0.0064, "{tail} beyond two deviations");
+
+        let one = Tensor::zeros([1, 4, 32], (Kind::Float, Device::Cpu));
+        on_device.add_noise(&one, &[1], &keys[7..8]);
+        assert!(one.get(0).equal(&state.get(7)));
+        let none = Tensor::zeros([1, 4, 32], (Kind::Float, Device::Cpu));
+        on_device.add_noise(&none, &[0], &keys[7..8]);
+        assert_eq!(none.abs().max().double_value(&[]), 0.0, "guess 0 has no noise");
+        assert_ne!(on_device.noise_key(1, 2, 3), on_device.noise_key(2, 1, 3));
+    }
+}

@@ -1,0 +1,192 @@
+//! Attention maps: every position to every position, and the board as one cell sees it.
+
+use anyhow::Result;
+use plotters::backend::DrawingBackend;
+
+use super::{
+    canvas::{Canvas, Frame, Lettering, Picture},
+    chart::Words,
+    colormap::Colormap,
+    style::{FRAME, INK, PAPER, SOFT_INK, WRONG, size},
+};
+use crate::puzzle::PuzzleKind;
+
+const MAP: Colormap = Colormap::Viridis;
+
+/// One layer's map.
+#[derive(Clone, Debug)]
+pub struct LayerMap {
+    /// `H0`, say.
+    pub name: String,
+    /// `[heads, total, total]`, flattened.
+    pub values: Vec<f32>,
+    pub heads: usize,
+    pub total: usize,
+}
+
+impl LayerMap {
+    fn at(&self, head: usize, from: usize, to: usize) -> f64 {
+        f64::from(self.values[(head * self.total + from) * self.total + to])
+    }
+}
+
+/// What `hrm analyze attention` draws.
+#[derive(Clone, Debug)]
+pub struct AttentionPicture {
+    pub words: Words,
+    pub kind: PuzzleKind,
+    pub layers: Vec<LayerMap>,
+    /// Positions in front of the cells.
+    pub in_front: usize,
+    /// The cell whose view is shown.
+    pub cell: usize,
+    /// Tokens of the puzzle, shown faintly on the boards of a Sudoku.
+    pub tokens: Vec<u8>,
+}
+
+const HEAD: f64 = 190.0;
+const GAP: f64 = 22.0;
+const SIDE: f64 = 300.0;
+const LEFT: f64 = 70.0;
+const TOP: f64 = 150.0;
+/// Boards beside each other.
+const ACROSS: usize = 4;
+
+impl AttentionPicture {
+    fn across(&self) -> usize {
+        self.layers.iter().map(|l| l.heads).max().unwrap_or(1).min(ACROSS)
+    }
+
+    /// Height of a layer's row: its map, or its heads' boards in rows of four.
+    fn layer_height(&self) -> f64 {
+        let heads = self.layers.iter().map(|l| l.heads).max().unwrap_or(1);
+        let rows = heads.div_ceil(ACROSS) as f64;
+        (rows * (HEAD + 34.0)).max(SIDE + 34.0) + 50.0
+    }
+}
+
+impl Picture for AttentionPicture {
+    fn size(&self) -> [u32; 2] {
+        let width = LEFT + SIDE + 60.0 + self.across() as f64 * (HEAD + GAP) + 40.0;
+        let height = TOP + self.layers.len() as f64 * self.layer_height() + 70.0;
+        [(width as u32).max(900), height as u32]
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        self.words.draw(canvas, self.size())?;
+        let letters = Lettering::new(size::SMALL, INK);
+        for (k, layer) in self.layers.iter().enumerate() {
+            let top = TOP + k as f64 * self.layer_height();
+            let square = Frame { left: LEFT, top, width: SIDE, height: SIDE };
+            canvas.text(
+                &format!("Layer {}: mean over {} heads", layer.name, layer.heads),
+                [square.left, top - 18.0],
+                letters.bold(),
+            )?;
+            self.draw_map(canvas, square, layer)?;
+            for head in 0..layer.heads {
+                let frame = Frame {
+                    left: square.right() + 60.0 + (head % ACROSS) as f64 * (HEAD + GAP),
+                    top: top + (head / ACROSS) as f64 * (HEAD + 34.0),
+                    width: HEAD,
+                    height: HEAD,
+                };
+                self.draw_view(canvas, frame, layer, head)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AttentionPicture {
+    /// Every position to every position, coloured by the square root so that small weights are seen.
+    fn draw_map<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, frame: Frame, layer: &LayerMap) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        // A maze's 900 positions are shown in blocks, by their mean.
+        let shown = layer.total.min(150);
+        let edge = |k: usize| k * layer.total / shown;
+        let mut means = vec![0.0; shown * shown];
+        for from in 0..shown {
+            for to in 0..shown {
+                let (rows, columns) = (edge(from)..edge(from + 1), edge(to)..edge(to + 1));
+                let mut sum = 0.0;
+                for r in rows.clone() {
+                    for c in columns.clone() {
+                        sum += (0..layer.heads).map(|h| layer.at(h, r, c)).sum::<f64>();
+                    }
+                }
+                means[from * shown + to] = sum / (rows.len() * columns.len() * layer.heads).max(1) as f64;
+            }
+        }
+        let most = means.iter().copied().fold(1e-12, f64::max);
+        let step = frame.width / shown as f64;
+        for from in 0..shown {
+            for to in 0..shown {
+                let cell = Frame {
+                    left: frame.left + to as f64 * step,
+                    top: frame.top + from as f64 * step,
+                    width: step + 0.3,
+                    height: step + 0.3,
+                };
+                canvas.fill_rect(cell, &MAP.at((means[from * shown + to] / most).sqrt()))?;
+            }
+        }
+        canvas.outline(frame, &FRAME, 1.0)?;
+        let small = Lettering { size: 15.0, ..Lettering::new(size::SMALL, SOFT_INK) };
+        let under = format!("looked at (0 to {}); brightest {most:.3}", layer.total - 1);
+        canvas.text_within(&under, [frame.left, frame.bottom() + 16.0], SIDE, small)?;
+        canvas.text("position that looks", [frame.left - 18.0, frame.at(0.0, 0.5)[1]], small.middle().upwards())
+    }
+
+    /// The board in the colours of one head's attention from the chosen cell.
+    fn draw_view<DB: DrawingBackend>(
+        &self,
+        canvas: &Canvas<'_, DB>,
+        frame: Frame,
+        layer: &LayerMap,
+        head: usize,
+    ) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        let cells = layer.total - self.in_front;
+        let side = cells.isqrt().max(1);
+        let from = self.in_front + self.cell;
+        let values: Vec<f64> = (0..cells).map(|to| layer.at(head, from, self.in_front + to)).collect();
+        let most = values.iter().copied().fold(1e-12, f64::max);
+        let step = frame.width / side as f64;
+        let square = |cell: usize| Frame {
+            left: frame.left + (cell % side) as f64 * step,
+            top: frame.top + (cell / side) as f64 * step,
+            width: step + 0.3,
+            height: step + 0.3,
+        };
+        for (cell, &value) in values.iter().enumerate() {
+            let share = (value / most).sqrt();
+            canvas.fill_rect(square(cell), &MAP.at(share))?;
+            if let (PuzzleKind::Sudoku, Some(digit @ 2..=10)) = (self.kind, self.tokens.get(cell)) {
+                let ink = if share > 0.6 { INK } else { PAPER };
+                let how = Lettering::new(step * 0.55, ink).middle();
+                canvas.text(&(digit - 1).to_string(), square(cell).at(0.5, 0.5), how)?;
+            }
+        }
+        if self.kind == PuzzleKind::Sudoku {
+            for i in [3.0, 6.0] {
+                let at = i * step;
+                canvas.line(&[[frame.left + at, frame.top], [frame.left + at, frame.bottom()]], &PAPER, 1.6)?;
+                canvas.line(&[[frame.left, frame.top + at], [frame.right(), frame.top + at]], &PAPER, 1.6)?;
+            }
+        }
+        canvas.outline(frame, &FRAME, 1.0)?;
+        let own = square(self.cell);
+        canvas.outline(Frame { width: step, height: step, ..own }, &PAPER, 5.0)?;
+        canvas.outline(Frame { width: step, height: step, ..own }, &WRONG, 3.0)?;
+        let small = Lettering { size: 15.0, ..Lettering::new(size::SMALL, INK) };
+        canvas.text(&format!("head {head}, most {most:.3}"), [frame.left, frame.bottom() + 15.0], small)
+    }
+}

@@ -1,0 +1,263 @@
+//! `hrm dataset inspect`, `check` and `generate`, and mazes from the bundled sample.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use common::{fails, golden, hrm, json, names, ok, sha256};
+use hrm::{
+    dataset::{Dataset, Split},
+    puzzle::{Board, SudokuShuffle},
+    rng::{Purpose, stream},
+};
+
+const HEADER: &str = "source,question,answer,rating";
+
+fn dataset(folder: &Path, args: &[&str]) -> std::process::Command {
+    let mut command = hrm(folder);
+    command.arg("dataset").args(args);
+    command
+}
+
+/// The first rows of a golden list, as (question, answer).
+fn rows() -> Result<Vec<(Board, Board)>> {
+    let text = fs::read_to_string(golden("dataset/sudoku_csv/train.csv"))?;
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split(',').collect();
+        Ok((fields[1].parse()?, fields[2].parse()?))
+    };
+    text.lines().skip(1).map(row).collect()
+}
+
+fn list(rows: &[(Board, Board)]) -> String {
+    let lines = rows.iter().map(|(question, answer)| format!("x,{question},{answer},0\n"));
+    format!("{HEADER}\n{}", lines.collect::<String>())
+}
+
+#[test]
+fn inspect_tells_what_a_dataset_holds() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    ok(hrm(temp.path()).args([
+        "build-dataset",
+        "--output-dir",
+        "out",
+        "--num-aug",
+        "3",
+        "--hint",
+        "--subsample-size",
+        "50",
+    ]))?;
+    let output = ok(&mut dataset(temp.path(), &["inspect", "out", "--show", "2", "--json", "report.json"]))?;
+    assert!(output.stdout.contains("train: sudoku, 400 boards of 81 cells, 50 groups (8.0 boards each)"));
+    assert!(output.stdout.contains("board 1, group 0") && output.stdout.contains("---------+"), "{}", output.stdout);
+
+    let report = json(&temp.path().join("report.json"))?;
+    let (train, test) = (&report["splits"][0], &report["splits"][1]);
+    for (split, name) in [(Split::Train, train), (Split::Test, test)] {
+        let fingerprint = Dataset::open(&temp.path().join("out"), split)?.fingerprint()?;
+        assert_eq!(name["fingerprint"], fingerprint, "as training records it");
+        let boards: u64 = name["cells"].as_object().context("cells")?.values().filter_map(|n| n.as_u64()).sum();
+        assert_eq!(name["boards"], boards);
+    }
+    assert_eq!((&train["mapped_bytes"], &train["boards_per_group"]), (&(2 * 400 * 81).into(), &8.0.into()));
+    assert_eq!(test["ratings"]["sources"].as_object().context("sources")?.len(), 7);
+    let rated: u64 =
+        test["ratings"]["histogram"].as_object().context("ratings")?.values().filter_map(|n| n.as_u64()).sum();
+    assert_eq!(rated, 2000);
+
+    let error = fails(&mut dataset(temp.path(), &["inspect", "nowhere"]))?;
+    assert!(error.contains("hrm build-dataset --output-dir 'nowhere'"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn check_finds_every_planted_fault() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let rows = rows()?;
+    let mut rng = stream(Purpose::Augment, 11, 0, 0);
+    let mut dressed = |row: usize| {
+        let shuffle = SudokuShuffle::draw(&mut rng);
+        (shuffle.apply(&rows[row].0), shuffle.apply(&rows[row].1))
+    };
+    let mut train = rows[..6].to_vec();
+    train.push(dressed(2));
+    // Without its givens a puzzle has many solutions.
+    train.push((Board::from_digits([0; 81])?, rows[7].1));
+    let test = vec![rows[10], dressed(4), rows[11], dressed(10)];
+    fs::create_dir(temp.path().join("lists"))?;
+    fs::write(temp.path().join("lists/train.csv"), list(&train))?;
+    fs::write(temp.path().join("lists/test.csv"), list(&test))?;
+
+    let error = fails(&mut dataset(temp.path(), &["check", "lists", "--json", "report.json"]))?;
+    assert!(
+        error.contains("lists: 0 wrong answers, 1 with several solutions, 2 duplicates, 1 leaked test boards"),
+        "{error}"
+    );
+    let report = json(&temp.path().join("report.json"))?;
+    assert_eq!(report["checked"][0]["duplicates"]["examples"][0], "row 6 is row 2");
+    assert_eq!(report["checked"][0]["several_solutions"]["examples"][0], "row 7: it has another solution");
+    assert_eq!(report["checked"][1]["duplicates"]["examples"][0], "row 3 is row 0");
+    assert_eq!(report["leakage"]["test_boards"]["examples"][0], "row 1 is training row 4");
+
+    // The same through a dataset: versions of one puzzle are no duplicates, and a wrong label is found.
+    ok(hrm(temp.path()).args([
+        "build-dataset",
+        "--source",
+        "lists",
+        "--output-dir",
+        "out",
+        "--num-aug",
+        "5",
+        "--hint",
+    ]))?;
+    let labels = temp.path().join("out/test/all__labels.npy");
+    let mut bytes = fs::read(&labels)?;
+    let last = bytes.len() - 1;
+    bytes[last] = if bytes[last] == 2 { 3 } else { 2 };
+    fs::write(&labels, bytes)?;
+    let error = fails(&mut dataset(temp.path(), &["check", "out", "--json", "report.json"]))?;
+    assert!(error.contains("out: 1 wrong answers"), "{error}");
+    let report = json(&temp.path().join("report.json"))?;
+    assert_eq!((&report["checked"][0]["boards"], &report["checked"][0]["groups"]), (&96.into(), &8.into()));
+    assert_eq!(report["checked"][0]["duplicates"]["examples"][0], "row 72 is row 24");
+    assert_eq!(report["leakage"]["test_groups"], 1);
+
+    let output = ok(&mut dataset(temp.path(), &["check", "bundled", "--threads", "2"]))?;
+    assert!(output.stdout.contains("nothing wrong was found"), "{}", output.stdout);
+    Ok(())
+}
+
+#[test]
+fn generated_sudokus_are_sound_seeded_and_rated_as_asked() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let generate = |name: &str, more: &[&str]| -> Result<String> {
+        let mut command = dataset(temp.path(), &["generate", "--count", "120", "--output", name]);
+        ok(command.args(["--ratings", "0-9=50,10-29=30,30-=20", "--json", "report.json"]).args(more))?;
+        Ok(sha256(&fs::read(temp.path().join(name))?))
+    };
+    let base = generate("a.csv", &["--threads", "1"])?;
+    assert_eq!(base, generate("b.csv", &["--threads", "3"])?);
+    assert_ne!(base, generate("c.csv", &["--seed", "1"])?);
+    let report = json(&temp.path().join("report.json"))?;
+    let ratings = report["ratings"].as_object().context("ratings")?;
+    let within = |low: i64, high: i64| -> u64 {
+        let inside = ratings.iter().filter(|(rating, _)| (low..=high).contains(&rating.parse().unwrap_or(-1)));
+        inside.filter_map(|(_, n)| n.as_u64()).sum()
+    };
+    assert_eq!((within(0, 9), within(10, 29), within(30, i64::MAX)), (60, 36, 24));
+
+    for line in fs::read_to_string(temp.path().join("a.csv"))?.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let question: Board = fields[1].parse()?;
+        assert_eq!(hrm::puzzle::solve::rate(&question), fields[3].parse().ok(), "{line}");
+        assert!(hrm::puzzle::solve::is_minimal(&question), "{line}");
+    }
+    // Answers, single solutions, no doubles, none of the bundled test rows; and none of the seeds.
+    ok(&mut dataset(temp.path(), &["check", "a.csv", "--test", "bundled"]))?;
+    fs::write(temp.path().join("seeds.csv"), list(&rows()?))?;
+    ok(&mut dataset(temp.path(), &["check", "seeds.csv", "--test", "a.csv"]))?;
+
+    let fast = ["generate", "--count", "3000", "--fast", "--seeds", "seeds.csv", "--output", "f.csv.gz"];
+    ok(&mut dataset(temp.path(), &fast))?;
+    ok(&mut dataset(temp.path(), &["check", "f.csv.gz", "--test", "seeds.csv"]))?;
+    Ok(())
+}
+
+#[test]
+fn generate_says_what_is_wrong_before_it_starts() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    fs::write(temp.path().join("there.csv"), "mine")?;
+    let cases: [(&[&str], &str); 8] = [
+        (&["--output", "there.csv"], "--force"),
+        (&["--output", "no/such/folder.csv"], "there is no folder no/such"),
+        (&["--output", "x.csv", "--ratings", "5-1"], "no part of a distribution"),
+        (&["--output", "x.csv", "--ratings", "1-5,5-9"], "overlap"),
+        (&["--output", "x.csv", "--side", "9"], "--dataset maze"),
+        (&["--output", "x.csv", "--dataset", "maze", "--fast"], "for Sudoku"),
+        (&["--output", "x.csv", "--dataset", "maze", "--side", "2"], "3..=200"),
+        (&["--output", "x.csv", "--seeds", "there.csv"], "there.csv:1: found"),
+    ];
+    for (args, wanted) in cases {
+        let error = fails(dataset(temp.path(), &["generate", "--count", "5"]).args(args))?;
+        assert!(error.contains(wanted), "{args:?}: {error}");
+    }
+    let impossible =
+        ["generate", "--count", "2", "--dataset", "maze", "--side", "5", "--min-steps", "20", "--output", "x"];
+    let error = fails(&mut dataset(temp.path(), &impossible))?;
+    assert!(error.contains("lower --min-steps"), "{error}");
+    assert_eq!(names(temp.path())?, ["there.csv"]);
+    assert_eq!(fs::read_to_string(temp.path().join("there.csv"))?, "mine");
+    Ok(())
+}
+
+/// The bundled mazes are what the generator makes: the same seed gives the same file.
+#[test]
+fn the_bundled_mazes_can_be_made_again() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    for (name, count, seed) in [("maze-30x30-train-160.csv.gz", "160", "1"), ("maze-30x30-test-40.csv.gz", "40", "2")] {
+        let args = ["generate", "--dataset", "maze", "--count", count, "--seed", seed, "--output", name];
+        ok(&mut dataset(temp.path(), &args))?;
+        let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+        let text = |path: &Path| -> Result<String> {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(fs::File::open(path)?), &mut text)?;
+            Ok(text)
+        };
+        assert_eq!(text(&temp.path().join(name))?, text(&bundled)?);
+    }
+    ok(&mut dataset(temp.path(), &["check", "bundled", "--dataset", "maze"]))?;
+    Ok(())
+}
+
+/// Build, train, infer with the swap, evaluate, draw: all on mazes.
+#[test]
+fn mazes_go_all_the_way() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let args = ["generate", "--dataset", "maze", "--side", "6", "--count", "40", "--output"];
+    ok(dataset(temp.path(), &args).arg("train.csv"))?;
+    ok(dataset(temp.path(), &args).args(["test.csv", "--seed", "1"]))?;
+    ok(hrm(temp.path()).args([
+        "build-dataset",
+        "--dataset",
+        "maze",
+        "--source",
+        "train.csv",
+        "--test-source",
+        "test.csv",
+        "--aug",
+        "--output-dir",
+        "maze",
+    ]))?;
+    let train = Dataset::open(&temp.path().join("maze"), Split::Train)?;
+    assert_eq!((train.meta().vocab_size, train.meta().total_groups, train.len()), (6, 40, 320));
+
+    let mut command = hrm(temp.path());
+    command.env("OMP_NUM_THREADS", "1").args([
+        "train",
+        "--device",
+        "cpu",
+        "data_path=maze",
+        "epochs=4",
+        "eval_interval=2",
+        "global_batch_size=20",
+        "arch.hidden_size=32",
+        "arch.num_heads=2",
+        "arch.H_layers=1",
+        "arch.L_layers=1",
+        "arch.H_cycles=1",
+        "arch.L_cycles=1",
+        "arch.halt_max_steps=2",
+        "arch.puzzle_emb_ndim=32",
+        "lr_warmup_steps=2",
+        "checkpoint_path=run",
+    ]);
+    ok(&mut command)?;
+    let infer = ["infer", "--device", "cpu", "--checkpoint", "run", "--permutes", "2", "--json", "infer.json"];
+    let output = ok(hrm(temp.path()).env("OMP_NUM_THREADS", "1").args(infer))?;
+    assert!(output.stdout.contains("accuracy="), "{}", output.stdout);
+    let draw = ["viz", "trajectory", "--device", "cpu", "--checkpoint", "run", "--output", "maze.png"];
+    ok(hrm(temp.path()).env("OMP_NUM_THREADS", "1").args(draw))?;
+    assert!(fs::read(temp.path().join("maze.png"))?.starts_with(b"\x89PNG"));
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! `hrm infer` on large runs: results as they come, killed and resumed, in shards, under a launcher, merged; all stop rules
+//! from one run. The model solves some easy boards at some segments (common/solver.rs).
+
+mod common;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use common::{fails, hrm, names, ok, solver};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder with a dataset and two checkpoints.
+fn prepared(puzzles: usize) -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    for seed in [1, 2] {
+        solver::write(&at.join(format!("run{seed}")), seed)?;
+    }
+    fs::create_dir(at.join("lists"))?;
+    for split in ["train", "test"] {
+        fs::write(at.join(format!("lists/{split}.csv")), solver::csv(puzzles)?)?;
+    }
+    ok(hrm(at).args(["build-dataset", "--source", "lists", "--output-dir", "data"]))?;
+    Ok(folder)
+}
+
+fn infer(folder: &Path, more: &str) -> Command {
+    let mut command = hrm(folder);
+    command.args("infer --checkpoints run1,run2 --data-path data --threads 1 --device cpu".split(' '));
+    command.args(more.split_whitespace());
+    command
+}
+
+/// The JSON document without what depends on the clock, the batch and the shards.
+fn report(folder: &Path, more: &str) -> Result<Value> {
+    let mut command = infer(folder, more);
+    without_time(serde_json::from_str(&ok(command.args(["--json", "-"]))?.stdout)?)
+}
+
+fn without_time(mut value: Value) -> Result<Value> {
+    let keys = value.as_object_mut().context("an object")?;
+    for key in
+        ["seconds", "puzzles_per_second", "batch_size", "device", "row_segments", "shard", "setup_seconds", "against"]
+    {
+        keys.remove(key).with_context(|| format!("the report lacks {key}"))?;
+    }
+    for rule in ["never", "halt", "verified"] {
+        if let Some(stop) = keys["stops"][rule].as_object_mut() {
+            stop.remove("seconds");
+        }
+    }
+    Ok(value)
+}
+
+#[track_caller]
+fn assert_same(what: &str, found: &Value, wanted: &Value) {
+    for (key, value) in wanted.as_object().expect("an object") {
+        assert_eq!(&found[key], value, "{what}: {key}");
+    }
+    assert_eq!(found.as_object().map(serde_json::Map::len), wanted.as_object().map(serde_json::Map::len), "{what}");
+}
+
+const RUN: &str = "--permutes 3 --batch-size 8";
+
+#[test]
+fn one_full_run_scores_every_stop_rule_as_runs_of_their_own_do() -> Result<()> {
+    let folder = prepared(40)?;
+    let all = report(folder.path(), &format!("{RUN} --compare-stops --plot passes.png"))?;
+    for rule in ["never", "halt", "verified"] {
+        let own = report(folder.path(), &format!("{RUN} --stop {rule}"))?;
+        let (mut found, mut wanted) = (all["stops"][rule].clone(), own["stops"][rule].clone());
+        assert_eq!(wanted["measured"], true);
+        assert_eq!(found["measured"], rule == "never");
+        for stop in [&mut found, &mut wanted] {
+            stop.as_object_mut().context("a rule")?.remove("measured");
+        }
+        assert_same(rule, &found, &wanted);
+        assert_eq!(own["scores"], own["stops"][rule]["scores"], "{rule}");
+        let nothing = own["upstream_rule"].is_null() && own["solved"].is_null();
+        assert_eq!(nothing, rule != "never", "{rule}: upstream's rule is of the last of all segments");
+    }
+    let of = |rule: &str, key: &str| all["stops"][rule][key].as_f64().context("a number");
+    assert_eq!(of("never", "segments")?, of("never", "segments_nominal")?);
+    assert!(of("halt", "segments")? < of("never", "segments")?);
+    assert!(of("verified", "segments")? < of("never", "segments")?);
+    assert!(of("verified", "passes_skipped")? > 0.0);
+    // The model leaves right answers again: more are verified at some segment than at the last.
+    let verified = |rule: &str| all["stops"][rule]["scores"]["verified"]["correct"].as_u64().context("a number");
+    assert!(verified("verified")? > verified("never")?);
+    for score in ["verified", "vote", "best_halt"] {
+        let score = &all["scores"][score];
+        let (low, high) = (score["ci95"][0].as_f64(), score["ci95"][1].as_f64());
+        assert!(low <= score["accuracy"].as_f64() && score["accuracy"].as_f64() <= high, "{score}");
+    }
+    assert_eq!(all["pass_at_k"].as_array().map(Vec::len), Some(6));
+    let sources = all["breakdown"]["by_source"].as_object().context("sources")?;
+    assert_eq!(sources.keys().collect::<Vec<_>>(), ["puzzles0", "puzzles1"]);
+    let rated: u64 =
+        all["breakdown"]["by_rating"].as_array().into_iter().flatten().filter_map(|g| g["total"].as_u64()).sum();
+    assert_eq!(rated, 40);
+    assert_eq!(all["puzzles"]["solved_by"].as_array().map(Vec::len), Some(40));
+    assert!(fs::read(folder.path().join("passes.png"))?.starts_with(b"\x89PNG"));
+    Ok(())
+}
+
+/// The refilled engine has the answers of the full run, whatever the batch: on a CPU in f32 all of them.
+#[test]
+fn answers_are_counted_against_a_full_run() -> Result<()> {
+    let folder = prepared(20)?;
+    let at = folder.path();
+    ok(&mut infer(at, &format!("{RUN} --compare-stops --output full.jsonl")))?;
+    for more in ["--stop halt", "--stop verified", "--stop never --batch-size 5"] {
+        let more = format!("--permutes 3 {more} --against full.jsonl --json -");
+        let found: Value = serde_json::from_str(&ok(&mut infer(at, &more))?.stdout)?;
+        let against = &found["against"];
+        assert_eq!((&against["answers"], &against["stops"]), (&0.into(), &0.into()), "{more}");
+        assert!(against["passes"].as_u64() >= Some(20), "{more}: {against}");
+    }
+    let other = fails(&mut infer(at, "--permutes 2 --against full.jsonl"))?;
+    assert!(other.contains("its shape.guesses is 3, this run's is 2"), "{other}");
+    ok(&mut infer(at, "--stop halt --output halt.jsonl"))?;
+    let none = fails(&mut infer(at, "--against halt.jsonl"))?;
+    assert!(none.contains("make it with --compare-stops"), "{none}");
+    Ok(())
+}
+
+/// Kills a run again and again at random moments; what is resumed in the end has the results of an undisturbed run.
+#[test]
+fn a_killed_run_goes_on_where_it_was() -> Result<()> {
+    let folder = prepared(90)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for rule in ["never", "verified"] {
+        let run = format!("{RUN} --stop {rule}");
+        let wanted = report(folder.path(), &run)?;
+        let output = format!("{rule}.jsonl");
+        let with_file = format!("{run} --output {output} --resume");
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            let mut child = infer(folder.path(), &with_file).stdout(Stdio::null()).spawn()?;
+            thread::sleep(Duration::from_millis(rng.random_range(200..1200)));
+            child.kill()?;
+            child.wait()?;
+            sizes.push(fs::metadata(folder.path().join(&output)).map_or(0, |m| m.len()));
+        }
+        assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1] + 400), "more than a torn line was lost: {sizes:?}");
+        // A line that was being written.
+        if sizes.last().is_some_and(|&size| size > 0) {
+            let mut bytes = fs::read(folder.path().join(&output))?;
+            bytes.extend_from_slice(br#"{"puzzle":89,"passes":[{"pass":0,"ans"#);
+            fs::write(folder.path().join(&output), bytes)?;
+        }
+        assert_same(rule, &report(folder.path(), &with_file)?, &wanted);
+        assert_same("nothing left to do", &report(folder.path(), &with_file)?, &wanted);
+        assert_same("from the file alone", &merged(folder.path(), &[&output])?, &wanted);
+    }
+    Ok(())
+}
+
+fn merged(folder: &Path, files: &[&str]) -> Result<Value> {
+    let mut command = hrm(folder);
+    command.args(["infer", "--json", "-", "--merge"]).args(files);
+    without_time(serde_json::from_str(&ok(&mut command)?.stdout)?)
+}
+
+#[test]
+fn shards_and_ranks_give_what_one_process_gives() -> Result<()> {
+    let folder = prepared(31)?;
+    let at = folder.path();
+    let run = format!("{RUN} --compare-stops --relabel --noise 0.1 --seed 4");
+    let whole = report(at, &run)?;
+    let files = ["a.jsonl", "b.jsonl", "c.jsonl"];
+    for (i, file) in files.iter().enumerate() {
+        let part = report(
+            at,
+            &format!("{run} --batch-size {} --shard {}/3 --output {file}", 3 + i, i + 1).replace(RUN, "--permutes 3"),
+        )?;
+        assert!([10, 11].contains(&part["total"].as_u64().context("total")?));
+    }
+    assert_same("shards", &merged(at, &["c.jsonl", "a.jsonl", "b.jsonl"])?, &whole);
+    let missing = fails(hrm(at).args(["infer", "--merge", "a.jsonl", "c.jsonl"]))?;
+    assert!(missing.contains("are in none of the files") && missing.contains("c.jsonl"), "{missing}");
+
+    let rank = |rank: &str, json: &str| -> Result<Child> {
+        let mut command = infer(at, &format!("{run} --output ranks.jsonl --json {json}"));
+        command.env("RANK", rank).env("WORLD_SIZE", "2").env("LOCAL_RANK", rank);
+        Ok(command.stdout(Stdio::piped()).spawn()?)
+    };
+    let children = [rank("0", "ranks.json")?, rank("1", "no.json")?];
+    for (i, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "rank {i}");
+        assert_eq!(output.stdout.is_empty(), i > 0, "only the first process speaks");
+    }
+    assert_same("ranks", &without_time(serde_json::from_slice(&fs::read(at.join("ranks.json"))?)?)?, &whole);
+    assert!(!at.join("no.json").exists());
+    assert_same("the joined file", &merged(at, &["ranks.jsonl"])?, &whole);
+    let alone = fails(infer(at, RUN).env("RANK", "0").env("WORLD_SIZE", "2"))?;
+    assert!(alone.contains("--output"), "{alone}");
+    Ok(())
+}
+
+#[test]
+fn another_run_is_refused_by_what_differs() -> Result<()> {
+    let folder = prepared(6)?;
+    let at = folder.path();
+    ok(&mut infer(at, "--permutes 2 --output r.jsonl"))?;
+    for (more, wanted) in [
+        ("--permutes 3", "shape.guesses is 2, this run's is 3"),
+        ("--permutes 2 --stop halt", r#"shape.stop is "never", this run's is "halt""#),
+        ("--permutes 2 --compare-stops", "compare_stops is false"),
+        ("--permutes 2 --seed 7", "options.seed is 0, this run's is 7"),
+        ("--permutes 2 --segments 3", "shape.segments.1 is 6, this run's is 3"),
+        ("--permutes 2 --num-batch 1 --batch-size 4", "puzzles is 6, this run's is 4"),
+        ("--permutes 2 --shard 1/2", "for the puzzles 0..6, this run for 0..3"),
+    ] {
+        let text = fails(&mut infer(at, &format!("{more} --output r.jsonl --resume")))?;
+        assert!(text.contains("r.jsonl: cannot be resumed") && text.contains(wanted), "{more}: {text}");
+    }
+    fs::rename(at.join("run2"), at.join("old"))?;
+    solver::write(&at.join("run2"), 3)?;
+    let text = fails(&mut infer(at, "--permutes 2 --output r.jsonl --resume"))?;
+    assert!(text.contains("its checkpoints.2.weights is"), "{text}");
+    fs::remove_dir_all(at.join("run2"))?;
+    fs::rename(at.join("old"), at.join("run2"))?;
+
+    let again = fails(&mut infer(at, "--permutes 2 --output r.jsonl"))?;
+    assert!(again.contains("is there already: --resume goes on with it"), "{again}");
+    // The name of the data and where checkpoints lie do not matter.
+    fs::rename(at.join("data"), at.join("moved"))?;
+    ok(hrm(at).args(
+        "infer --checkpoints run1/step_1,run2 --data-path moved --permutes 2 --batch-size 3 --output r.jsonl --resume --device cpu"
+            .split(' '),
+    ))?;
+    Ok(())
+}
+
+#[test]
+fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
+    let folder = prepared(6)?;
+    let at = folder.path();
+    ok(&mut infer(at, "--output r.jsonl"))?;
+    let good = fs::read_to_string(at.join("r.jsonl"))?;
+    let lines: Vec<&str> = good.lines().collect();
+    for (text, wanted) in [
+        (String::new(), "bad.jsonl:1: no results file"),
+        ("hello\n".into(), "bad.jsonl:1: no results file"),
+        (lines[0].to_owned(), "bad.jsonl:1: the first line is torn"),
+        (good.replacen("\"hrm_results\":1", "\"hrm_results\":9", 1), "results of version 9"),
+        (good.replacen("\"puzzle\":1,", "\"puzzle\":77,", 1), "puzzle 77 is none of 0..6"),
+        (good.replacen("\"pass\":1,", "\"pass\":9,", 1), "pass 9 of 2"),
+        (good.replacen("\"passes\"", "\"pases\"", 1), "not a line that hrm infer writes"),
+        (lines[..3].join("\n") + "\n", "puzzles are not done"),
+    ] {
+        fs::write(at.join("bad.jsonl"), &text)?;
+        let found = fails(hrm(at).args(["infer", "--merge", "bad.jsonl"]))?;
+        assert!(found.contains(wanted), "{found}");
+    }
+    let other = good.replacen("\"stop\":\"never\"", "\"stop\":\"halt\"", 1);
+    fs::write(at.join("bad.jsonl"), other)?;
+    let found = fails(hrm(at).args(["infer", "--merge", "r.jsonl", "bad.jsonl"]))?;
+    assert!(found.contains("bad.jsonl: its shape.stop"), "{found}");
+
+    for (more, wanted) in [
+        ("--shard 1/2", "--output"),
+        ("--resume", "--output"),
+        ("--shard 0/2 --output x", "I from 1 to N"),
+        ("--compare-stops --stop halt", "leave --stop halt out"),
+        ("--permutes 10", "give 1 to 9"),
+        ("--noise -1", "--noise"),
+        ("--noise nan", "--noise"),
+        ("--plot x.gif", "x.gif"),
+        ("--output nowhere/x", "there is no folder nowhere"),
+        ("--segments 0", "--segments"),
+        ("--stop soon", "--stop"),
+        ("--merge nothere", "cannot be used with"),
+    ] {
+        let text = fails(&mut infer(at, more))?;
+        assert!(text.contains(wanted), "{more}: {text}");
+    }
+    let text = fails(hrm(at).args(["infer", "--merge", "nothere.jsonl"]))?;
+    assert!(text.contains("nothere.jsonl: cannot open"), "{text}");
+    assert!(!names(at)?.iter().any(|name| name == "x"), "nothing is left behind");
+    Ok(())
+}
+
+/// Ctrl-C keeps what is done, puzzles that are half done too; a file that was left in its first line is begun again.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_goes_on() -> Result<()> {
+    let folder = prepared(60)?;
+    let at = folder.path();
+    let run = "--permutes 9 --batch-size 4 --stop verified";
+    let wanted = report(at, run)?;
+    let child = infer(at, &format!("{run} --output r.jsonl")).stdout(Stdio::piped()).spawn()?;
+    while fs::metadata(at.join("r.jsonl")).map_or(0, |m| m.len()) < 2000 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: a signal to a child that is not waited for yet.
+    unsafe { libc::kill(i32::try_from(child.id())?, libc::SIGINT) };
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.code() == Some(130) {
+        assert!(text.contains("r.jsonl has what is done, --resume goes on with it"), "{text}");
+    }
+    assert_same("resumed", &report(at, &format!("{run} --output r.jsonl --resume"))?, &wanted);
+
+    for begun in ["", "{\"hrm_results\":1,\"run\":{\"sha"] {
+        fs::write(at.join("r.jsonl"), begun)?;
+        assert_same("begun again", &report(at, &format!("{run} --output r.jsonl --resume"))?, &wanted);
+    }
+    fs::write(at.join("r.jsonl"), "notes")?;
+    let text = fails(&mut infer(at, &format!("{run} --output r.jsonl --resume")))?;
+    assert!(text.contains("r.jsonl:1: no results file"), "{text}");
+    assert_eq!(fs::read_to_string(at.join("r.jsonl"))?, "notes", "another file is left alone");
+    Ok(())
+}
+
+/// `ulimit -f` stands for a full disk: the run ends with the file's name, and goes on when there is room.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_an_error_that_a_resume_gets_over() -> Result<()> {
+    let folder = prepared(60)?;
+    let at = folder.path();
+    let wanted = report(at, "--permutes 2")?;
+    let mut limited = Command::new("bash");
+    limited.current_dir(at).args(["-c", "ulimit -f 12; exec \"$0\" \"$@\""]).arg(env!("CARGO_BIN_EXE_hrm"));
+    limited.args("infer --checkpoints run1,run2 --data-path data --threads 1 --device cpu".split(' '));
+    let text = fails(limited.args("--permutes 2 --output full.jsonl".split(' ')))?;
+    assert!(text.contains("full.jsonl: cannot be written"), "{text}");
+    assert_same("resumed", &report(at, "--permutes 2 --output full.jsonl --resume")?, &wanted);
+    Ok(())
+}
+
+/// More segments than the checkpoint was trained for; more guesses than the cyclic ones, each pass 0 the plain one.
+#[test]
+fn more_segments_and_more_guesses() -> Result<()> {
+    let folder = prepared(8)?;
+    let at = folder.path();
+    let plain = report(at, "--permutes 1 --stop verified")?;
+    let longer = report(at, "--permutes 1 --stop verified --segments 20")?;
+    assert_eq!(longer["checkpoints"][0]["segments"], 20);
+    let verified = |report: &Value| report["scores"]["verified"]["correct"].as_u64().context("a number");
+    assert!(verified(&longer)? >= verified(&plain)?);
+    for more in ["--relabel --symmetries", "--random-start", "--symmetries --noise 0.1"] {
+        let found = report(at, &format!("--permutes 10 {more}"))?;
+        assert_eq!(found["passes"].as_array().map(Vec::len), Some(20), "{more}");
+        let key = |value: &Value, pass: usize| value["passes"][pass]["exact"].clone();
+        let wanted = report(at, "--permutes 1")?;
+        assert_eq!((key(&found, 0), key(&found, 10)), (key(&wanted, 0), key(&wanted, 1)), "{more}");
+        assert_eq!(found, report(at, &format!("--permutes 10 {more} --batch-size 7"))?, "{more}: the same seed");
+    }
+    Ok(())
+}
