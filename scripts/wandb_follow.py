@@ -70,6 +70,14 @@ def number(value):
     return float(value) if isinstance(value, str) else value
 
 
+def finished(folder, step, passes):
+    """Whether the checkpoint of the last step says that all passes are done."""
+    try:
+        return json.loads((folder / f"step_{step}" / "training.json").read_text())["passes"] >= passes
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def follow(folder, once, interval):
     import wandb
     import yaml
@@ -84,12 +92,13 @@ def follow(folder, once, interval):
     sent.save()
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
-    tail, total, logged = Tail(folder / METRICS), None, 0
+    tail, passes, logged = Tail(folder / METRICS), None, 0
     try:
+        over = False
         while True:
             for line in tail.lines():
                 if "step" not in line:
-                    total = line.get("total_steps", total)
+                    passes = line.get("passes", passes)
                     if "num_params" in line:
                         run.summary["num_params"] = line["num_params"]
                     continue
@@ -99,8 +108,12 @@ def follow(folder, once, interval):
                     run.log({key: number(value) for key, value in line.items() if key != "time"})
                     logged += 1
             sent.save()
-            if once or (total is not None and min(sent.values["train"], sent.values["evaluation"]) >= total):
+            # Asked before the last look at the file, so that nothing comes in between.
+            if once or over:
                 break
+            over = finished(folder, sent.values["train"], passes)
+            if over:
+                continue
             time.sleep(interval)
     except KeyboardInterrupt:
         pass

@@ -73,7 +73,8 @@ fn same_figures(one: &Path, other: &Path) -> Result<()> {
     Ok(())
 }
 
-/// SPEC 12: at most one parameter in a thousand further off than 1e-5, and none further than 2 lr a step.
+/// The tolerance of the golden tests: at most one parameter in a thousand further off than 1e-5, and none further than
+/// 2 lr a step.
 fn same_weights(one: &Path, other: &Path) -> Result<()> {
     let (one, other) = (safetensors_file::read(one)?, safetensors_file::read(other)?);
     let (mut outliers, mut all) = (0, 0);

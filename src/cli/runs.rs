@@ -18,7 +18,7 @@ use crate::{
 const DETAILS: &str = "\
 A run is a folder with a metrics.jsonl, as `hrm train` makes it. Its state is
   running   a process holds its metrics.jsonl
-  finished  the last step of its plan was done
+  finished  its last evaluation was done and saved
   stopped   it ended with a checkpoint of its last step (Ctrl-C, SIGTERM): `hrm train --resume RUN` goes on
   dead      it ended without one (killed, failed): `hrm train --resume RUN` goes on from the last checkpoint
 

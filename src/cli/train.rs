@@ -24,7 +24,7 @@ use crate::{
     bench,
     config::{self, TrainConfig},
     eval::evaluate::Evaluation,
-    runtime::{self, OutOfMemory, catch_out_of_memory, dist::Group},
+    runtime::{self, OutOfMemory, Runtime, catch_out_of_memory, dist::Group},
     say,
     train::{self, EventFile, Peers, ResumePoint, StopReason, TrainMetrics, TrainObserver, TrainPlan},
 };
@@ -108,16 +108,17 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
     ui::only_errors(role.speaks_not() && !args.dry_run);
     let mut plan = plan(&args, global, &ui)?;
     plan.share(role.rank(), role.world())?;
-    let device = match role {
+    let runtime = match role {
         Role::Launcher(launch) if !args.dry_run => {
             drop(plan);
             return launch::run(launch);
         }
-        Role::Rank(ref place) => global.init_on(launch::device_of(place, global.device)?)?.device,
-        _ => global.init()?.device,
+        Role::Rank(ref place) => global.init_on(launch::device_of(place, global.device)?)?,
+        _ => global.init()?,
     };
+    let device = runtime.device;
     if role.rank() == 0 {
-        describe(&ui, &plan, device, role.world());
+        describe(&ui, &plan, runtime, role.world(), global.threads.is_some());
     }
     if args.dry_run {
         return ui.emit(&json!({ "derived": plan.derived(), "config": plan.config }));
@@ -249,7 +250,8 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device, world: usize) {
+fn describe(ui: &Ui, plan: &TrainPlan, runtime: Runtime, world: usize, threads_asked: bool) {
+    let device = runtime.device;
     let (c, m, d) = (&plan.config, &plan.model, plan.derived());
     say!(
         ui,
@@ -281,7 +283,18 @@ fn describe(ui: &Ui, plan: &TrainPlan, device: tch::Device, world: usize) {
         plan.passes
     );
     if world > 1 {
-        say!(ui, "processes   {world}, each with {} of a step's puzzles", plan.sampler.local_batch_size());
+        let rows = plan.sampler.local_batch_size();
+        let plural = if runtime.threads == 1 { "" } else { "s" };
+        // torchrun sets it to 1 where the user has not: worth knowing on a CPU.
+        let by = match std::env::var("OMP_NUM_THREADS") {
+            Ok(omp) if !threads_asked => format!(" (OMP_NUM_THREADS={omp})"),
+            _ => String::new(),
+        };
+        say!(
+            ui,
+            "processes   {world}, each with {rows} of a step's puzzles and {} CPU thread{plural}{by}",
+            runtime.threads
+        );
     }
     let rate = bench::matmul_rate(device, m.kind()) * world as f64;
     let least = Duration::from_secs_f64(d.flops_per_step / rate * d.total_steps as f64);

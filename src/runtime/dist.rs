@@ -343,14 +343,13 @@ impl Group {
 
         let interface = env::var("GLOO_SOCKET_IFNAME").ok().filter(|v| !v.is_empty());
         let interface = interface.map(|v| text(&v)).transpose()?;
-        // Where the store is on the loopback, so are all ranks; this host's own name may lead anywhere.
-        let here = ["localhost", "127.0.0.1", "::1"].contains(&place.host.as_str()).then_some(c"127.0.0.1");
+        let here = own_address(&place).map(|address| text(&address)).transpose()?;
         let mut gloo = std::ptr::null_mut();
         // SAFETY: live strings or null; the store outlives the backend.
         let made = check(unsafe {
             let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
             let interface = pointer(interface.as_deref());
-            hrm_gloo_new(of("gloo")?.0, rank, world, timeout, pointer(here), interface, &mut gloo)
+            hrm_gloo_new(of("gloo")?.0, rank, world, timeout, pointer(here.as_deref()), interface, &mut gloo)
         });
         made.map_err(|e| anyhow!("{}: Gloo finds no way to its peers: {}", place.names(), e.0))?;
         let gloo = Backend(gloo);
@@ -505,6 +504,13 @@ fn raw(tensor: &Tensor) -> *mut c_void {
 /// The same memory as bytes: copying collectives then take every dtype.
 fn bytes_of(tensor: &Tensor) -> Tensor {
     tensor.view([-1]).view_dtype(Kind::Uint8)
+}
+
+/// The address of this host on the way to the store: its own name may lead anywhere, on Debian to 127.0.1.1.
+fn own_address(place: &Place) -> Option<String> {
+    let address = TcpStream::connect((place.host.as_str(), place.port)).ok()?.local_addr().ok()?.ip();
+    // One spelling for all ranks of a host.
+    Some(if address.is_loopback() { "127.0.0.1".into() } else { address.to_string() })
 }
 
 /// Tells the peers that this rank is here and waits until all are.

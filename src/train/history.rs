@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::{METRICS_FILE, is_running};
+use super::{METRICS_FILE, TrainingState, is_running};
 
 /// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
 #[derive(Clone, Debug, Default)]
@@ -145,9 +145,11 @@ impl RunHistory {
 
     /// Whether its process is at work, told by the lock that it holds.
     pub fn state(&self) -> RunState {
-        let step = self.step();
-        let saved = self.folder.join(format!("step_{step}")).exists();
-        let done = self.about.get("total_steps").and_then(Value::as_i64).is_some_and(|total| step >= total);
+        let checkpoint = self.folder.join(format!("step_{}", self.step()));
+        let saved = checkpoint.exists();
+        // Not by the step: the batches of all passes may be fewer than the steps that the schedule counts.
+        let passes = self.about.get("passes").and_then(Value::as_i64);
+        let done = passes.is_some_and(|all| TrainingState::read(&checkpoint).is_ok_and(|state| state.passes >= all));
         match (is_running(&self.folder), saved, done) {
             (true, ..) => RunState::Running,
             (_, true, true) => RunState::Finished,

@@ -60,6 +60,7 @@ impl MetricsLog {
             self.line(&json!({
                 "resumed_at_step": point.state.step,
                 "total_steps": plan.total_steps,
+            "passes": plan.passes,
                 "hrm_version": env!("CARGO_PKG_VERSION"),
                 "command_line": std::env::args().collect::<Vec<_>>(),
                 "time": now(),
@@ -77,6 +78,7 @@ impl MetricsLog {
             "data_fingerprint": plan.fingerprint,
             "command_line": std::env::args().collect::<Vec<_>>(),
             "total_steps": plan.total_steps,
+            "passes": plan.passes,
             "time": now(),
         }))
     }

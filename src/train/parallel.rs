@@ -1,5 +1,5 @@
-//! One training run on several processes (SPEC 4): each works on its rows of the global batch, and all of them make the
-//! same step.
+//! One training run on several processes, as upstream's: each works on its rows of the global batch, and all of them make
+//! the same step.
 //!
 //! - dense gradients, each of `loss / global_batch_size`, are summed over the ranks in f32, as upstream's are; where they
 //!   are kept in bf16, the sum is rounded once, as a single process rounds its own
@@ -53,6 +53,11 @@ impl Peers {
     /// Whether this process writes the run's files.
     pub fn leads(&self) -> bool {
         self.rank() == 0
+    }
+
+    /// Ends the work with the other ranks, when all of them have come here.
+    pub fn leave(self) -> Result<()> {
+        self.group.map_or(Ok(()), Group::leave)
     }
 
     /// Checks that every rank was started for the same run as rank 0.
@@ -187,13 +192,6 @@ impl Peers {
         let votes = Tensor::from_slice(&reasons.map(|reason| i64::from(mine == Some(reason))));
         group.all_reduce(&votes)?;
         Ok(reasons.into_iter().enumerate().find(|&(i, _)| votes.int64_value(&[i as i64]) > 0).map(|(_, reason)| reason))
-    }
-}
-
-impl Peers {
-    /// Ends the work with the other ranks, when all of them have come here.
-    pub fn leave(self) -> Result<()> {
-        self.group.map_or(Ok(()), Group::leave)
     }
 }
 

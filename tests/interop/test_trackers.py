@@ -100,7 +100,7 @@ def test_wandb_gets_every_line_once_across_a_resume(hrm, run):
     (run / "metrics.jsonl").write_text("".join(whole[: half - 2]))
     time.sleep(0.5)
     with open(run / "metrics.jsonl", "a") as file:
-        file.writelines(whole[half - 2 :])
+        file.write("".join(whole[half - 2 :]))
     said, _ = follower.communicate(timeout=60)
     assert follower.returncode == 0 and "18 lines sent, up to step 16" in said
 
