@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 use common::{fails, golden, hrm, json, names, ok, sha256};
@@ -14,7 +19,7 @@ use hrm::{
 
 const HEADER: &str = "source,question,answer,rating";
 
-fn dataset(folder: &Path, args: &[&str]) -> std::process::Command {
+fn dataset(folder: &Path, args: &[&str]) -> Command {
     let mut command = hrm(folder);
     command.arg("dataset").args(args);
     command
@@ -188,6 +193,31 @@ fn generate_says_what_is_wrong_before_it_starts() -> Result<()> {
     assert!(error.contains("lower --min-steps"), "{error}");
     assert_eq!(names(temp.path())?, ["there.csv"]);
     assert_eq!(fs::read_to_string(temp.path().join("there.csv"))?, "mine");
+    Ok(())
+}
+
+/// Ctrl-C in the middle of a long run leaves nothing, and a full disk neither.
+#[test]
+fn an_interrupted_run_leaves_no_list() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let mut command = dataset(temp.path(), &["generate", "--count", "50000000", "--output", "x.csv"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    // This is said once the handler stands.
+    BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
+    assert!(line.starts_with("growing from 1,000 seeds"), "{line}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
+    let output = child.wait_with_output()?;
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped: nothing was written"));
+    assert!(names(temp.path())?.is_empty());
+
+    let mut command = Command::new("sh");
+    let script = r#"ulimit -f 20 && exec "$0" dataset generate --fast --count 1000 --output x.csv"#;
+    command.current_dir(temp.path()).args(["-c", script, env!("CARGO_BIN_EXE_hrm")]);
+    let error = fails(&mut command)?;
+    assert!(error.contains("x.csv: cannot write"), "{error}");
+    assert!(names(temp.path())?.is_empty());
     Ok(())
 }
 
