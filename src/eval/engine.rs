@@ -341,7 +341,7 @@ struct Snapshot {
 /// A segment that the device may still be working on.
 struct Running {
     now: Snapshot,
-    /// 1 stopped, 2 halted, 4 verified. `[B]`, uint8
+    /// [`STOPPED`], [`HALTED`] and [`VERIFIED`] of each row. `[B]`, uint8
     flags: Tensor,
 }
 
@@ -480,12 +480,12 @@ impl<'a> Lane<'a> {
     /// Waits for the segment, empties the slots whose rows stopped, and returns those passes.
     fn collect(&mut self, running: &Running, checkpoint: u32) -> Result<Vec<FinishedPass>> {
         let flags: Vec<u8> = Vec::try_from(running.flags.f_to_device(Device::Cpu)?)?;
-        let mut stopped: Vec<(i64, Job)> = Vec::new();
+        let mut stopped: Vec<(i64, Job, u8)> = Vec::new();
         for (at, (slot, flags)) in self.slots.iter_mut().zip(&flags).enumerate() {
             if let Some(job) = slot {
                 job.segments += 1;
-                if flags & 1 != 0 {
-                    stopped.push((at as i64, *job));
+                if flags & STOPPED != 0 {
+                    stopped.push((at as i64, *job, *flags));
                     *slot = None;
                     self.live -= 1;
                 }
@@ -495,9 +495,9 @@ impl<'a> Lane<'a> {
         if stopped.is_empty() {
             return Ok(Vec::new());
         }
-        let at: Vec<i64> = stopped.iter().map(|(at, _)| *at).collect();
+        let at: Vec<i64> = stopped.iter().map(|(at, ..)| *at).collect();
         let at = runtime::upload(&Tensor::from_slice(&at), self.model.device());
-        let ends = running.now.select(&at).endings()?;
+        let (answers, margins) = running.now.answers_of(&at)?;
         let other = |snapshot: &Option<Snapshot>| snapshot.as_ref().map(|s| s.select(&at).endings()).transpose();
         let (halt, verified) = (other(&rows.halt)?, other(&rows.verified)?);
         let first = |list: &Option<Vec<Ending>>, i: usize, end: &Ending| match list {
@@ -505,22 +505,34 @@ impl<'a> Lane<'a> {
             _ => end.clone(),
         };
         let guesses = self.plan.guesses.len() as u32;
-        Ok(ends
-            .into_iter()
-            .zip(&stopped)
-            .enumerate()
-            .map(|(i, (end, (_, job)))| FinishedPass {
-                puzzle: self.shared.base + job.puzzle,
-                pass: checkpoint * guesses + job.guess as u32,
-                others: self
-                    .plan
-                    .compare
-                    .then(|| Others { halt: first(&halt, i, &end), verified: first(&verified, i, &end) }),
-                end,
+        let finished = stopped.into_iter().zip(answers).zip(margins).enumerate();
+        Ok(finished
+            .map(|(i, (((_, job, flags), answer), margin))| {
+                let end = Ending {
+                    answer,
+                    segments: job.segments,
+                    halted: flags & HALTED != 0,
+                    verified: flags & VERIFIED != 0,
+                    margin,
+                };
+                FinishedPass {
+                    puzzle: self.shared.base + job.puzzle,
+                    pass: checkpoint * guesses + job.guess as u32,
+                    others: self
+                        .plan
+                        .compare
+                        .then(|| Others { halt: first(&halt, i, &end), verified: first(&verified, i, &end) }),
+                    end,
+                }
             })
             .collect())
     }
 }
+
+/// What the host reads of each row after a segment.
+const STOPPED: u8 = 1;
+const HALTED: u8 = 2;
+const VERIFIED: u8 = 4;
 
 impl Rows<'_> {
     /// Which rows stop after this segment.
@@ -534,7 +546,8 @@ impl Rows<'_> {
             StopRule::Halt => last.logical_or(&halted),
             StopRule::Verified => last.logical_or(&verified),
         };
-        let flags = stop.to_kind(Kind::Uint8) + halted.to_kind(Kind::Uint8) * 2 + verified.to_kind(Kind::Uint8) * 4;
+        let bit = |of: &Tensor, bit: u8| of.to_kind(Kind::Uint8) * i64::from(bit);
+        let flags = bit(&stop, STOPPED) + bit(&halted, HALTED) + bit(&verified, VERIFIED);
         self.segments.carry().halted.shallow_clone().copy_(&stop);
         let now = Snapshot {
             answer,
@@ -590,22 +603,31 @@ impl Snapshot {
         }
     }
 
+    /// Answers and margins of these rows, on the host.
+    fn answers_of(&self, rows: &Tensor) -> Result<(Vec<Vec<u8>>, Vec<f32>)> {
+        let (_, cells) = self.answer.size2()?;
+        let answers = self.answer.index_select(0, rows).f_to_kind(Kind::Uint8)?.f_to_device(Device::Cpu)?;
+        let answers: Vec<u8> = Vec::try_from(answers.f_reshape([-1])?)?;
+        let margins = Vec::try_from(self.margin.index_select(0, rows).f_to_device(Device::Cpu)?)?;
+        Ok((answers.chunks(cells as usize).map(<[u8]>::to_vec).collect(), margins))
+    }
+
     /// All rows, on the host.
     fn endings(&self) -> Result<Vec<Ending>> {
-        let (_, cells) = self.answer.size2()?;
+        let (rows, _) = self.answer.size2()?;
+        let all = Tensor::arange(rows, (Kind::Int64, self.answer.device()));
+        let (answers, margins) = self.answers_of(&all)?;
         let host = |t: &Tensor, kind: Kind| t.f_to_kind(kind)?.f_to_device(Device::Cpu)?.f_reshape([-1]);
-        let answers: Vec<u8> = Vec::try_from(host(&self.answer, Kind::Uint8)?)?;
         let segments: Vec<i64> = Vec::try_from(host(&self.segments, Kind::Int64)?)?;
-        let margin: Vec<f32> = Vec::try_from(host(&self.margin, Kind::Float)?)?;
         let halted: Vec<bool> = Vec::try_from(host(&self.halted, Kind::Bool)?)?;
         let verified: Vec<bool> = Vec::try_from(host(&self.verified, Kind::Bool)?)?;
         Ok(answers
-            .chunks(cells as usize)
+            .into_iter()
             .zip(segments)
-            .zip(margin)
+            .zip(margins)
             .zip(halted.into_iter().zip(verified))
             .map(|(((answer, segments), margin), (halted, verified))| Ending {
-                answer: answer.to_vec(),
+                answer,
                 segments: segments as u32,
                 halted,
                 verified,

@@ -228,7 +228,7 @@ impl DeviceGuesses {
         self.tokens.index_select(0, guess).gather(1, &boards.gather(1, &cells, false), false)
     }
 
-    /// What [`Self::undo`] needs for rows with these guesses, `[B]` int64.
+    /// What undoes these guesses in rows, `[B]` int64.
     pub fn undoing(&self, guess: &Tensor) -> Undo {
         Undo { tokens: self.tokens_back.index_select(0, guess), cells: self.cells_back.index_select(0, guess) }
     }
