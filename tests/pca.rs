@@ -101,6 +101,15 @@ fn landscape_matches_the_golden_in_f32() {
         puzzle_identifiers: Tensor::from_slice(&[facts["puzzle_identifier"].as_i64().unwrap() as i32])
             .to_device(device()),
     };
+    // What the notebook prints as each segment's loss.
+    let wanted = facts["segment_losses"].as_array().unwrap();
+    model
+        .unroll(model.initial_carry(1), &batch, 16, false, |number, segment| {
+            let loss = trajectory::head_loss(&model, segment).unwrap();
+            assert_near(&format!("loss of segment {number}"), loss, wanted[number - 1].as_f64().unwrap(), 1e-3);
+            Ok(())
+        })
+        .unwrap();
     let plane = Plane::around(&model, batch, 16).unwrap();
     assert_near("scale", plane.scale, facts["scale"].as_f64().unwrap(), 1e-12);
     let overlay = f64s(&data.get("trajectory_projected_over_scale"));

@@ -12,7 +12,7 @@ use super::{conflict::conflict_loss, pca::Pca};
 use crate::{
     dataset::{Batch, IGNORE_LABEL},
     eval::infer::host_tokens,
-    model::{DeviceBatch, Model, Segment},
+    model::{DeviceBatch, Model, Segment, loss_head},
     ops::token_loss,
     puzzle::{Board, PuzzleKind},
 };
@@ -63,6 +63,8 @@ pub struct SegmentFacts {
     pub wants_halt: bool,
     /// Mean token loss over the cells, as in training (nats); none where the solution is unknown.
     pub loss: Option<f64>,
+    /// What upstream's loss head and notebook call the loss: `loss` and half the halting loss. None as above.
+    pub head_loss: Option<f64>,
     /// Tokens. Length seq_len.
     pub prediction: Vec<u8>,
     /// The probability that the model's own output function gives each predicted token. Length seq_len.
@@ -241,9 +243,9 @@ fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &WatchedPuzzle) 
         let digit = |cell: usize| prediction.get(cell).map_or(0, |&t| i32::from(t) - 1);
         conflict_loss(&std::array::from_fn(digit))
     });
-    let loss = match puzzle.solution {
-        Some(_) => Some(mean_loss(model, done)?),
-        None => None,
+    let (loss, head_loss) = match puzzle.solution {
+        Some(_) => (Some(mean_loss(model, done)?), Some(head_loss(model, done)?)),
+        None => (None, None),
     };
     let (q_halt, q_continue) = (done.q_halt.f_double_value(&[0])?, done.q_continue.f_double_value(&[0])?);
     Ok(SegmentFacts {
@@ -260,9 +262,16 @@ fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &WatchedPuzzle) 
         q_continue,
         wants_halt: q_halt > q_continue,
         loss,
+        head_loss,
         prediction,
         confidence: confidence(model, done)?,
     })
+}
+
+/// The loss head's value in evaluation: the rows' token losses and half their halting losses, summed.
+pub fn head_loss(model: &Model, done: &Segment) -> Result<f64> {
+    let metrics = loss_head(model.ops(), model.config().loss_type, done, None, 1.0);
+    Ok(metrics.loss.f_double_value(&[])?)
 }
 
 fn mean_loss(model: &Model, done: &Segment) -> Result<f64> {

@@ -37,8 +37,8 @@ States and logits are stored in the forward dtype unless --f32 asks for f32 (num
 anything is written; rows go to the file batch by batch, and a stopped run goes on with --resume. \
 docs/read_trace.py reads the file with numpy alone.
 
-With --print nothing is written: the segments of one puzzle are printed as upstream's notebook does, loss, q values and \
-board.
+With --print nothing is written: the segments of one puzzle are printed as upstream's notebook does, the loss (token loss \
+and half the halting loss), q values and board.
 
 Examples:
   hrm trace --index 8 --print
@@ -211,7 +211,7 @@ fn print(ui: &Ui, model: &Model, item: &Item, checkpoint: String) -> Result<()> 
             ui,
             "Step {}, Loss {}, q_halt {:.4}, q_continue {:.4}{}",
             s.segment,
-            s.loss.unwrap_or(f64::NAN),
+            s.head_loss.unwrap_or(f64::NAN),
             s.q_halt,
             s.q_continue,
             if s.wants_halt { " (halt)" } else { "" }

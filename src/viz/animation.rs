@@ -118,6 +118,7 @@ fn encode(frames: &[Vec<u8>], width: u16, height: u16) -> Result<Vec<u8>> {
     {
         let mut encoder = gif::Encoder::new(&mut file, width, height, &quantiser.color_map_rgb())?;
         encoder.set_repeat(gif::Repeat::Infinite)?;
+        let mut before: Option<Vec<u8>> = None;
         for (k, frame) in frames.iter().enumerate() {
             let indexed: Vec<u8> = frame
                 .as_chunks::<3>()
@@ -127,10 +128,39 @@ fn encode(frames: &[Vec<u8>], width: u16, height: u16) -> Result<Vec<u8>> {
                     *nearest.entry([r, g, b]).or_insert_with(|| quantiser.index_of(&[r, g, b, 255]) as u8)
                 })
                 .collect();
-            let mut frame = gif::Frame::from_indexed_pixels(width, height, indexed, None);
+            let [left, top, w, h] = changed(before.as_deref(), &indexed, usize::from(width));
+            let rows = indexed.chunks_exact(usize::from(width)).skip(top).take(h);
+            let part: Vec<u8> = rows.flat_map(|row| &row[left..left + w]).copied().collect();
+            let mut frame = gif::Frame::from_indexed_pixels(u16::try_from(w)?, u16::try_from(h)?, part, None);
+            (frame.left, frame.top) = (u16::try_from(left)?, u16::try_from(top)?);
             frame.delay = if k + 1 == frames.len() { LAST_STANDS } else { STANDS };
             encoder.write_frame(&frame)?;
+            before = Some(indexed);
         }
     }
     Ok(file)
+}
+
+/// Left, top, width and height of what a frame changes, one pixel at least; all of the first frame.
+fn changed(before: Option<&[u8]>, now: &[u8], width: usize) -> [usize; 4] {
+    let Some(before) = before else { return [0, 0, width, now.len() / width] };
+    let differs = || (0..now.len()).filter(|&i| now[i] != before[i]).map(|i| (i % width, i / width));
+    let (left, right) = differs().fold((width, 0), |(a, b), (x, _)| (a.min(x), b.max(x)));
+    let (top, bottom) = differs().fold((usize::MAX, 0), |(a, b), (_, y)| (a.min(y), b.max(y)));
+    if left > right { [0, 0, 1, 1] } else { [left, top, right - left + 1, bottom - top + 1] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::changed;
+
+    #[test]
+    fn only_what_changed_is_in_a_frame() {
+        let first = [0_u8; 12];
+        assert_eq!(changed(None, &first, 4), [0, 0, 4, 3]);
+        assert_eq!(changed(Some(&first), &first, 4), [0, 0, 1, 1]);
+        let mut second = first;
+        (second[5], second[10]) = (1, 1);
+        assert_eq!(changed(Some(&first), &second, 4), [1, 1, 2, 2]);
+    }
 }

@@ -379,8 +379,10 @@ impl Picture for Surface<'_> {
         patches.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, corners, color) in &patches {
             canvas.fill_polygon(corners, color)?;
-            // Its own edge, so that no seam shows between neighbours.
-            canvas.line(&[corners[0], corners[1], corners[2], corners[3], corners[0]], color, 0.5)?;
+            // Its own edges, so that no seam shows; one by one, as sharp corners of a whole outline would stick out.
+            for k in 0..4 {
+                canvas.line(&[corners[k], corners[(k + 1) % 4]], color, 0.5)?;
+            }
         }
 
         let bar = Frame { left: 1030.0, top: 240.0, width: 24.0, height: 440.0 };
