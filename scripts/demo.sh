@@ -47,7 +47,7 @@ hrm viz landscape --checkpoint $vanilla --dtype f32 --device cpu --step 4 --dens
   --puzzle ....24.6....9.....6...5.....8....9..9....3.7437.4..68.46....79..3.67..488....9...
 
 say "4/4  One blank left: does a trained model solve that? Vanilla beside hint"
-hrm analyze stability --checkpoints $vanilla,$hint --dtype f32 --device cpu --blanks 0,1,2 --per-k 8 \
+hrm analyze stability --checkpoints $vanilla,$hint --dtype f32 --device cpu --blanks 1 --per-k 8 --segments 16 \
   --output-dir demo/stability --force
 
 say "Where everything lies (after $((SECONDS - began)) s)"

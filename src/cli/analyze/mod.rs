@@ -12,7 +12,7 @@ use clap::Subcommand;
 
 use super::GlobalArgs;
 
-/// Measure how a model reasons: the paper's findings, on any checkpoint and as many puzzles as asked
+/// Measure how a model reasons: the paper's findings on any checkpoint
 #[derive(clap::Args, Debug)]
 pub struct AnalyzeArgs {
     #[command(subcommand)]
