@@ -148,10 +148,6 @@ impl SplitInspection {
                 }
             }
         }
-        let mut rows = Vec::new();
-        for set in dataset.sets() {
-            rows.extend(set.rows()?.unwrap_or_default());
-        }
         let (boards, groups) = (dataset.len(), sum(DatasetSet::groups));
         Ok(Self {
             split: dataset.split(),
@@ -164,7 +160,7 @@ impl SplitInspection {
             read_bytes: dataset.sets().iter().map(|set| set.memory().read).sum(),
             open_seconds,
             fingerprint: if fingerprint { Some(dataset.fingerprint()?) } else { None },
-            ratings: Ratings::of(&rows),
+            ratings: Ratings::of(dataset)?,
             cells,
             meta,
         })
@@ -224,23 +220,33 @@ impl SplitInspection {
 }
 
 impl Ratings {
-    fn of(rows: &[RowInfo]) -> Option<Self> {
-        let mut ratings: Vec<i64> = rows.iter().map(|row| row.rating).collect();
-        ratings.sort_unstable();
-        let mut histogram = BTreeMap::new();
-        let mut sources = BTreeMap::new();
-        for row in rows {
-            *histogram.entry(row.rating).or_default() += 1;
-            *sources.entry(row.source.clone()).or_default() += 1;
+    /// None where no set has its sidecar.
+    fn of(dataset: &Dataset) -> Result<Option<Self>> {
+        let mut histogram: BTreeMap<i64, usize> = BTreeMap::new();
+        let mut sources: BTreeMap<String, usize> = BTreeMap::new();
+        let (mut count, mut sum) = (0, 0.0);
+        for set in dataset.sets() {
+            set.each_row(|RowInfo { source, rating }| {
+                *histogram.entry(rating).or_default() += 1;
+                match sources.get_mut(&source) {
+                    Some(n) => *n += 1,
+                    None => drop(sources.insert(source, 1)),
+                }
+                count += 1;
+                sum += rating as f64;
+            })?;
         }
-        Some(Self {
-            least: *ratings.first()?,
-            median: ratings[ratings.len() / 2],
-            mean: ratings.iter().map(|&rating| rating as f64).sum::<f64>() / ratings.len() as f64,
-            greatest: *ratings.last()?,
-            histogram,
-            sources,
-        })
+        let mut before = 0;
+        let middle = histogram.iter().find(|&(_, n)| {
+            before += n;
+            before > count / 2
+        });
+        let (Some((&least, _)), Some((&median, _)), Some((&greatest, _))) =
+            (histogram.first_key_value(), middle, histogram.last_key_value())
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self { least, median, mean: sum / count as f64, greatest, histogram, sources }))
     }
 }
 

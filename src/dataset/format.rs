@@ -428,25 +428,40 @@ impl DatasetSet {
     /// # Errors
     /// A sidecar that cannot be read, or that has another number of lines than there are groups.
     pub fn rows(&self) -> Result<Option<Vec<RowInfo>>> {
+        let mut rows = Vec::new();
+        let there = self.each_row(|row| rows.push(row))?;
+        Ok(there.then_some(rows))
+    }
+
+    /// [`Self::rows`] one by one; false where the sidecar is missing.
+    ///
+    /// # Errors
+    /// As [`Self::rows`], for another number of lines at the end.
+    pub fn each_row(&self, mut act: impl FnMut(RowInfo)) -> Result<bool> {
         let path = match &self.rows {
-            RowsAt::Memory(rows) => return Ok(Some(rows.clone())),
+            RowsAt::Memory(rows) => {
+                rows.iter().cloned().for_each(act);
+                return Ok(true);
+            }
             RowsAt::File(path) if path.exists() => path,
-            _ => return Ok(None),
+            _ => return Ok(false),
         };
         let at = || format!("{}: not the sidecar that hrm build-dataset writes", path.display());
         let length = fs::metadata(path).with_context(at)?.len();
         let most = MAX_META + MAX_ROW * self.groups() as u64;
         ensure!(length <= most, "{}: {length} bytes for {} groups; remove it", path.display(), self.groups());
-        let mut reader = csv::Reader::from_path(path).with_context(at)?;
-        let rows = reader.deserialize().collect::<Result<Vec<RowInfo>, _>>().with_context(at)?;
+        let mut lines = 0;
+        for row in csv::Reader::from_path(path).with_context(at)?.deserialize() {
+            act(row.with_context(at)?);
+            lines += 1;
+        }
         ensure!(
-            rows.len() == self.groups(),
-            "{}: {} lines for {} groups; remove it or build the dataset again",
+            lines == self.groups(),
+            "{}: {lines} lines for {} groups; remove it or build the dataset again",
             path.display(),
-            rows.len(),
             self.groups()
         );
-        Ok(Some(rows))
+        Ok(true)
     }
 
     /// Bytes of the arrays, by where they are.
