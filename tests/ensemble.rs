@@ -205,6 +205,45 @@ fn shards_and_ranks_give_what_one_process_gives() -> Result<()> {
     assert_same("the joined file", &merged(at, &["ranks.jsonl"])?, &whole);
     let alone = fails(infer(at, RUN).env("RANK", "0").env("WORLD_SIZE", "2"))?;
     assert!(alone.contains("--output"), "{alone}");
+    let beyond = fails(infer(at, &format!("{RUN} --output x.jsonl")).env("RANK", "2").env("WORLD_SIZE", "2"))?;
+    assert!(beyond.contains("RANK=2 with WORLD_SIZE=2"), "{beyond}");
+    Ok(())
+}
+
+/// `--nproc-per-node`: from one command, with nothing set by hand.
+#[test]
+fn processes_of_one_command_give_what_one_process_gives() -> Result<()> {
+    let folder = prepared(13)?;
+    let at = folder.path();
+    let whole = report(at, RUN)?;
+    let many = format!("{RUN} --nproc-per-node 2");
+    assert_same("two processes", &report(at, &format!("{many} --output r.jsonl"))?, &whole);
+    assert_same("the joined file", &merged(at, &["r.jsonl"])?, &whole);
+    for part in 1..=2 {
+        let file = fs::read_to_string(at.join(format!("r.shard-{part}-of-2.jsonl")))?;
+        assert!(file.lines().filter(|line| line.starts_with("{\"puzzle\":")).count() >= 6, "each did its part: {file}");
+    }
+    assert_same("resumed", &report(at, &format!("{many} --output r.jsonl --resume"))?, &whole);
+
+    for (more, wanted) in [
+        ("", "2 processes need --output FILE"),
+        ("--output r.jsonl", "r.jsonl: is there already"),
+        ("--output s.jsonl --shard 1/2", "--shard: each of the 2 processes"),
+    ] {
+        let text = fails(&mut infer(at, &format!("{many} {more}")))?;
+        assert!(text.contains(wanted) && text.lines().count() == 1, "{more}: {text}");
+    }
+    fs::remove_file(at.join("r.jsonl"))?;
+    fs::remove_file(at.join("r.shard-1-of-2.jsonl"))?;
+    let text = fails(&mut infer(at, &format!("{many} --output r.jsonl")))?;
+    assert!(text.contains("r.shard-2-of-2.jsonl: is there already") && text.lines().count() == 1, "{text}");
+    // What only one process finds wrong ends all: the first would wait for its part for ever.
+    fs::write(at.join("r.shard-2-of-2.jsonl"), "notes")?;
+    let text = fails(&mut infer(at, &format!("{many} --output r.jsonl --resume")))?;
+    assert!(text.contains("r.shard-2-of-2.jsonl:1: no results file") && text.contains("rank 1 failed"), "{text}");
+    assert!(!at.join("r.jsonl").exists() && !at.join("s.jsonl").exists());
+    let text = fails(hrm(at).args(["infer", "--merge", "r.jsonl", "--nproc-per-node", "2"]))?;
+    assert!(text.contains("cannot be used with"), "{text}");
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use super::{
     GlobalArgs,
     infer_report::{How, Report, of_each},
     interrupt,
+    launch::{self, LaunchArgs, Role},
     sources::{
         DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size,
     },
@@ -34,7 +35,7 @@ use crate::{
         infer::{Event, InferPlan, infer},
         results_file::{self, CheckpointIdentity, Differences, ResultsWriter, RunIdentity, StoredResults},
         scores::Tally,
-        shard::{Rank, Shard},
+        shard::Shard,
         vote::summary_line,
     },
     model::{Dims, Model},
@@ -72,8 +73,9 @@ Defaults:
   --dataset      what the data's vocabulary says
 
 Large runs: --output FILE keeps results as they come, a line of JSON a puzzle, and --resume goes on with it. --shard I/N \
-takes a part of the puzzles; --merge FILE... joins the parts. Under a launcher that sets RANK, WORLD_SIZE and LOCAL_RANK \
-every process takes its part and its GPU, writes FILE's part beside it, and the first process joins them.
+takes a part of the puzzles; --merge FILE... joins the parts. --nproc-per-node N starts N processes on this host, each for \
+its part and on its GPU, which write FILE's parts beside it; the first process joins them. So do the processes of another \
+launcher that sets RANK, WORLD_SIZE and LOCAL_RANK, such as torchrun.
 
 Intervals are 95 %: Wilson's for one yes or no a puzzle, a bootstrap over puzzles where passes are pooled.
 
@@ -83,6 +85,7 @@ Examples:
   hrm infer --checkpoints runs/a/step_52080,runs/b --num-batch 10 --json results.json
   hrm infer --checkpoint runs/a --data-path data/maze-30x30-hard-1k --permutes 2
   hrm infer --permutes 20 --relabel --symmetries --stop verified --plot passes.png
+  hrm infer --permutes 9 --nproc-per-node gpu --output all.jsonl --resume
   hrm infer --permutes 9 --shard 1/4 --output a.jsonl --resume
   hrm infer --merge a.jsonl b.jsonl c.jsonl d.jsonl --json all.json";
 
@@ -135,7 +138,7 @@ pub struct InferArgs {
     #[arg(long, value_name = "I/N", requires = "output")]
     shard: Option<Shard>,
     /// Join the results of all shards instead of solving anything
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoints", "data_path", "shard", "resume", "num_batch"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["checkpoints", "data_path", "shard", "resume", "num_batch", "nproc_per_node"])]
     merge: Vec<PathBuf>,
     /// Count answers that differ from those in the results of another run, made with --compare-stops
     #[arg(long, value_name = "FILE", conflicts_with = "merge")]
@@ -145,9 +148,11 @@ pub struct InferArgs {
     plot: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArg,
-    // The last one: its heading holds for what follows.
+    // The last ones: their headings hold for what follows.
     #[command(flatten)]
     guesses: GuessArgs,
+    #[command(flatten)]
+    launch: LaunchArgs,
 }
 
 /// Passes beyond upstream's permutations. Pass 0 of each checkpoint stays the plain puzzle.
@@ -186,12 +191,17 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     if !args.merge.is_empty() {
         return merge(&args, global);
     }
-    let rank = Rank::from_env()?;
-    only_errors(rank.is_some_and(|r| r.shard.index > 0));
+    let role = args.launch.role(global.device)?;
+    only_errors(role.speaks_not());
     let ui = Ui::new(&args.json);
-    let part = part(&args, rank)?;
-    let job = Job::prepare(&ui, &args, global, rank, part)?;
-    job.run(&ui, &args, global, rank)
+    let part = part(&args, &role)?;
+    let device = match role {
+        Role::Launcher(launch) => return launch::run(launch),
+        Role::Rank(ref place) => launch::device_of(place, global.device)?,
+        Role::Alone => global.device,
+    };
+    let job = Job::prepare(&ui, &args, global, device, part)?;
+    job.run(&ui, &args, global)
 }
 
 /// Which puzzles this process takes, and where its results go.
@@ -199,20 +209,27 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
 struct Part {
     shard: Shard,
     output: Option<PathBuf>,
+    /// Where the parts of several processes are joined.
+    whole: Option<PathBuf>,
 }
 
-fn part(args: &InferArgs, rank: Option<Rank>) -> Result<Part> {
-    let Some(rank) = rank else {
-        return Ok(Part { shard: args.shard.unwrap_or(Shard::WHOLE), output: args.output.clone() });
-    };
-    ensure!(args.shard.is_none(), "--shard: RANK and WORLD_SIZE are set, and give each process its part");
-    let Some(output) = &args.output else {
-        bail!("WORLD_SIZE={}: several processes need --output FILE, to join their results", rank.shard.count)
-    };
-    if !args.resume && output.exists() {
-        bail!("{}: is there already: --resume goes on with it, or name another file", output.display());
+fn part(args: &InferArgs, role: &Role) -> Result<Part> {
+    if let Role::Alone = role {
+        let shard = args.shard.unwrap_or(Shard::WHOLE);
+        return Ok(Part { shard, output: args.output.clone(), whole: None });
     }
-    Ok(Part { shard: rank.shard, output: Some(rank.shard.file(output)) })
+    let shard = Shard { index: role.rank(), count: role.world() };
+    ensure!(args.shard.is_none(), "--shard: each of the {} processes has its part already", shard.count);
+    let Some(output) = &args.output else {
+        bail!("{} processes need --output FILE, to join their results", shard.count)
+    };
+    let parts = role.ranks().map(|index| Shard { index, ..shard }.file(output));
+    if !args.resume
+        && let Some(there) = [output.clone()].into_iter().chain(parts).find(|file| file.exists())
+    {
+        bail!("{}: is there already: --resume goes on with it, or name another file", there.display());
+    }
+    Ok(Part { shard, output: Some(shard.file(output)), whole: Some(output.clone()) })
 }
 
 /// Everything that is loaded and checked before the first segment.
@@ -228,7 +245,7 @@ struct Job {
 }
 
 impl Job {
-    fn prepare(ui: &Ui, args: &InferArgs, global: &GlobalArgs, rank: Option<Rank>, part: Part) -> Result<Self> {
+    fn prepare(ui: &Ui, args: &InferArgs, global: &GlobalArgs, device: DeviceChoice, part: Part) -> Result<Self> {
         ensure!(
             !args.compare_stops || args.stop == StopRule::Never,
             "--compare-stops shows all rules from passes that run to the end: leave --stop {} out",
@@ -247,7 +264,7 @@ impl Job {
             }
         }
 
-        let runtime = init(global, rank)?;
+        let runtime = global.init_on(device)?;
         let dims = Dims::from(puzzles.dataset.meta());
         let mut models = Vec::with_capacity(checkpoints.len());
         for checkpoint in &checkpoints {
@@ -294,7 +311,7 @@ impl Job {
         Ok(Self { puzzles, models, runtime, plan, identity, part, against })
     }
 
-    fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs, rank: Option<Rank>) -> Result<()> {
+    fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs) -> Result<()> {
         let stored = self.open(ui, args)?;
         let (writer, known, before) = match stored {
             (writer, Some(stored)) => (writer, stored.records, stored.seconds),
@@ -324,11 +341,11 @@ impl Job {
         let seed = global.seed.unwrap_or(0);
         let setup = outcome.work.setup.as_secs_f64();
         let seconds = before + (started.elapsed().as_secs_f64() - setup).max(0.0);
-        if let (Some(rank), Some(whole)) = (rank, &args.output) {
-            if rank.shard.index > 0 {
+        if let Part { shard, whole: Some(whole), .. } = &self.part {
+            if shard.index > 0 {
                 return Ok(());
             }
-            let joined = wait_and_join(ui, whole, rank.shard.count, &asked_to_stop)?;
+            let joined = wait_and_join(ui, whole, shard.count, &asked_to_stop)?;
             joined.write(whole)?;
             return report_stored(ui, args, &joined, seed);
         }
@@ -455,16 +472,6 @@ impl<'a> Watch<'a> {
         }
         let stop = self.asked_to_stop.load(Ordering::SeqCst);
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    }
-}
-
-/// Libtorch for this process: under a launcher each process of a machine takes another GPU.
-fn init(global: &GlobalArgs, rank: Option<Rank>) -> Result<Runtime> {
-    match (global.device, rank) {
-        (DeviceChoice::Auto, Some(rank)) if DeviceChoice::Auto.resolve()?.is_cuda() => {
-            GlobalArgs { device: DeviceChoice::Cuda(rank.local), ..global.clone() }.init()
-        }
-        _ => global.init(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     env,
     io::{self, BufRead, BufReader, Read, Write},
     num::NonZero,
+    ops::Range,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{self, Child, Command, ExitStatus, Stdio},
     thread::{self, JoinHandle},
@@ -102,6 +103,14 @@ impl Role {
             Self::Alone => false,
             Self::Rank(place) => place.rank > 0,
             Self::Launcher(_) => true,
+        }
+    }
+
+    /// The ranks that this process is or starts.
+    pub fn ranks(&self) -> Range<usize> {
+        match self {
+            Self::Launcher(launch) => launch.node * launch.local_world..(launch.node + 1) * launch.local_world,
+            _ => self.rank()..self.rank() + 1,
         }
     }
 

@@ -1,13 +1,11 @@
-//! A part of an evaluation: `--shard I/N`, or the place of this process among several that were started together.
+//! A part of an evaluation: `--shard I/N`, or that of one of several processes.
 
 use std::{
-    env, fmt,
+    fmt,
     ops::Range,
     path::{Path, PathBuf},
     str::FromStr,
 };
-
-use anyhow::{Context, Result, ensure};
 
 /// One of several equal parts of the puzzles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,35 +52,6 @@ impl fmt::Display for Shard {
     }
 }
 
-/// The place of this process among those that a launcher started, as torchrun tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rank {
-    pub shard: Shard,
-    /// Which GPU of its machine.
-    pub local: usize,
-}
-
-impl Rank {
-    /// From RANK, WORLD_SIZE and LOCAL_RANK; none where this process is alone.
-    ///
-    /// # Errors
-    /// Values that are no numbers or do not fit together.
-    pub fn from_env() -> Result<Option<Self>> {
-        Self::from(|name| env::var(name).ok())
-    }
-
-    fn from(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        let number = |name: &str| -> Result<Option<usize>> {
-            let Some(text) = get(name) else { return Ok(None) };
-            Ok(Some(text.parse().with_context(|| format!("{name}={text}: no number"))?))
-        };
-        let (Some(index), Some(count)) = (number("RANK")?, number("WORLD_SIZE")?) else { return Ok(None) };
-        ensure!(index < count, "RANK={index} with WORLD_SIZE={count}: ranks go from 0 to WORLD_SIZE - 1");
-        let local = number("LOCAL_RANK")?.unwrap_or(index);
-        Ok((count > 1).then_some(Self { shard: Shard { index, count }, local }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,20 +79,5 @@ mod tests {
         let shard = Shard { index: 1, count: 4 };
         assert_eq!(shard.file(Path::new("out/a.jsonl")), Path::new("out/a.shard-2-of-4.jsonl"));
         assert_eq!(shard.file(Path::new("results")), Path::new("results.shard-2-of-4"));
-    }
-
-    #[test]
-    fn ranks() {
-        let from = |text: &str| {
-            let pairs: Vec<(String, String)> =
-                text.split_whitespace().filter_map(|p| p.split_once('=')).map(|(a, b)| (a.into(), b.into())).collect();
-            Rank::from(move |name| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()))
-        };
-        assert_eq!(from("").unwrap(), None);
-        assert_eq!(from("RANK=0 WORLD_SIZE=1").unwrap(), None);
-        let found = from("RANK=5 WORLD_SIZE=8 LOCAL_RANK=1").unwrap();
-        assert_eq!(found, Some(Rank { shard: Shard { index: 5, count: 8 }, local: 1 }));
-        assert!(from("RANK=8 WORLD_SIZE=8").is_err());
-        assert!(from("RANK=x WORLD_SIZE=8").is_err());
     }
 }

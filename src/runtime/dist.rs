@@ -65,9 +65,9 @@ pub struct Place {
     /// Among the processes of this host.
     pub local_rank: usize,
     pub local_world: usize,
-    /// Where the store listens.
-    pub host: String,
-    pub port: u16,
+    /// Where the store listens: only processes that talk to each other need it.
+    pub host: Option<String>,
+    pub port: Option<u16>,
     /// The store is there already (torchrun's agent or our launcher keeps it); else rank 0 opens it.
     pub store_kept: bool,
     /// Which start of the job this is: a restarted job must not read the keys of the one before.
@@ -75,6 +75,9 @@ pub struct Place {
     /// How long to wait for a peer.
     pub timeout: Duration,
 }
+
+/// What to do about variables that are missing or make no sense.
+const LAUNCH: &str = "start with torchrun, or with --nproc-per-node and without these variables";
 
 impl Place {
     /// From the environment; none where neither RANK nor WORLD_SIZE is set, and none in a world of one.
@@ -86,7 +89,6 @@ impl Place {
     }
 
     fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        const LAUNCH: &str = "start with torchrun, or with --nproc-per-node and without these variables";
         let number = |name: &str| -> Result<Option<usize>> {
             get(name).map(|v| v.parse().map_err(|_| anyhow!("{name}={v} is no number: {LAUNCH}"))).transpose()
         };
@@ -103,20 +105,27 @@ impl Place {
         }
         let local_world = number("LOCAL_WORLD_SIZE")?.unwrap_or(world).max(1);
         let local_rank = number("LOCAL_RANK")?.unwrap_or(rank % local_world);
-        let port = get("MASTER_PORT").with_context(|| format!("MASTER_PORT is not set: {LAUNCH}"))?;
-        let port = port.parse().map_err(|_| anyhow!("MASTER_PORT={port} is no port number"))?;
+        let port = get("MASTER_PORT")
+            .map(|port| port.parse().map_err(|_| anyhow!("MASTER_PORT={port} is no port number")))
+            .transpose()?;
         let kept = |v: String| v == "1" || v.eq_ignore_ascii_case("true");
         Ok(Some(Self {
             rank,
             world,
             local_rank,
             local_world,
-            host: get("MASTER_ADDR").with_context(|| format!("MASTER_ADDR is not set: {LAUNCH}"))?,
+            host: get("MASTER_ADDR"),
             port,
             store_kept: get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(kept),
             attempt: get("TORCHELASTIC_RESTART_COUNT").unwrap_or_else(|| "0".into()),
             timeout: peer_timeout(get(PEER_TIMEOUT_VARIABLE).as_deref())?,
         }))
+    }
+
+    fn store_at(&self) -> Result<(&str, u16)> {
+        let port = self.port.with_context(|| format!("MASTER_PORT is not set: {LAUNCH}"))?;
+        let host = self.host.as_deref().with_context(|| format!("MASTER_ADDR is not set: {LAUNCH}"))?;
+        Ok((host, port))
     }
 
     fn names(&self) -> String {
@@ -327,13 +336,14 @@ impl Group {
     /// Meets the peers. `device` is where this rank computes: on a GPU, NCCL is set up beside Gloo.
     ///
     /// # Errors
-    /// A peer that does not come in time, named; a store that cannot be opened or reached; NCCL's own errors.
+    /// No word of where the store is; a peer that does not come in time, named; a store that cannot be opened or reached; NCCL's own errors.
     pub fn join(place: Place, device: Device) -> Result<Self> {
         let start = Instant::now();
+        let (host, port) = place.store_at()?;
         let store = if place.rank == 0 && !place.store_kept {
-            Store::serve(place.port)?.0
+            Store::serve(port)?.0
         } else {
-            Store::connect(&place.host, place.port, place.timeout).with_context(|| place.names())?
+            Store::connect(host, port, place.timeout).with_context(|| place.names())?
         };
         let store = store.prefixed(&format!("hrm/{}/", place.attempt))?;
         await_all(&store, &place, start)?;
@@ -343,7 +353,7 @@ impl Group {
 
         let interface = env::var("GLOO_SOCKET_IFNAME").ok().filter(|v| !v.is_empty());
         let interface = interface.map(|v| text(&v)).transpose()?;
-        let here = own_address(&place).map(|address| text(&address)).transpose()?;
+        let here = own_address(host, port).map(|address| text(&address)).transpose()?;
         let mut gloo = std::ptr::null_mut();
         // SAFETY: live strings or null; the store outlives the backend.
         let made = check(unsafe {
@@ -507,14 +517,15 @@ fn bytes_of(tensor: &Tensor) -> Tensor {
 }
 
 /// The address of this host on the way to the store: its own name may lead anywhere, on Debian to 127.0.1.1.
-fn own_address(place: &Place) -> Option<String> {
-    let address = TcpStream::connect((place.host.as_str(), place.port)).ok()?.local_addr().ok()?.ip();
+fn own_address(host: &str, port: u16) -> Option<String> {
+    let address = TcpStream::connect((host, port)).ok()?.local_addr().ok()?.ip();
     // One spelling for all ranks of a host.
     Some(if address.is_loopback() { "127.0.0.1".into() } else { address.to_string() })
 }
 
 /// Tells the peers that this rank is here and waits until all are.
 fn await_all(store: &Store, place: &Place, start: Instant) -> Result<()> {
+    let (host, port) = place.store_at()?;
     store.set(&format!("here/{}", place.rank), "1")?;
     let mut missing: Vec<usize> = (0..place.world).collect();
     let mut told = false;
@@ -532,13 +543,11 @@ fn await_all(store: &Store, place: &Place, start: Instant) -> Result<()> {
         let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if start.elapsed() >= place.timeout {
             bail!(
-                "{}: after {} s still without rank {list}: start all {} processes with MASTER_ADDR={} MASTER_PORT={}, or \
+                "{}: after {} s still without rank {list}: start all {} processes with MASTER_ADDR={host} MASTER_PORT={port}, or \
                  wait longer with {PEER_TIMEOUT_VARIABLE} (seconds)",
                 place.names(),
                 place.timeout.as_secs_f64(),
-                place.world,
-                place.host,
-                place.port
+                place.world
             );
         }
         if place.rank == 0 && !told && start.elapsed() >= PATIENCE {
@@ -574,7 +583,7 @@ mod tests {
         ];
         let found = place(&of_torchrun).unwrap().unwrap();
         assert_eq!((found.rank, found.world, found.local_rank, found.local_world), (3, 4, 1, 2));
-        assert_eq!((found.host.as_str(), found.port, found.store_kept), ("node0", 29500, true));
+        assert_eq!((found.store_at().unwrap(), found.store_kept), (("node0", 29500), true));
         assert_eq!((found.attempt.as_str(), found.timeout), ("2", PEER_TIMEOUT));
         assert_eq!(place(&[]).unwrap(), None);
         assert_eq!(place(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap(), None);
@@ -586,7 +595,12 @@ mod tests {
         assert!(error(&[("RANK", "0")]).contains("WORLD_SIZE is not"));
         assert!(error(&[("RANK", "x"), ("WORLD_SIZE", "2")]).contains("RANK=x"));
         assert!(error(&[("RANK", "2"), ("WORLD_SIZE", "2")]).contains("RANK=2 with WORLD_SIZE=2"));
-        assert!(error(&[("RANK", "0"), ("WORLD_SIZE", "2")]).contains("MASTER_PORT is not set"));
+        let apart = place(&[("RANK", "1"), ("WORLD_SIZE", "2")]).unwrap().unwrap();
+        assert_eq!((apart.rank, apart.world, apart.local_rank), (1, 2, 1));
+        let alone = Group::join(apart.clone(), Device::Cpu).unwrap_err().to_string();
+        assert!(alone.contains("MASTER_PORT is not set"), "{alone}");
+        let alone = Group::join(Place { port: Some(1), ..apart }, Device::Cpu).unwrap_err().to_string();
+        assert!(alone.contains("MASTER_ADDR is not set"), "{alone}");
         let port = [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "70000")];
         assert!(error(&port).contains("MASTER_PORT=70000"));
         for wrong in ["0", "-1", "soon", "nan"] {
@@ -602,8 +616,8 @@ mod tests {
             world,
             local_rank: rank,
             local_world: world,
-            host: "127.0.0.1".into(),
-            port,
+            host: Some("127.0.0.1".into()),
+            port: Some(port),
             store_kept: true,
             attempt: "0".into(),
             timeout: Duration::from_secs(20),
