@@ -8,7 +8,7 @@ const PUZZLE: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6..
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().context("name a checkpoint, such as demo/run")?;
+    let path = args.next().context("name a checkpoint, such as checkpoint_example/sudoku-mini")?;
     let board: Board = args.next().as_deref().unwrap_or(PUZZLE).parse()?;
 
     let checkpoint = Checkpoint::load(path.as_ref())?.checkpoint;

@@ -343,6 +343,12 @@ fn the_default_is_the_newest_step_of_the_newest_run() {
         fs::copy(golden(PLAIN).join(file), example.join(file)).unwrap();
     }
     assert_eq!(resolve_or_default(None, dir.path()).unwrap().weights, example.join("step_30"));
+    // Examples that are checkpoints themselves; the first by name, whatever their age.
+    for name in ["B", "A"] {
+        save(&dir.path().join("checkpoint_example").join(name), 1);
+    }
+    let found = resolve_or_default(None, dir.path()).unwrap();
+    assert_eq!(found.weights, dir.path().join("checkpoint_example/A/model.safetensors"));
     let run = |name: &str| dir.path().join("checkpoints/P ACT-torch").join(name);
     let age = |weights: &Path, seconds: u64| {
         let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);

@@ -43,7 +43,8 @@ pub struct Resolved {
 }
 
 /// Folders that are searched, in this order, where no checkpoint is named.
-const DEFAULT_ROOTS: [&str; 2] = ["checkpoints", "checkpoint_example"];
+const DEFAULT_ROOTS: [&str; 2] = ["checkpoints", EXAMPLES];
+const EXAMPLES: &str = "checkpoint_example";
 
 /// Finds the files of the checkpoint that `path` names.
 ///
@@ -84,6 +85,10 @@ fn default_checkpoint(root: &Path) -> Result<Resolved> {
     for name in DEFAULT_ROOTS {
         let mut runs = find_runs(&root.join(name));
         runs.sort();
+        if name == EXAMPLES {
+            // A clone writes them all at once: the first by name.
+            runs.sort_by(|a, b| b.folder.cmp(&a.folder));
+        }
         while let Some(run) = runs.pop() {
             match resolve(&run.folder) {
                 Ok(mut resolved) => {
@@ -112,8 +117,13 @@ fn find_runs(root: &Path) -> Vec<Run> {
     let mut runs = Vec::new();
     for project in subfolders(root) {
         for folder in subfolders(&project).into_iter().chain([project.clone()]) {
-            if let Ok(Some(found)) = candidates(&folder) {
-                let written = fs::metadata(&found.weights).and_then(|m| m.modified());
+            let own = folder.join(WEIGHTS_FILE);
+            let weights = if own.is_file() { Some(own) } else { candidates(&folder).ok().flatten().map(|c| c.weights) };
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            // A run's own checkpoints, whole or set aside, are found through the run.
+            let part = name.starts_with("step_") || name.starts_with('.');
+            if let Some(weights) = weights.filter(|_| !part) {
+                let written = fs::metadata(&weights).and_then(|m| m.modified());
                 runs.push(Run { written: written.unwrap_or(SystemTime::UNIX_EPOCH), folder });
             }
         }

@@ -560,7 +560,7 @@ fn await_all(store: &Store, place: &Place, start: Instant) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, sync::mpsc};
+    use std::collections::HashMap;
 
     use super::*;
 
@@ -624,39 +624,63 @@ mod tests {
         }
     }
 
+    /// Rank and port of a test's child process. A rank has a process of its own here too: c10d's recorder of collectives is
+    /// one to a process, and ranks that are threads race on it.
+    const AS_RANK: &str = "HRM_TEST_RANK";
+
+    /// What the environment asks this child for, if it is one.
+    fn child() -> Option<(usize, u16)> {
+        let text = env::var(AS_RANK).ok()?;
+        let (rank, port) = text.split_once(' ')?;
+        Some((rank.parse().ok()?, port.parse().ok()?))
+    }
+
+    /// Runs a test of this file once for each rank, in processes of their own, and waits for all of them.
+    fn as_processes(test: &str, world: usize, port: u16) {
+        let start = |rank: usize| {
+            let mut command = std::process::Command::new(env::current_exe().unwrap());
+            command.args(["--exact", &format!("runtime::dist::tests::{test}"), "--nocapture"]);
+            command.env(AS_RANK, format!("{rank} {port}")).stdout(std::process::Stdio::null()).spawn().unwrap()
+        };
+        let ranks: Vec<_> = (0..world).map(start).collect();
+        let ended: Vec<_> = ranks.into_iter().map(|mut rank| rank.wait().unwrap()).collect();
+        assert!(ended.iter().all(|status| status.success()), "{ended:?}");
+    }
+
+    const COLLECTIVE_RANKS: usize = 3;
+
+    #[test]
+    fn a_rank_of_the_collectives() {
+        let Some((rank, port)) = child() else { return };
+        let group = Group::join(here(rank, COLLECTIVE_RANKS, port), Device::Cpu).unwrap();
+        for kind in [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Int64] {
+            let mine = Tensor::from_slice(&[1i64, 10, 100]).to_kind(kind) * (rank as i64 + 1);
+            group.all_reduce(&mine).unwrap();
+            assert_eq!(Vec::<f64>::try_from(mine.to_kind(Kind::Double)).unwrap(), [6.0, 60.0, 600.0], "{kind:?}");
+        }
+        let mine = Tensor::from_slice(&[rank as f32, 0.5]);
+        let pending = group.start_all_reduce(&mine).unwrap();
+        pending.wait().unwrap();
+        assert_eq!(Vec::<f32>::try_from(&mine).unwrap(), [3.0, 1.5]);
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Int, Kind::Bool] {
+            let mine = Tensor::from_slice(&[rank as i64, 1]).to_kind(kind);
+            let all = group.all_gather(&mine).unwrap();
+            assert_eq!((all.kind(), all.size()), (kind, vec![3, 2]));
+            let wanted = Tensor::from_slice(&[0i64, 1, 1, 1, 2, 1]).to_kind(kind).view([3, 2]);
+            assert!(all.equal(&wanted), "{kind:?}");
+            group.broadcast(&mine, 2).unwrap();
+            assert!(mine.equal(&Tensor::from_slice(&[2i64, 1]).to_kind(kind)), "{kind:?}");
+        }
+        assert!(group.any(rank == 1).unwrap());
+        assert!(!group.any(false).unwrap());
+        assert!(group.all_reduce(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr()).is_err());
+        group.leave().unwrap();
+    }
+
     #[test]
     fn collectives_on_every_dtype_that_training_uses() {
-        const WORLD: usize = 3;
         let (_store, port) = Store::serve(0).unwrap();
-        let body = |rank: usize| {
-            let group = Group::join(here(rank, WORLD, port), Device::Cpu).unwrap();
-            for kind in [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Int64] {
-                let mine = Tensor::from_slice(&[1i64, 10, 100]).to_kind(kind) * (rank as i64 + 1);
-                group.all_reduce(&mine).unwrap();
-                assert_eq!(Vec::<f64>::try_from(mine.to_kind(Kind::Double)).unwrap(), [6.0, 60.0, 600.0], "{kind:?}");
-            }
-            let mine = Tensor::from_slice(&[rank as f32, 0.5]);
-            let pending = group.start_all_reduce(&mine).unwrap();
-            pending.wait().unwrap();
-            assert_eq!(Vec::<f32>::try_from(&mine).unwrap(), [3.0, 1.5]);
-            for kind in [Kind::Float, Kind::BFloat16, Kind::Int, Kind::Bool] {
-                let mine = Tensor::from_slice(&[rank as i64, 1]).to_kind(kind);
-                let all = group.all_gather(&mine).unwrap();
-                assert_eq!((all.kind(), all.size()), (kind, vec![3, 2]));
-                let wanted = Tensor::from_slice(&[0i64, 1, 1, 1, 2, 1]).to_kind(kind).view([3, 2]);
-                assert!(all.equal(&wanted), "{kind:?}");
-                group.broadcast(&mine, 2).unwrap();
-                assert!(mine.equal(&Tensor::from_slice(&[2i64, 1]).to_kind(kind)), "{kind:?}");
-            }
-            assert!(group.any(rank == 1).unwrap());
-            assert!(!group.any(false).unwrap());
-            assert!(group.all_reduce(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr()).is_err());
-            group.leave().unwrap();
-        };
-        thread::scope(|scope| {
-            let threads: Vec<_> = (0..WORLD).map(|rank| scope.spawn(move || body(rank))).collect();
-            threads.into_iter().for_each(|t| t.join().unwrap());
-        });
+        as_processes("a_rank_of_the_collectives", COLLECTIVE_RANKS, port);
     }
 
     #[test]
@@ -684,24 +708,29 @@ mod tests {
         assert!(error.contains(&format!("port {port} on this host is in use")), "{error}");
     }
 
+    /// Rank 1 goes away without a word; rank 0 is told so in the next collective.
+    #[test]
+    fn a_rank_of_a_lost_peer() {
+        let Some((rank, port)) = child() else { return };
+        let group = Group::join(here(rank, 2, port), Device::Cpu).unwrap();
+        if rank == 1 {
+            let Group { gloo, .. } = group;
+            return gloo.close();
+        }
+        let error = loop {
+            match group.barrier() {
+                Ok(()) => thread::sleep(Duration::from_millis(10)),
+                Err(error) => break error,
+            }
+        };
+        let lost = error.downcast_ref::<PeerLost>().unwrap();
+        assert_eq!((lost.rank, lost.world), (0, 2));
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+
     #[test]
     fn a_lost_peer_is_an_error_and_no_hang() {
         let (_store, port) = Store::serve(0).unwrap();
-        let (tell, gone) = mpsc::channel();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                let Group { gloo, .. } = Group::join(here(1, 2, port), Device::Cpu).unwrap();
-                gloo.close();
-                tell.send(()).unwrap();
-            });
-            scope.spawn(move || {
-                let group = Group::join(here(0, 2, port), Device::Cpu).unwrap();
-                gone.recv().unwrap();
-                let error = group.barrier().unwrap_err();
-                let lost = error.downcast_ref::<PeerLost>().unwrap();
-                assert_eq!((lost.rank, lost.world), (0, 2));
-                assert!(!error.to_string().contains('\n'), "{error}");
-            });
-        });
+        as_processes("a_rank_of_a_lost_peer", 2, port);
     }
 }
