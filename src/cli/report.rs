@@ -52,7 +52,7 @@ Examples:
   hrm report --checkpoint runs/a
   hrm report --checkpoints runs/vanilla,runs/hint --count 500 --explore 40 --output-dir compare";
 
-/// Write a report that anybody can open: one HTML file with a table, pictures and an explorer of single puzzles
+/// Write a report that anybody can open: one HTML file with an explorer
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm report --checkpoint runs/a    (--help tells more)")]
 pub struct ReportArgs {
