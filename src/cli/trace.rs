@@ -45,7 +45,7 @@ Examples:
   hrm trace --count 100 --output-dir traces
   hrm trace --index 3,8,21 --z-l --f32 --output-dir three";
 
-/// Write hidden states, logits and q to a safetensors file, or print a puzzle's segments
+/// Write hidden states, logits and q to a file, or print a puzzle's segments
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm trace --index 8 --print    (--help tells more)")]
 pub struct TraceArgs {
