@@ -95,6 +95,11 @@ impl Trajectory {
         self.segments.iter().find(|s| s.solved).map(|s| s.segment)
     }
 
+    /// The first segment from which on every answer is right.
+    pub fn solved_for_good(&self) -> Option<usize> {
+        self.segments.iter().rev().take_while(|s| s.solved).last().map(|s| s.segment)
+    }
+
     /// Whether the last segment's answer is right: the one that counts.
     pub fn solved(&self) -> bool {
         self.segments.last().is_some_and(|s| s.solved)

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
-use self::puzzle::Chosen;
+use self::puzzle::{Chosen, origins, short_names};
 pub use self::puzzle::{PuzzleArgs, weights_name};
 use super::{
     GlobalArgs, curves,
@@ -126,7 +126,7 @@ struct Traced {
 /// Every puzzle under every permutation with every checkpoint, named by what differs.
 fn traced(args: &TrajectoryArgs, chosen: &[Chosen], checkpoints: &[Checkpoint]) -> Result<Vec<Traced>> {
     let mut all = Vec::new();
-    for (k, checkpoint) in checkpoints.iter().enumerate() {
+    for (k, weights) in short_names(checkpoints).iter().enumerate() {
         for one in chosen {
             let most = max_permutes(one.puzzle.kind);
             ensure!(
@@ -146,12 +146,16 @@ fn traced(args: &TrajectoryArgs, chosen: &[Chosen], checkpoints: &[Checkpoint]) 
                     tokens: under(&one.puzzle.tokens)?,
                     solution: one.puzzle.solution.as_deref().map(under).transpose()?,
                 };
-                let mut name = vec![one.name.clone()];
+                // What is the same for all paths is in the title.
+                let mut name = Vec::new();
+                if chosen.len() > 1 || (args.permutes == 1 && checkpoints.len() == 1) {
+                    name.push(one.name.clone());
+                }
                 if args.permutes > 1 {
                     name.push(format!("permutation {permutation}"));
                 }
                 if checkpoints.len() > 1 {
-                    name.push(weights_name(checkpoint));
+                    name.push(weights.clone());
                 }
                 all.push(Traced { checkpoint: k, puzzle, name: name.join(", ") });
             }
@@ -187,11 +191,8 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let bar = ui.progress(subjects.len() as u64, "trace", "paths");
     let trajectories = trace_together(&subjects, args.points.into(), || bar.inc(1))?;
     bar.finish_and_clear();
-    let sources = if checkpoints.len() > 1 {
-        format!("Puzzle: {} · two checkpoints", first.origin)
-    } else {
-        first.sources(&checkpoints[0])
-    };
+    let weights: Vec<String> = checkpoints.iter().map(weights_name).collect();
+    let sources = format!("{} · Weights: {}", origins(&chosen), weights.join(" and "));
     let title = match trajectories.as_slice() {
         [one] => {
             let picture = TrajectoryPicture { trajectory: one, puzzle_name: first.name.clone(), sources };

@@ -8,7 +8,7 @@ use super::{
     canvas::{Canvas, Frame, Lettering, Picture, Point},
     chart::{SERIES, Words, heading},
     colormap::Colormap,
-    style::{INK, PAPER, RIGHT, SOFT_INK, WRONG, size},
+    style::{INK, PAPER, SOFT_INK, size},
     trajectory::draw_arrow,
 };
 use crate::analysis::trajectory::Trajectory;
@@ -97,9 +97,10 @@ impl PathsPicture<'_> {
         let mut at = [790.0, 132.0];
         for (k, (name, t)) in self.paths.iter().enumerate().take(NAMED) {
             end_mark(canvas, [at[0] + 10.0, at[1]], t.solved(), self.color(k))?;
-            let verdict = match (t.solved(), t.first_solved()) {
-                (true, Some(first)) => format!("right from segment {first}"),
-                (_, Some(first)) => format!("right at {first}, lost again"),
+            let verdict = match (t.solved_for_good(), t.first_solved()) {
+                (Some(good), Some(first)) if good == first => format!("right from segment {good}"),
+                (Some(good), Some(first)) => format!("right at {first}, for good at {good}"),
+                (None, Some(first)) => format!("right at {first}, lost again"),
                 _ => "not solved".to_owned(),
             };
             canvas.text_within(&format!("{name}: {verdict}"), [at[0] + 32.0, at[1]], 446.0, letters)?;
@@ -135,7 +136,7 @@ impl PathsPicture<'_> {
             let points: Vec<Point> = (0..t.segments.len()).map(|i| axes.place([(i + 1) as f64, value(t, i)])).collect();
             canvas.line(&points, &self.color(k), 2.2)?;
             if let Some(&end) = points.last() {
-                canvas.disc(end, 4.0, if t.solved() { &RIGHT } else { &WRONG }, None)?;
+                canvas.disc(end, 4.0, &self.color(k), None)?;
             }
         }
         Ok(())

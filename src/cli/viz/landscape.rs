@@ -356,12 +356,13 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
     let percent = |n: usize| 100.0 * n as f64 / total;
     let right: usize = found.iter().filter(|b| b.right == Some(true)).map(|b| b.points).sum();
     let unsettled = of_point.iter().filter(|b| b.is_none()).count();
+    let wrong = found.iter().filter(|b| b.right != Some(true)).count();
     let title = format!(
-        "{}: {:.0} % of the plane flows to the solution, {:.0} % to {} wrong answer(s)",
+        "{}: {:.0} % of the plane flows to the solution, {:.0} % to {wrong} wrong answer{}",
         explored.chosen.name,
         percent(right),
         percent(explored.landscape.points.len() - right - unsettled),
-        found.iter().filter(|b| b.right != Some(true)).count(),
+        if wrong == 1 { "" } else { "s" },
     );
     let picture =
         Basins { map: explored.map(title.clone()), basins: &found, of_point: &of_point, ways: explored.drawn.clone() };

@@ -1,6 +1,6 @@
 //! The one puzzle that a picture is of, and the checkpoint that works on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -67,6 +67,20 @@ pub struct Chosen {
     pub dims: Dims,
     pub name: String,
     pub origin: String,
+    /// Its row among the test puzzles of `data`; none if it was typed.
+    pub row: Option<usize>,
+    /// What its row is counted in.
+    pub data: String,
+}
+
+/// Where several puzzles are from, in words.
+pub fn origins(chosen: &[Chosen]) -> String {
+    let rows: Vec<String> = chosen.iter().filter_map(|c| c.row).map(|row| row.to_string()).collect();
+    match chosen {
+        [] => String::new(),
+        [one] => format!("Puzzle: {}", one.origin),
+        [first, ..] => format!("Puzzles: test rows {} of {}", rows.join(", "), first.data),
+    }
 }
 
 impl Chosen {
@@ -84,6 +98,37 @@ pub fn weights_name(checkpoint: &Checkpoint) -> String {
         }
         _ => checkpoint.path.display().to_string(),
     }
+}
+
+/// Names that tell checkpoints apart, as short as they can be: the last parts of their folders, and the step where that
+/// does not tell it.
+pub fn short_names(checkpoints: &[Checkpoint]) -> Vec<String> {
+    let mut names = suffixes(&checkpoints.iter().map(|c| c.path.as_path()).collect::<Vec<_>>());
+    for (name, checkpoint) in names.iter_mut().zip(checkpoints) {
+        if let Some(step) = checkpoint.step.filter(|step| !name.contains(&format!("step_{step}"))) {
+            name.push_str(&format!(" (step {step})"));
+        }
+    }
+    names
+}
+
+/// The shortest ends of paths that differ; a weights file whose name says nothing stands for its folder.
+fn suffixes(paths: &[&Path]) -> Vec<String> {
+    let usual = |path: &Path| path.file_stem().is_some_and(|stem| stem == "model" || stem == "ema");
+    let folders: Vec<Vec<String>> = paths
+        .iter()
+        .map(|path| path.parent().filter(|p| usual(path) && p.file_name().is_some()).unwrap_or(path))
+        .map(|path| path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect())
+        .collect();
+    let longest = folders.iter().map(Vec::len).max().unwrap_or(1);
+    let ends = |parts: usize| -> Vec<String> {
+        folders.iter().map(|f| f[f.len().saturating_sub(parts)..].join("/")).collect()
+    };
+    let distinct = |names: &[String]| names.iter().collect::<std::collections::HashSet<_>>().len() == names.len();
+    (1..=longest)
+        .map(ends)
+        .find(|names| distinct(names))
+        .unwrap_or_else(|| paths.iter().map(|path| path.display().to_string()).collect())
 }
 
 fn typed_board(text: &str) -> Result<Board> {
@@ -129,6 +174,8 @@ fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
         dims: Dims { num_puzzle_identifiers, ..Dims::sudoku() },
         name: "Your Sudoku".to_owned(),
         origin: "typed".to_owned(),
+        row: None,
+        data: String::new(),
     })
 }
 
@@ -173,7 +220,28 @@ fn of_dataset(ui: &Ui, args: &PuzzleArgs, checkpoint: &Checkpoint) -> Result<Vec
             dims: Dims::from(puzzles.dataset.meta()),
             name: format!("{title_kind} {index}"),
             origin: format!("test row {index} of {}", puzzles.origin),
+            row: Some(index),
+            data: puzzles.origin.clone(),
         })
     };
     indices.iter().zip(rows.inputs.outer_iter().zip(rows.labels.outer_iter())).map(of_row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_named_by_what_differs() {
+        let names = |paths: &[&str]| suffixes(&paths.iter().map(Path::new).collect::<Vec<_>>());
+        assert_eq!(names(&["a/mini/model.safetensors", "a/mini-hint/model.safetensors"]), ["mini", "mini-hint"]);
+        assert_eq!(
+            names(&["runs/a/step_9/model.safetensors", "runs/b/step_9/ema.safetensors"]),
+            ["a/step_9", "b/step_9"]
+        );
+        assert_eq!(names(&["x/model.safetensors"]), ["x"]);
+        assert_eq!(names(&["x/one.safetensors", "x/two.safetensors"]), ["one.safetensors", "two.safetensors"]);
+        assert_eq!(names(&["x/model.safetensors", "x/ema.safetensors"]), ["x/model.safetensors", "x/ema.safetensors"]);
+        assert_eq!(names(&["model.safetensors"]), ["model.safetensors"]);
+    }
 }
