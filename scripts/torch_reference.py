@@ -5,6 +5,7 @@
     python3 scripts/torch_reference.py check step.safetensors          # same weights, batch and draws: same loss, gradients
     python3 scripts/torch_reference.py train --batch-size 384 --mode eager
     python3 scripts/torch_reference.py infer --batch-size 91 1000 --mode compile
+    python3 scripts/torch_reference.py landscape --batch-size 1 1000   # 1,681 states, one segment and its answer each
 
 Written for this repository after the published description of the model: f32 master weights cast to bf16 at every use,
 RMS norm and rope in f32, torch's scaled dot product attention, stablemax loss in f64, Adam-atan2 through torch._foreach.
@@ -262,6 +263,29 @@ def bench_infer(arch, rows, mode, steps, warm, device):
     return {"what": "infer", "mode": mode, "batch_size": rows, "puzzles_per_s": rows / seconds, "ms": 1e3 * seconds}
 
 
+def bench_landscape(arch, rows, mode, steps, warm, device, points=1681):
+    """What lies behind an error landscape: one segment from each of its states, and the answers fetched. Upstream takes
+    the states one by one, rows = 1."""
+    torch.manual_seed(0)
+    model = Reference(arch, device=device)
+    segment = torch.compile(model.eval_segment, dynamic=False) if mode == "compile" else model.eval_segment
+    tokens, _ = random_batch(arch, 1, device)
+    tokens = tokens.expand(rows, -1).contiguous()
+    puzzle_rows = torch.zeros(rows, arch.hidden_size, device=device)
+    states = torch.randn(points, arch.total, arch.hidden_size, device=device).to(arch.dtype)
+    z_l = model.start[1].expand(rows, arch.total, -1).contiguous()
+
+    def body():
+        for first in range(0, points, rows):
+            z_h = states[first : first + rows]
+            full = torch.cat([z_h, z_h.new_zeros(rows - len(z_h), *z_h.shape[1:])]) if len(z_h) < rows else z_h
+            _, _, logits, _, _ = segment(full, z_l, tokens, puzzle_rows)
+            logits.argmax(-1).cpu()
+
+    seconds = timed(device, body, warm, steps)
+    return {"what": "landscape", "mode": mode, "batch_size": rows, "points": points, "seconds": seconds}
+
+
 def check(path, device):
     """Recomputes a step that `hrm bench train --dump` recorded and compares loss and gradients."""
     from safetensors import safe_open
@@ -319,7 +343,7 @@ def check(path, device):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["check", "train", "infer"])
+    p.add_argument("what", choices=["check", "train", "infer", "landscape"])
     p.add_argument("dump", nargs="?", help="check: the file that `hrm bench train --dump` wrote")
     p.add_argument("--mode", choices=["eager", "compile"], nargs="+", default=["eager"])
     p.add_argument("--batch-size", type=int, nargs="+", default=[384])
@@ -333,7 +357,7 @@ def main():
     if args.what == "check":
         return check(args.dump, args.device)
     arch = Arch(hidden_size=args.hidden_size, num_heads=args.num_heads)
-    run = bench_train if args.what == "train" else bench_infer
+    run = {"train": bench_train, "infer": bench_infer, "landscape": bench_landscape}[args.what]
     for mode in args.mode:
         for rows in args.batch_size:
             print(json.dumps(run(arch, rows, mode, args.steps, args.warm, args.device)), flush=True)
