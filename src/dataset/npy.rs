@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -144,6 +145,9 @@ impl NpyFile {
 
     /// The elements as 32-bit integers.
     pub(super) fn to_i32(&self) -> Result<Vec<i32>> {
+        if self.dtype == NpyDtype::I32 {
+            return Ok(self.data().as_chunks().0.iter().map(|&x| i32::from_le_bytes(x)).collect());
+        }
         let narrow = |(i, x): (usize, i64)| {
             i32::try_from(x).with_context(|| format!("{}: element {i} is {x}, beyond 32 bits", self.path.display()))
         };
@@ -207,7 +211,8 @@ impl Tokens {
             _ => {
                 let bytes = self.bytes().unwrap_or_default();
                 // The maximum first: it is computed at memory speed, and nearly always settles it.
-                if bytes.iter().max().is_none_or(|&max| i64::from(max) < bound) {
+                let most = bytes.par_chunks(1 << 20).map(|part| part.iter().copied().fold(0, u8::max)).max();
+                if most.is_none_or(|most| i64::from(most) < bound) {
                     return None;
                 }
                 bytes.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x))
