@@ -68,6 +68,7 @@ labels: it is no vote that a solver could take. With --stop never the last line 
 Defaults:
   --checkpoints  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
   --data-path    the last checkpoint's data_path if it is here, else the first 2,000 bundled Sudoku test rows
+                 or, for mazes, the 40 of 30x30 cells
   --batch-size   91 as upstream; on a GPU with fused kernels a size whose matrix products fill its processors evenly
   --num-batch    as many as cover all rows, in file order; the last batch may be short
   --dataset      what the data's vocabulary says

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::ui::{Ui, warn};
 use crate::{
-    checkpoint::{Checkpoint, Loaded, Weights, resolve_or_default},
+    checkpoint::{Checkpoint, Loaded, Weights, infer_dims, resolve_or_default},
     config::Dtype,
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
     puzzle::PuzzleKind,
@@ -118,7 +118,7 @@ impl TestPuzzles {
     }
 }
 
-/// The test split at `data_path`; without one the checkpoint's own, if it is there, else the bundled rows.
+/// The test split at `data_path`; without one the checkpoint's own, if it is there, else bundled puzzles of its kind.
 pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
     let own = PathBuf::from(&checkpoint.config.data_path);
     let (dataset, origin) = match data_path {
@@ -128,23 +128,46 @@ pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) 
             (Dataset::open(&own, Split::Test)?, own.display().to_string())
         }
         None => {
-            let text = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
-            let vocab = vocab_size(checkpoint).unwrap_or(PuzzleKind::Sudoku.vocab_size());
-            ensure!(
-                vocab == PuzzleKind::Sudoku.vocab_size(),
-                "{}: its data_path {} is not here, and the bundled puzzles are Sudokus ({} tokens, the checkpoint knows \
-                 {vocab}): name its puzzles with --data-path",
-                checkpoint.path.display(),
-                own.display(),
-                PuzzleKind::Sudoku.vocab_size()
-            );
-            say!(ui, "puzzles: {text}, as the checkpoint's data_path {} is not here", own.display());
-            (Dataset::bundled_test(None)?, text)
+            let (dataset, origin) = bundled(checkpoint).with_context(|| {
+                format!("{}: its data_path {} is not here", checkpoint.path.display(), own.display())
+            })?;
+            say!(ui, "puzzles: {origin}, as the checkpoint's data_path {} is not here", own.display());
+            (dataset, origin)
         }
     };
     let kind = kind_of_vocab(dataset.meta().vocab_size)
         .with_context(|| format!("{origin}: no puzzle that is known here (Sudoku has 11 tokens, maze 6)"))?;
     Ok(TestPuzzles { dataset, kind, origin })
+}
+
+/// The bundled test puzzles of the kind and size that a checkpoint knows, and what they are called. Weights that do not
+/// tell their size are taken to fit.
+fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
+    let sizes = infer_dims(checkpoint);
+    let (dataset, origin) = match sizes.vocab_size {
+        Some(n) if n == PuzzleKind::Maze.vocab_size() => {
+            let mazes = Dataset::bundled_test_mazes()?;
+            let origin = format!("the {} bundled test mazes of 30x30 cells", mazes.len());
+            (mazes, origin)
+        }
+        Some(n) if n != PuzzleKind::Sudoku.vocab_size() => bail!(
+            "no bundled puzzle has the {n} tokens that it knows (Sudoku has {}, maze {}): name its puzzles with --data-path",
+            PuzzleKind::Sudoku.vocab_size(),
+            PuzzleKind::Maze.vocab_size()
+        ),
+        _ => {
+            let origin = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
+            (Dataset::bundled_test(None)?, origin)
+        }
+    };
+    if let Some(cells) = sizes.seq_len {
+        let bundled = usize::try_from(dataset.meta().seq_len)?;
+        ensure!(
+            cells == bundled,
+            "the bundled puzzles of its kind have {bundled} cells, its own {cells}: name them with --data-path"
+        );
+    }
+    Ok((dataset, origin))
 }
 
 /// The puzzle whose alphabet has that many tokens.
@@ -158,5 +181,5 @@ pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
 
 /// Rows of the checkpoint's token embedding.
 pub fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
-    crate::checkpoint::infer_dims(checkpoint).vocab_size
+    infer_dims(checkpoint).vocab_size
 }

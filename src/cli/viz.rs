@@ -52,7 +52,7 @@ Several --index, --permutes K (the digits shifted by 0 to K-1) and --against (a 
 
 Defaults:
   --checkpoint  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
-  --data-path   the checkpoint's data_path if it is here, else the bundled Sudoku test rows
+  --data-path   the checkpoint's data_path if it is here, else the bundled test rows of its kind
   --index       0
 
 Examples:
