@@ -11,7 +11,7 @@ use crate::{
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment},
     ops::token_loss,
-    puzzle::PuzzleKind,
+    puzzle::{PuzzleKind, maze::FREE},
 };
 
 /// A puzzle with its solution, and what it is called.
@@ -27,9 +27,18 @@ pub struct Item {
 }
 
 impl Item {
-    /// Cells that the solution has and the puzzle has not.
+    /// Whether a cell is to be filled in: of a Sudoku one that the solution has and the puzzle has not, of a maze a free
+    /// one, which is part of the path or not.
+    pub fn is_open(&self, cell: usize) -> bool {
+        match self.kind {
+            PuzzleKind::Sudoku => self.tokens.get(cell) != self.solution.get(cell),
+            PuzzleKind::Maze => self.tokens.get(cell) == Some(&FREE),
+        }
+    }
+
+    /// How many cells are open.
     pub fn open_cells(&self) -> usize {
-        self.tokens.iter().zip(&self.solution).filter(|(t, s)| t != s).count()
+        (0..self.tokens.len()).filter(|&cell| self.is_open(cell)).count()
     }
 }
 

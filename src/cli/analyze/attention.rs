@@ -98,36 +98,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
 
     let found = attention_of(&model, puzzle, segment)?;
     let shares = found.shares(puzzle.kind)?;
-    let percent = |x: f64| format!("{:.1}", 100.0 * x);
-    say!(ui, "");
-    say!(
-        ui,
-        "{:>5}  {:>4}  {:>7}  {:>6}  {:>7}  {:>6}  {:>9}  {:>7}  {:>7}   (attention, %; entropy, bits)",
-        "layer",
-        "head",
-        "itself",
-        "row",
-        "column",
-        "box",
-        "elsewhere",
-        "puzzle",
-        "entropy"
-    );
-    for s in &shares {
-        say!(
-            ui,
-            "{:>5}  {:>4}  {:>7}  {:>6}  {:>7}  {:>6}  {:>9}  {:>7}  {:>7.2}",
-            format!("{}{}", s.module, s.layer),
-            s.head,
-            percent(s.itself),
-            percent(s.row),
-            percent(s.column),
-            percent(s.cell_box),
-            percent(s.elsewhere),
-            percent(s.puzzle),
-            s.entropy
-        );
-    }
+    print_shares(&ui, puzzle.kind, &shares);
     say!(
         ui,
         "recomputed plainly; differs from the forward pass by at most {:.1e} of its largest value",
@@ -178,6 +149,32 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     };
     say!(ui, "data: {}, {}", output.json("shares.json", &report)?, report.maps);
     ui.emit(&report)
+}
+
+/// The table of heads; a maze has no units of Sudoku.
+fn print_shares(ui: &Ui, kind: PuzzleKind, shares: &[HeadShares]) {
+    let units = kind == PuzzleKind::Sudoku;
+    let names = if units { "     row   column      box" } else { "" };
+    say!(ui, "");
+    say!(ui, "layer  head   itself{names}  elsewhere   puzzle  entropy   (attention, %; entropy, bits)");
+    for s in shares {
+        let percent = |share: f64| 100.0 * share;
+        let of_units = if units {
+            format!("  {:>6.1}  {:>7.1}  {:>7.1}", percent(s.row), percent(s.column), percent(s.cell_box))
+        } else {
+            String::new()
+        };
+        say!(
+            ui,
+            "{:>5}  {:>4}  {:>7.1}{of_units}  {:>9.1}  {:>7.1}  {:>7.2}",
+            format!("{}{}", s.module, s.layer),
+            s.head,
+            percent(s.itself),
+            percent(s.elsewhere),
+            percent(s.puzzle),
+            s.entropy
+        );
+    }
 }
 
 fn cell_of(text: &str, side: usize) -> Result<usize> {

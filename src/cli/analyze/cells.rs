@@ -20,7 +20,7 @@ use crate::{
 };
 
 const DETAILS: &str = "\
-Looks at open cells, those that the puzzle does not give. For each: the segment from which on it is right to the end, and \
+Looks at open cells, those that the puzzle does not give; of a maze its free cells, each part of the path or not. For each: the segment from which on it is right to the end, and \
 the probability that the model's own output function (stablemax or softmax, as trained) gives its answer. Over all puzzles: \
 the share that is right and the confidence in right and in wrong cells by segment; whether a cell that is held 90 % sure is \
 right 90 % of the time; and, for Sudoku, how much it matters how many digits row, column and box leave for a cell.
@@ -122,13 +122,7 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
             sources: many.sources(),
         },
         summary: &summary,
-        example: CellOrder {
-            name: format!("{kind} {}", item.index),
-            kind: item.kind,
-            tokens: item.tokens.clone(),
-            solution: item.solution.clone(),
-            right_from: order.clone(),
-        },
+        example: CellOrder { name: format!("{kind} {}", item.index), item: item.clone(), right_from: order.clone() },
     };
     let pictures = many.output.picture("cells", &picture)?;
     say!(ui, "picture: {}", pictures.join(", "));

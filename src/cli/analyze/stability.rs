@@ -112,7 +112,8 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let puzzles = test_puzzles(&ui, args.data_path.as_deref(), last)?;
     ensure!(
         puzzles.kind == PuzzleKind::Sudoku,
-        "{} holds {} puzzles: blanks can be made in Sudokus only; give Sudokus with --data-path",
+        "{} holds {} puzzles, and blanks can be made in Sudokus only: give --data-path of Sudokus and checkpoints that know \
+         them",
         puzzles.origin,
         puzzles.kind
     );
