@@ -2,10 +2,12 @@
 
 use std::{
     fs::{self, File, Permissions},
+    io::{BufWriter, Write},
     path::Path,
 };
 
 use anyhow::{Context, Result};
+use ndarray_npy::WriteNpyExt;
 use tempfile::Builder;
 
 /// Writes a file through `write`: a temporary file in the same folder, fsync, rename, fsync of the folder. A reader
@@ -35,7 +37,19 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) ->
 /// # Errors
 /// As [`write_atomic`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic(path, |file| Ok(std::io::Write::write_all(file, bytes)?))
+    write_atomic(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// [`write_atomic`] for an array, as numpy's `.npy`.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_npy(path: &Path, array: &impl WriteNpyExt) -> Result<()> {
+    write_atomic(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        array.write_npy(&mut out)?;
+        Ok(out.flush()?)
+    })
 }
 
 /// Makes a folder and its parents, and makes the entry of the last one durable.
@@ -75,7 +89,7 @@ mod tests {
         let path = dir.path().join("x");
         write_bytes(&path, b"old").unwrap();
         let failed = write_atomic(&path, |file| {
-            std::io::Write::write_all(file, b"half of the n")?;
+            file.write_all(b"half of the n")?;
             bail!("disk on fire")
         });
         assert!(format!("{:#}", failed.unwrap_err()).contains("disk on fire"));

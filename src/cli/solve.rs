@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     GlobalArgs,
     infer::GuessArgs,
-    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, kind_of_vocab, load_checkpoint},
+    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, kind_of_vocab, load_checkpoints},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
@@ -126,11 +126,7 @@ enum Count {
 pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let text = read_text(&args)?;
-    let mut checkpoints = if args.checkpoint.is_empty() {
-        vec![load_checkpoint(&ui, None, args.weights)?]
-    } else {
-        args.checkpoint.iter().map(|path| load_checkpoint(&ui, Some(path), args.weights)).collect::<Result<Vec<_>>>()?
-    };
+    let mut checkpoints = load_checkpoints(&ui, &args.checkpoint, args.weights)?;
     let kind = kind_of(&checkpoints)?;
     let questions = parse(kind, &text).with_context(|| format!("{}: not a {kind} puzzle", origin(&args)))?;
     let options = args.guesses.options(global.seed.unwrap_or(0))?;

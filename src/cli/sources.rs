@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use super::ui::{Ui, warn};
 use crate::{
+    analysis::runs::Item,
     checkpoint::{Checkpoint, Loaded, Weights, infer_dims, resolve_or_default},
     config::Dtype,
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
@@ -80,6 +81,17 @@ pub fn load_checkpoint(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Res
     Ok(load_with_origin(ui, path, weights)?.checkpoint)
 }
 
+/// [`load_checkpoint`] for every path, for none of them the newest; at least one.
+pub fn load_checkpoints(ui: &Ui, paths: &[PathBuf], weights: WeightsArg) -> Result<Vec<Checkpoint>> {
+    if paths.is_empty() {
+        return Ok(vec![load_checkpoint(ui, None, weights)?]);
+    }
+    if paths.iter().any(|p| p.as_os_str().is_empty()) {
+        bail!("--checkpoints: an empty name between commas");
+    }
+    paths.iter().map(|path| load_checkpoint(ui, Some(path), weights)).collect()
+}
+
 /// [`load_checkpoint`] with what lies beside the weights.
 pub fn load_with_origin(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Result<Loaded> {
     let loaded = resolve_or_default(path, Path::new(""))?.load(weights.into())?;
@@ -115,6 +127,41 @@ impl TestPuzzles {
             warn(format_args!("{}: {} sets; only '{}' is read", self.origin, sets.len(), set.name()));
         }
         Ok(set)
+    }
+
+    /// These rows, with their solutions.
+    ///
+    /// # Errors
+    /// A row that is not there, told as one of `flag`'s.
+    pub fn rows(&self, flag: &str, rows: &[usize]) -> Result<Vec<Item>> {
+        let set = self.set()?;
+        if let Some(row) = rows.iter().find(|row| **row >= set.len()) {
+            bail!("{flag} {row}: there are {} test puzzles in {}: give 0 to {}", set.len(), self.origin, set.len() - 1);
+        }
+        let stored = set.rows_as_stored(rows)?;
+        let tokens =
+            |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
+        rows.iter()
+            .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
+            .map(|(&index, (input, label))| {
+                Ok(Item { index, kind: self.kind, tokens: tokens(input)?, solution: tokens(label)? })
+            })
+            .collect()
+    }
+
+    /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.
+    pub fn check_kind(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let wanted = self.kind.vocab_size();
+        match vocab_size(checkpoint) {
+            Some(found) if found != wanted => bail!(
+                "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of \
+                 puzzle; name its own data with --data-path",
+                checkpoint.path.display(),
+                self.origin,
+                self.kind
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -180,6 +227,6 @@ pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
 }
 
 /// Rows of the checkpoint's token embedding.
-pub fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
+fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
     infer_dims(checkpoint).vocab_size
 }
