@@ -309,7 +309,7 @@ fn mazes_go_through_every_command() -> Result<()> {
     let exact = metrics["all"]["segment_4_accuracy"].as_f64().context("accuracy")?;
     assert!((0.0..=1.0).contains(&exact) && metrics["all"]["steps"] == 4.0, "{metrics}");
     let found: Value = serde_json::from_str(&ok(&mut on("infer --permutes 2 --json -"))?.stdout)?;
-    assert_eq!((&found["dataset"], array(&found["puzzles"])?.len()), (&"maze".into(), 6), "{found}");
+    assert_eq!((&found["dataset"], &found["total"], array(&found["passes"])?.len()), (&"maze".into(), &6.into(), 2));
     ok(&mut on("viz trajectory --index 1 --output path.png"))?;
     ok(&mut on("viz trajectory --index 1 --output path.gif"))?;
     ok(&mut on("viz trajectory --index 0,1 --permutes 2 --output paths.png"))?;
@@ -416,7 +416,7 @@ fn attention_is_recomputed_as_the_forward_pass_has_it() -> Result<()> {
         assert!(tied > 0.0 && part("row") <= tied + 1e-6 && part("entropy") > 0.0, "{head}");
     }
     let table: Array2<f64> = read_npy(folder.path().join("analysis/attention/shares.npy"))?;
-    let columns = ["itself", "row", "column", "box", "elsewhere", "puzzle", "entropy"];
+    let columns = ["itself", "row", "column", "cell_box", "elsewhere", "puzzle", "entropy"];
     assert_eq!(table.dim(), (array(&report["heads"])?.len(), 7));
     for ((head, column), share) in table.indexed_iter() {
         assert_eq!(report["heads"][head][columns[column]].as_f64(), Some(*share), "{}", columns[column]);

@@ -23,8 +23,9 @@ pub enum MazeFault {
     Changed { cell: usize },
     #[error("no way leads from start to goal")]
     NoWay,
-    #[error("the path has {found} steps, the shortest {shortest}; or its cells do not join")]
-    NotShortest { found: usize, shortest: usize },
+    /// `shortest` is in steps, one more than the cells between start and goal.
+    #[error("{marked} cells are marked as a path, a shortest has {}, all joined from start to goal", .shortest.saturating_sub(1))]
+    NotShortest { marked: usize, shortest: usize },
 }
 
 /// Steps from one cell to each, and in how many ways (two stands for more).
@@ -146,10 +147,10 @@ pub fn check_marks(question: &[u8], answer: &[u8], side: usize) -> Result<Shorte
     // shortest way.
     let left_open = |cell: usize| marked(&cell) || [START, GOAL].contains(&question[cell]);
     let marks: Vec<u8> = (0..question.len()).map(|cell| if left_open(cell) { question[cell] } else { WALL }).collect();
-    let found = (0..question.len()).filter(marked).count() + 1;
+    let count = (0..question.len()).filter(marked).count();
     match self::shortest(&marks, side) {
-        Ok(way) if way.steps == shortest.steps && found == shortest.steps => Ok(shortest),
-        _ => Err(MazeFault::NotShortest { found, shortest: shortest.steps }),
+        Ok(way) if way.steps == shortest.steps && count + 1 == shortest.steps => Ok(shortest),
+        _ => Err(MazeFault::NotShortest { marked: count, shortest: shortest.steps }),
     }
 }
 
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn only_a_shortest_way_counts() {
         let question = maze("S   / ## / ## /   G");
-        let gap = MazeFault::NotShortest { found: 6, shortest: 6 };
+        let gap = MazeFault::NotShortest { marked: 5, shortest: 6 };
         for (answer, marks, solves) in [
             ("Sooo/ ##o/ ##o/   G", Ok(6), Ok(6)),
             ("S   /o## /o## /oooG", Ok(6), Ok(6)),
@@ -210,7 +211,7 @@ mod tests {
             ("####/o###/o###/ooo#", Ok(6), Err(MazeFault::Changed { cell: 0 })),
             (
                 "So#o/ ##o/ ##o/   G",
-                Err(MazeFault::NotShortest { found: 5, shortest: 6 }),
+                Err(MazeFault::NotShortest { marked: 4, shortest: 6 }),
                 Err(MazeFault::Changed { cell: 2 }),
             ),
         ] {
@@ -219,9 +220,9 @@ mod tests {
             assert_eq!(check_solves(&question, &answer, 4).map(|s| s.steps), solves, "{answer:?}");
         }
         for (answer, fault) in [
-            ("Sooo/o##o/o##o/oooG", MazeFault::NotShortest { found: 11, shortest: 6 }), // both
-            ("Soo / ##o/ ##o/o  G", gap),                                               // as many marks, but a gap
-            ("Sooo/ ##o/ ## /   G", MazeFault::NotShortest { found: 5, shortest: 6 }),
+            ("Sooo/o##o/o##o/oooG", MazeFault::NotShortest { marked: 10, shortest: 6 }), // both
+            ("Soo / ##o/ ##o/o  G", gap),                                                // as many marks, but a gap
+            ("Sooo/ ##o/ ## /   G", MazeFault::NotShortest { marked: 4, shortest: 6 }),
             ("Sooo/ ##o/ ## /   o", MazeFault::Changed { cell: 15 }), // the goal is no cell to mark
             ("Soo / #oo/ ## /   G", MazeFault::Changed { cell: 6 }),  // through a wall
         ] {
@@ -230,7 +231,7 @@ mod tests {
             }
         }
         let open = maze("S   /    /    /   G");
-        let long = MazeFault::NotShortest { found: 8, shortest: 6 };
+        let long = MazeFault::NotShortest { marked: 7, shortest: 6 };
         assert_eq!(check_solves(&open, &maze("So  /oo  /oo  / ooG"), 4), Err(long));
         assert_eq!(check_solves(&open, &maze("S#  /    /    /   G"), 4), Err(MazeFault::Changed { cell: 1 }));
         assert_eq!(check_solves(&maze("So  /    /    /   G"), &open, 4), Err(MazeFault::PathGiven { cell: 1 }));
