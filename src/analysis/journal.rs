@@ -5,7 +5,7 @@
 //! While a journal is open it is locked, so that no second process writes into it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
     marker::PhantomData,
     ops::ControlFlow,
@@ -15,6 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use crate::checkpoint::store::take_lock;
 
 /// An open file of results of one type.
 #[derive(Debug)]
@@ -46,7 +48,11 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         // Nothing is cut off before the lock is held.
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(at)?;
-        lock(&file, path)?;
+        ensure!(
+            take_lock(&file),
+            "{}: another process is writing it: wait for its end, or name another --output-dir",
+            path.display()
+        );
         let mut text = String::new();
         match existing {
             Existing::Refuse if file.metadata().with_context(at)?.len() > 0 => bail!(
@@ -92,17 +98,6 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             text.push(b'\n');
         }
         self.file.write_all(&text).with_context(|| format!("{}: cannot write", self.path.display()))
-    }
-}
-
-/// Takes the file's advisory lock, which its closing gives back. Some network file systems know no locks; there nothing
-/// keeps two processes apart.
-fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            bail!("{}: another process is writing it: wait for its end, or name another --output-dir", path.display())
-        }
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files that are there completely or not at all.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File, Permissions, TryLockError},
     io::{BufWriter, Write},
     path::Path,
 };
@@ -50,6 +50,12 @@ pub fn write_npy(path: &Path, array: &impl WriteNpyExt) -> Result<()> {
         array.write_npy(&mut out)?;
         Ok(out.flush()?)
     })
+}
+
+/// Takes a file's advisory lock, which its closing gives back; false where another process has it. Some network file
+/// systems know no locks; there nothing keeps two processes apart.
+pub fn take_lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Makes a folder and its parents, and makes the entry of the last one durable.
