@@ -53,7 +53,7 @@ Examples:
 pub struct ReportArgs {
     #[command(flatten)]
     several: SeveralArgs,
-    /// How many test puzzles
+    /// How many test puzzles; with --resume also more or fewer than the folder has
     #[arg(long, value_name = "N|all", default_value = "200")]
     count: Count,
     /// Puzzles in the explorer, for each checkpoint

@@ -82,7 +82,7 @@ pub struct ManyArgs {
     /// Dataset folder whose test split is taken [default: the checkpoint's, else the bundled rows]
     #[arg(long, value_name = "DIR")]
     pub data_path: Option<PathBuf>,
-    /// How many test puzzles
+    /// How many test puzzles; with --resume also more or fewer than the folder has
     #[arg(long, value_name = "N|all", default_value = "200")]
     pub count: Count,
     /// Their first row, from 0
