@@ -2,24 +2,8 @@
 # `make demo`: the example checkpoints solve real puzzles, and what happens in them is drawn; under a minute on two cores.
 # HRM_BIN names the program (default: target/release/hrm). Running it again replaces what it made under demo/.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-
-HRM_BIN=${HRM_BIN:-$PWD/target/release/hrm}
-# Threads that wait for each other by spinning are very slow where other programs want the cores too.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-
-if [[ ! -x $HRM_BIN ]]; then
-  echo "demo: $HRM_BIN is not there: run 'make build' first, or 'make demo', which does both" >&2
-  exit 1
-fi
-trap 'printf "\ndemo: stopped; what was finished lies under demo/, and make demo starts again\n" >&2; exit 130' INT TERM
-
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-[[ -t 1 ]] || say() { printf '\n%s\n' "$*"; }
-hrm() {
-  printf '$ hrm %s\n' "$*"
-  "$HRM_BIN" "$@"
-}
+NAME=demo
+. "$(dirname "$0")/demo_common.sh"
 
 vanilla=checkpoint_example/sudoku-mini
 hint=checkpoint_example/sudoku-mini-hint

@@ -2,27 +2,11 @@
 # `make demo-train`: puzzles -> dataset -> a small model -> its answers -> a picture, all of it under demo/.
 # HRM_BIN names the program (default: target/release/hrm). Running it again replaces what it made.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+NAME=demo-train
+. "$(dirname "$0")/demo_common.sh"
 
-HRM_BIN=${HRM_BIN:-$PWD/target/release/hrm}
 # A slow or busy machine still comes to an end: training is then stopped early, with a checkpoint.
 LONGEST=${DEMO_SECONDS:-240}
-# Threads that wait for each other by spinning are very slow where other programs want the cores too.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-
-if [[ ! -x $HRM_BIN ]]; then
-  echo "demo-train: $HRM_BIN is not there: run 'make build' first, or 'make demo-train', which does both" >&2
-  exit 1
-fi
-trap 'printf "\ndemo-train: stopped; what was finished lies under demo/, and make demo-train starts again\n" >&2; exit 130' INT TERM
-
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-[[ -t 1 ]] || say() { printf '\n%s\n' "$*"; }
-show() { printf '$ hrm %s\n' "$*"; }
-hrm() {
-  show "$@"
-  "$HRM_BIN" "$@"
-}
 
 mkdir -p demo
 rm -rf demo/data demo/run demo/answers.json demo/young.png

@@ -7,6 +7,12 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use common::{fails, golden, hrm, json, names, ok};
+use hrm::{
+    dataset::{Dataset, Split},
+    puzzle::maze,
+};
+use ndarray::{Array2, Array3};
+use ndarray_npy::read_npy;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -46,10 +52,17 @@ fn a_landscape_has_its_pictures_and_goes_on_where_it_was_cut() -> Result<()> {
     let text = ok(&mut command(&[]))?.stdout;
     assert!(text.contains("25 grid points x 1 segment(s)"), "{text}");
     let l = folder.path().join("l");
-    assert_eq!(
-        names(&l)?,
-        ["landscape.json", "landscape.png", "landscape.svg", "points.jsonl", "surface.png", "surface.svg"]
-    );
+    let written = [
+        "end.npy",
+        "error.npy",
+        "landscape.json",
+        "landscape.png",
+        "landscape.svg",
+        "points.jsonl",
+        "surface.png",
+        "surface.svg",
+    ];
+    assert_eq!(names(&l)?, written);
     assert!(is_png(&l.join("landscape.png"))? && is_png(&l.join("surface.png"))?);
     let svg = fs::read_to_string(l.join("landscape.svg"))?;
     for wanted in ["PC1 (", "PC2 (", "error: broken rules", "the trace of z_H", "Sudoku 3: "] {
@@ -57,6 +70,17 @@ fn a_landscape_has_its_pictures_and_goes_on_where_it_was_cut() -> Result<()> {
     }
     let whole = json(&l.join("landscape.json"))?;
     assert_eq!(array(&whole["points"])?.len(), 25);
+    let error: Array2<f32> = read_npy(l.join("error.npy"))?;
+    let end: Array3<f32> = read_npy(l.join("end.npy"))?;
+    assert_eq!((error.dim(), end.dim()), ((5, 5), (5, 5, 2)));
+    for (k, point) in array(&whole["points"])?.iter().enumerate() {
+        let (i, j) = (k / 5, k % 5);
+        assert_eq!(point["at"], Value::from(vec![i as f64 - 2.0, j as f64 - 2.0]), "the first index goes along PC1");
+        assert_eq!(point["error"].as_f64(), Some(f64::from(error[[i, j]])));
+        for axis in 0..2 {
+            assert_eq!(point["path"][0][axis].as_f64().map(|x| x as f32), Some(end[[i, j, axis]]));
+        }
+    }
     let again = fails(&mut command(&[]))?;
     assert!(again.contains("points.jsonl") && again.contains("--resume"), "{again}");
 
@@ -106,6 +130,11 @@ fn a_flow_finds_basins() -> Result<()> {
         }
     }
     assert!(is_png(&folder.path().join("flow/flow.png"))?);
+    let basin: Array2<i32> = read_npy(folder.path().join("flow/basin.npy"))?;
+    let listed = array(&report["basin_of_point"])?.iter().map(|b| b.as_i64().unwrap_or(-1) as i32);
+    assert!(basin.dim() == (3, 3) && basin.iter().copied().eq(listed), "{basin}");
+    let end: Array3<f32> = read_npy(folder.path().join("flow/end.npy"))?;
+    assert_eq!(points[5]["path"][4][1].as_f64().map(|x| x as f32), Some(end[[1, 2, 1]]));
     Ok(())
 }
 
@@ -132,6 +161,22 @@ fn segments_modes_and_cells_share_their_runs() -> Result<()> {
     assert_eq!((0..11).filter(|i| !grokked[*i].is_null()).collect::<Vec<_>>(), solved);
     // golden/e2e: some labels are what this checkpoint answers.
     assert!(solved.contains(&3) && solved.len() < 11, "{solved:?}");
+    let loss: Array2<f64> = read_npy(at("loss.npy"))?;
+    let exact: Array2<bool> = read_npy(at("exact.npy"))?;
+    assert_eq!((loss.dim(), exact.dim()), ((11, 16), (11, 16)));
+    for name in ["q_halt", "q_continue", "move_h", "move_l"] {
+        let matrix: Array2<f32> = read_npy(at(&format!("{name}.npy")))?;
+        assert_eq!(matrix.dim(), (11, 16));
+        for ((puzzle, segment), value) in matrix.indexed_iter() {
+            assert_eq!(runs[1 + puzzle][name][segment].as_f64().map(|x| x as f32), Some(*value), "{name}");
+        }
+    }
+    for (puzzle, run) in runs[1..].iter().enumerate() {
+        for segment in 0..16 {
+            assert_eq!(run["loss"][segment].as_f64(), Some(loss[[puzzle, segment]]));
+            assert_eq!(run["right"][segment] == run["cells"], exact[[puzzle, segment]]);
+        }
+    }
     let step = grokked[3].as_u64().context("puzzle 3")? as usize;
     let (right, all) = (array(&runs[4]["right"])?, &runs[4]["cells"]);
     assert!(right[step - 1..].iter().all(|r| r == all) && (step == 1 || right[step - 2] != *all));
@@ -161,8 +206,164 @@ fn segments_modes_and_cells_share_their_runs() -> Result<()> {
     assert!(is_png(&at("cells.png"))?);
     let order = array(&cells["shown_right_from"])?;
     assert_eq!(order.iter().filter_map(Value::as_u64).max(), Some(step as u64), "the last cell makes the puzzle right");
+    let from: Array2<i32> = read_npy(at("right_from.npy"))?;
+    assert_eq!(from.dim(), (11, 81));
+    assert!(from.row(3).iter().copied().eq(order.iter().map(|s| s.as_i64().unwrap_or(0) as i32)), "{from}");
     let confidence = runs[1]["confidence"][0].as_str().context("confidence")?;
     assert!(confidence.len() == 162 && confidence.bytes().all(|b| b.is_ascii_digit()));
+    Ok(())
+}
+
+/// The results of the first N puzzles are a beginning of those of more, and hold those of fewer.
+#[test]
+fn resume_takes_any_count() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let command = |out: &str, words: &str| {
+        let mut command = on_golden(folder.path(), &["analyze", "segments", "--batch-size", "4", "--output-dir", out]);
+        command.args(words.split(' '));
+        command
+    };
+    let journal = folder.path().join("s/runs.jsonl");
+    ok(&mut command("s", "--count 4"))?;
+    ok(&mut command("whole", "--count 7"))?;
+    let text = ok(&mut command("s", "--count 7 --resume"))?.stdout;
+    assert!(text.contains("4 of 7 puzzles were run already") && text.contains("3 puzzles x 16"), "{text}");
+    let seven = fs::read_to_string(&journal)?;
+    assert!(seven == fs::read_to_string(folder.path().join("whole/runs.jsonl"))?, "as if 7 had been asked for at once");
+
+    let text = ok(&mut command("s", "--count 2 --resume"))?.stdout;
+    assert!(text.contains("2 of 2 puzzles were run already") && !text.contains("puzzles/s"), "{text}");
+    assert_eq!(json(&folder.path().join("s/segments.json"))?["puzzles"], 2);
+    assert!(seven == fs::read_to_string(&journal)?, "the others stay");
+
+    // The first line of earlier versions said how many were asked for; and a process was killed in its last line.
+    let (first, rest) = seven.split_once('\n').context("lines")?;
+    let old = first.replace("\"first\":0", "\"first\":0,\"count\":7");
+    assert_ne!(old, first);
+    fs::write(&journal, format!("{old}\n{}", &rest[..rest.len() - 9]))?;
+    let text = ok(&mut command("s", "--count 8 --resume"))?.stdout;
+    assert!(text.contains("6 of 8 puzzles were run already") && text.contains("2 puzzles x 16"), "{text}");
+
+    for (words, wanted) in [
+        ("--count 8 --first 1 --resume", "runs.jsonl: results of another run (puzzles.first is 0 there, now 1)"),
+        ("--count 8 --segments 3 --resume", "(segments is 16 there, now 3)"),
+    ] {
+        let error = fails(&mut command("s", words))?;
+        assert!(error.contains(wanted), "{error}");
+    }
+    for (what, checkpoint, dtype) in [("weights", "e2e/run_b", "f32"), ("dtype", CHECKPOINT, "bf16")] {
+        let mut other = hrm(folder.path());
+        other.args(["analyze", "segments", "--output-dir", "s", "--resume", "--device", "cpu", "--dtype", dtype]);
+        other.arg("--checkpoint").arg(golden(checkpoint)).arg("--data-path").arg(golden("e2e/data"));
+        let error = fails(&mut other)?;
+        assert!(error.contains(&format!("results of another run ({what} is ")), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_process_at_a_time_writes_a_folder() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let command = |words: &str| {
+        let mut command = on_golden(folder.path(), &["analyze", "modes", "--count", "2", "--output-dir", "s"]);
+        command.args(words.split_whitespace());
+        command
+    };
+    ok(&mut command(""))?;
+    let journal = folder.path().join("s/runs.jsonl");
+    let before = fs::read(&journal)?;
+    let held = fs::File::open(&journal)?;
+    held.try_lock()?;
+    for words in ["", "--resume", "--force"] {
+        let error = fails(&mut command(words))?;
+        assert!(error.contains("s/runs.jsonl: another process is writing it") && error.lines().count() == 1, "{error}");
+    }
+    assert!(fs::read(&journal)? == before);
+    drop(held);
+    ok(&mut command("--resume"))?;
+    Ok(())
+}
+
+/// A maze checkpoint through all commands: they work on it, or say in a line why not.
+#[test]
+fn mazes_go_through_every_command() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let run = |words: &str| {
+        let mut command = hrm(folder.path());
+        command.env("OMP_WAIT_POLICY", "passive").args(words.split_whitespace());
+        command
+    };
+    ok(&mut run("build-dataset --dataset maze --subsample-size 20 --test-rows 6 --output-dir mazes"))?;
+    ok(&mut run("train data_path=mazes checkpoint_path=run epochs=2 eval_interval=2 global_batch_size=10 lr=2e-3 \
+                 lr_warmup_steps=1 arch.hidden_size=32 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 \
+                 arch.H_cycles=1 arch.L_cycles=1 arch.halt_max_steps=4 --device cpu --dtype f32"))?;
+    assert_eq!(json(&at("run/step_4/meta.json"))?["seq_len"], 900);
+    let on = |words: &str| {
+        let mut command = run(words);
+        command.args(["--checkpoint", "run", "--device", "cpu"]);
+        command
+    };
+
+    let metrics: Value = serde_json::from_str(&ok(&mut on("eval --json -"))?.stdout)?;
+    let exact = metrics["all"]["segment_4_accuracy"].as_f64().context("accuracy")?;
+    assert!((0.0..=1.0).contains(&exact) && metrics["all"]["steps"] == 4.0, "{metrics}");
+    let found: Value = serde_json::from_str(&ok(&mut on("infer --permutes 2 --json -"))?.stdout)?;
+    assert_eq!((&found["dataset"], &found["total"], array(&found["passes"])?.len()), (&"maze".into(), &6.into(), 2));
+    ok(&mut on("viz trajectory --index 1 --output path.png"))?;
+    ok(&mut on("viz trajectory --index 1 --output path.gif"))?;
+    ok(&mut on("viz trajectory --index 0,1 --permutes 2 --output paths.png"))?;
+    assert!(is_png(&at("path.png"))? && is_png(&at("paths.png"))?);
+    assert!(fs::read(at("path.gif"))?.starts_with(b"GIF8"));
+
+    ok(&mut on("analyze segments --count all --output-dir a"))?;
+    let loss: Array2<f64> = read_npy(at("a/loss.npy"))?;
+    assert_eq!(loss.dim(), (6, 4));
+    ok(&mut on("analyze modes --count all --output-dir a --resume"))?;
+    ok(&mut on("analyze cells --count all --output-dir a --resume --show 2"))?;
+    assert!(is_png(&at("a/segments.png"))? && is_png(&at("a/modes.png"))? && is_png(&at("a/cells.png"))?);
+    // Open are the free cells, and those alone can be right or wrong.
+    let test = Dataset::open(&at("mazes"), Split::Test)?;
+    let stored = test.sets()[0].rows_as_stored(&[0, 1, 2, 3, 4, 5])?;
+    let free = stored.inputs.iter().filter(|t| **t == i32::from(maze::FREE)).count();
+    assert_eq!(json(&at("a/cells.json"))?["open_cells"], free);
+    let text = ok(&mut on("analyze attention --output-dir b"))?.stdout;
+    assert!(text.contains("itself  elsewhere   puzzle  entropy") && is_png(&at("b/attention.png"))?, "{text}");
+
+    let page: Value = serde_json::from_str(&ok(&mut on("report --explore 2 --output-dir r --json -"))?.stdout)?;
+    assert!(page["bytes"].as_u64() > Some(100_000) && page["checkpoints"][0]["modes"]["puzzles"] == 6, "{page}");
+    let traced: Value = serde_json::from_str(&ok(&mut on("trace --count 3 --output-dir t --json -"))?.stdout)?;
+    assert_eq!(traced["arrays"]["logits"]["shape"], Value::from(vec![3, 4, 900, 6]));
+    let printed = ok(&mut on("trace --index 2 --print"))?.stdout;
+    assert_eq!(printed.matches("Step ").count(), 4, "{printed}");
+
+    let question: Vec<u8> = stored.inputs.row(2).iter().map(|&t| t as u8).collect();
+    fs::write(at("maze.txt"), maze::text(&question).as_bytes().chunks(30).collect::<Vec<_>>().join(&b'\n'))?;
+    let solved: Value = serde_json::from_str(&ok(&mut on("solve --passes 2 --json - -f maze.txt"))?.stdout)?;
+    let only: Vec<u8> = stored.labels.row(2).iter().map(|&t| t as u8).collect();
+    assert_eq!(solved["puzzles"][0]["solutions"], "one");
+    assert_eq!(solved["puzzles"][0]["solution"], maze::text(&only), "the search finds the dataset's path");
+
+    for (words, wanted) in [
+        ("viz landscape", "is a maze: the landscape counts broken Sudoku rules"),
+        ("viz flow", "is a maze: the landscape counts broken Sudoku rules"),
+        ("analyze stability", "blanks can be made in Sudokus only"),
+    ] {
+        let error = fails(&mut on(words))?;
+        assert!(error.contains(wanted) && error.lines().count() == 1, "{words}: {error}");
+    }
+
+    // Its puzzles gone, the bundled ones of its size take their place.
+    fs::rename(at("mazes"), at("elsewhere"))?;
+    let text = ok(&mut on("analyze segments --count 2 --output-dir c"))?.stdout;
+    let wanted = "puzzles: the 40 bundled test mazes of 30x30 cells, as the checkpoint's data_path mazes is not here";
+    assert!(text.contains(wanted), "{text}");
+    let meta = fs::read_to_string(at("run/step_4/meta.json"))?;
+    fs::write(at("run/step_4/meta.json"), meta.replace("\"seq_len\": 900", "\"seq_len\": 36"))?;
+    fs::remove_file(at("run/step_4/manifest.json"))?;
+    let error = fails(&mut on("analyze segments --count 2 --output-dir d"))?;
+    let wanted = "its data_path mazes is not here: the bundled puzzles of its kind have 900 cells, its own 36";
+    assert!(error.contains(wanted) && error.contains("--data-path"), "{error}");
     Ok(())
 }
 
@@ -213,6 +414,12 @@ fn attention_is_recomputed_as_the_forward_pass_has_it() -> Result<()> {
         let part = |key: &str| head[key].as_f64().unwrap_or(f64::NAN);
         let tied = 1.0 - part("itself") - part("elsewhere") - part("puzzle");
         assert!(tied > 0.0 && part("row") <= tied + 1e-6 && part("entropy") > 0.0, "{head}");
+    }
+    let table: Array2<f64> = read_npy(folder.path().join("analysis/attention/shares.npy"))?;
+    let columns = ["itself", "row", "column", "cell_box", "elsewhere", "puzzle", "entropy"];
+    assert_eq!(table.dim(), (array(&report["heads"])?.len(), 7));
+    for ((head, column), share) in table.indexed_iter() {
+        assert_eq!(report["heads"][head][columns[column]].as_f64(), Some(*share), "{}", columns[column]);
     }
     let bytes = fs::read(folder.path().join("analysis/attention/maps.safetensors"))?;
     let maps = SafeTensors::deserialize(&bytes)?;

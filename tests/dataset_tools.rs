@@ -286,6 +286,13 @@ fn mazes_go_all_the_way() -> Result<()> {
     let infer = ["infer", "--device", "cpu", "--checkpoint", "run", "--permutes", "2", "--json", "infer.json"];
     let output = ok(hrm(temp.path()).env("OMP_NUM_THREADS", "1").args(infer))?;
     assert!(output.stdout.contains("accuracy="), "{}", output.stdout);
+    let eval = ["eval", "--device", "cpu", "--checkpoint", "run"];
+    let output = ok(hrm(temp.path()).env("OMP_NUM_THREADS", "1").args(eval))?;
+    assert!(
+        output.stdout.contains("40 maze puzzles of maze") && output.stdout.contains("set all"),
+        "{}",
+        output.stdout
+    );
     let draw = ["viz", "trajectory", "--device", "cpu", "--checkpoint", "run", "--output", "maze.png"];
     ok(hrm(temp.path()).env("OMP_NUM_THREADS", "1").args(draw))?;
     assert!(fs::read(temp.path().join("maze.png"))?.starts_with(b"\x89PNG"));

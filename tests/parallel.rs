@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use common::{fails, hrm, names, ok};
+use common::{
+    fails, hrm, names, ok,
+    training::{self, TINY, bench_of, figures},
+};
 use hrm::{
     checkpoint::{RawDtype, RawTensor, safetensors_file},
     model::to_tensor,
@@ -19,24 +22,19 @@ use hrm::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// 64 training puzzles in batches of 16: 4 steps an epoch, 16 in all.
-const TINY: &str = "data_path=data global_batch_size=16 epochs=4 eval_interval=2 lr=2e-3 lr_warmup_steps=5 \
-                    arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.L_cycles=1 \
-                    arch.halt_max_steps=3 --dtype f32 --threads 1 --device cpu";
+/// A shorter run: 16 steps in all.
+const SHORT: &str = "epochs=4 eval_interval=2 --dtype f32";
 const STEPS: f64 = 16.0;
 const LR: f64 = 2e-3;
 
-/// A folder with the dataset `data` in it. 22 test puzzles: the last batch of 16 is short, on four ranks one has none.
+/// 22 test puzzles: the last batch of 16 is short, on four ranks one has none.
 fn bench() -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 22 --hint --threads 1";
-    ok(hrm(folder.path()).args(flags.split(' ')))?;
-    Ok(folder)
+    bench_of(22)
 }
 
 fn train(folder: &Path, more: &str) -> Command {
-    let mut command = hrm(folder);
-    command.arg("train").args(TINY.split_whitespace()).args(more.split_whitespace());
+    let mut command = training::train(folder, SHORT);
+    command.args(more.split_whitespace());
     for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"] {
         command.env_remove(name);
     }
@@ -46,14 +44,6 @@ fn train(folder: &Path, more: &str) -> Command {
 /// A port that was free a moment ago.
 fn port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn figures(run: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(run.join("metrics.jsonl"))?;
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).with_context(|| line.to_owned()));
-    let mut lines = lines.collect::<Result<Vec<_>>>()?;
-    lines.retain(|line| line.get("step").is_some());
-    Ok(lines)
 }
 
 /// Every figure of two runs is the same up to the order of sums.
@@ -350,7 +340,12 @@ fn a_slurm_job_saves_before_its_limit_and_goes_on() -> Result<()> {
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH")?);
     let job = |more: &str| {
         let mut command = Command::new("bash");
-        command.arg(&script).args(TINY.split_whitespace()).args(["checkpoint_path=run"]).args(more.split_whitespace());
+        command
+            .arg(&script)
+            .args(TINY.split_whitespace())
+            .args(SHORT.split(' '))
+            .args(["checkpoint_path=run"])
+            .args(more.split_whitespace());
         command.current_dir(folder.path()).env("PATH", &path).env("HRM", env!("CARGO_BIN_EXE_hrm"));
         command.env("HRM_PROCESSES", "2").env("SLURM_JOB_ID", "7").stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -10,9 +10,10 @@ use hrm::{
         pca::Pca,
         trajectory,
     },
-    model::Model,
+    model::{DeviceBatch, Model},
     puzzle::PuzzleKind,
 };
+use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 #[test]
@@ -49,22 +50,34 @@ fn sklearn_as_upstream_uses_it_is_near() {
     }
 }
 
-/// The model of golden/model/base for 16 segments on the landscape's puzzle: our whole way from weights to picture.
-#[test]
-fn trajectory_of_a_model_matches_the_landscape_golden() {
+/// golden/landscape: the model of golden/model/base for 16 segments, and its one puzzle.
+struct Landscape {
+    facts: Value,
+    data: Tensors,
+    model: Model,
+    batch: DeviceBatch,
+}
+
+fn landscape() -> Landscape {
     let facts = json("landscape/landscape.json");
     let data = Tensors::load("landscape/landscape.safetensors");
     let mut config = config(&json("model/base.json"));
     config.halt_max_steps = 16;
-    let model = Model::from_tensors(config.clone(), &raw_tensors("model/base.weights.safetensors"), device()).unwrap();
-
+    let model = Model::from_tensors(config, &raw_tensors("model/base.weights.safetensors"), device()).unwrap();
     let tokens = |name: &str| data.get(name).to_kind(Kind::Int).view([1, 81]).to_device(device());
-    let batch = hrm::model::DeviceBatch {
+    let batch = DeviceBatch {
         inputs: tokens("input_tokens"),
         labels: tokens("label_tokens"),
         puzzle_identifiers: Tensor::from_slice(&[facts["puzzle_identifier"].as_i64().unwrap() as i32])
             .to_device(device()),
     };
+    Landscape { facts, data, model, batch }
+}
+
+/// The model for 16 segments on the landscape's puzzle: our whole way from weights to picture.
+#[test]
+fn trajectory_of_a_model_matches_the_landscape_golden() {
+    let Landscape { facts, data, model, batch } = landscape();
     let states = trajectory::trace_states(&model, &batch, |_, _| Ok(())).unwrap(); // [32, T * h]
     assert_eq!(states.size()[0], facts["trace_length"].as_i64().unwrap());
     let pca = Pca::fit(&states, 4).unwrap();
@@ -79,7 +92,7 @@ fn trajectory_of_a_model_matches_the_landscape_golden() {
     let last = cpu(&states.narrow(0, states.size()[0] - 1, 1));
     assert_close("z_H after segment 16", &last, &centre, 1e-3, 1e-3);
     let scale = facts["scale"].as_f64().unwrap();
-    let width = (config.total_seq() * config.hidden_size) as f64;
+    let width = (model.config().total_seq() * model.config().hidden_size) as f64;
     assert_near("scale", width.sqrt() / 8.0, scale, 1e-12);
     let along =
         (pca.project(&states).unwrap() - pca.project(&states.narrow(0, states.size()[0] - 1, 1)).unwrap()) / scale;
@@ -89,18 +102,7 @@ fn trajectory_of_a_model_matches_the_landscape_golden() {
 /// Upstream's landscape without its cast to bf16 (the `f32_no_cast` block): errors, answers, and where a segment leads.
 #[test]
 fn landscape_matches_the_golden_in_f32() {
-    let facts = json("landscape/landscape.json");
-    let data = Tensors::load("landscape/landscape.safetensors");
-    let mut config = config(&json("model/base.json"));
-    config.halt_max_steps = 16;
-    let model = Model::from_tensors(config, &raw_tensors("model/base.weights.safetensors"), device()).unwrap();
-    let tokens = |name: &str| data.get(name).to_kind(Kind::Int).view([1, 81]).to_device(device());
-    let batch = hrm::model::DeviceBatch {
-        inputs: tokens("input_tokens"),
-        labels: tokens("label_tokens"),
-        puzzle_identifiers: Tensor::from_slice(&[facts["puzzle_identifier"].as_i64().unwrap() as i32])
-            .to_device(device()),
-    };
+    let Landscape { facts, data, model, batch } = landscape();
     // What the notebook prints as each segment's loss.
     let wanted = facts["segment_losses"].as_array().unwrap();
     model

@@ -11,28 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use common::{fails, hrm, names, ok, sha256};
+use common::{
+    fails, hrm, names, ok, sha256,
+    training::{self, bench, train},
+};
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// 64 training puzzles in batches of 16: 4 steps an epoch.
-const TINY: &str = "data_path=data global_batch_size=16 epochs=8 eval_interval=4 lr=2e-3 lr_warmup_steps=5 \
-                    arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.L_cycles=1 \
-                    arch.halt_max_steps=3";
 const FLAGS: &str = "--threads 1 --device cpu";
-
-fn bench() -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 20 --hint --threads 1";
-    ok(hrm(folder.path()).args(flags.split(' ')))?;
-    Ok(folder)
-}
-
-fn train(folder: &Path, more: &str) -> Command {
-    let mut command = hrm(folder);
-    command.arg("train").args(TINY.split_whitespace()).args(FLAGS.split(' ')).args(more.split_whitespace());
-    command
-}
 
 /// The run's own settings hold: only what is new is given.
 fn resume(folder: &Path, more: &str) -> Command {
@@ -41,16 +26,11 @@ fn resume(folder: &Path, more: &str) -> Command {
     command
 }
 
-/// What was trained and measured: every line with a step, without the times.
+/// What was trained and measured, without the times.
 fn figures(run: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(run.join("metrics.jsonl"))?;
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        let mut line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        if line.get("step").is_some() {
-            line.as_object_mut().context("an object")?.remove("time");
-            lines.push(line);
-        }
+    let mut lines = training::figures(run)?;
+    for line in &mut lines {
+        line.as_object_mut().context("an object")?.remove("time");
     }
     Ok(lines)
 }
@@ -102,12 +82,6 @@ fn half_a_run_and_the_rest_are_the_whole_run() -> Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
-fn send(child: &Child, signal: i32) {
-    // SAFETY: a signal to a child that is not waited for yet.
-    unsafe { libc::kill(child.id() as i32, signal) };
-}
-
 fn start(command: &mut Command, text: &Path) -> Result<Child> {
     let out = File::create(text)?;
     Ok(command.stdout(out.try_clone()?).stderr(out).stdin(Stdio::null()).spawn()?)
@@ -138,7 +112,7 @@ fn interrupted_runs_end_as_undisturbed_ones() -> Result<()> {
         let steps = || figures(&broken).map_or(0, |lines| lines.len());
         let before = steps();
         let _ = until(&mut child, &text, || steps() > before + 20);
-        send(&child, if rounds % 2 == 0 { libc::SIGINT } else { libc::SIGTERM });
+        training::send(&child, if rounds % 2 == 0 { libc::SIGINT } else { libc::SIGTERM });
         let status = child.wait()?;
         if status.success() {
             break;
@@ -168,7 +142,7 @@ fn fifty_kills_lose_nothing() -> Result<()> {
         until(&mut child, &text, || latest() > before)?;
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         thread::sleep(Duration::from_micros((seed >> 33) % 30_000));
-        send(&child, libc::SIGKILL);
+        training::send(&child, libc::SIGKILL);
         child.wait()?;
         let said = fs::read_to_string(&text)?;
         assert!(!said.contains("passed over"), "round {round}: a finished checkpoint was damaged: {said}");

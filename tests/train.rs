@@ -10,37 +10,22 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use common::{fails, hrm, names, ok, tensors::assert_near};
+use common::{
+    fails, hrm, names, ok,
+    tensors::assert_near,
+    training::{self, TINY, bench, lines},
+};
 use hrm::dataset::{Dataset, Split};
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// 64 training puzzles in batches of 16: 4 steps an epoch.
-const TINY: &str = "data_path=data global_batch_size=16 epochs=8 eval_interval=4 lr=2e-3 lr_warmup_steps=5 \
-                    arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.L_cycles=1 \
-                    arch.halt_max_steps=3";
-const FLAGS: &str = "--dtype f32 --threads 1 --device cpu";
 const STEP_FILES: [&str; 6] =
     ["all_config.yaml", "manifest.json", "meta.json", "model.safetensors", "training.json", "training.safetensors"];
 
-/// A folder with the dataset `data` in it.
-fn bench() -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 20 --hint --threads 1";
-    ok(hrm(folder.path()).args(flags.split(' ')))?;
-    Ok(folder)
-}
-
-/// `hrm train` with the tiny model; later words win.
+/// `hrm train` with the tiny model, in f32.
 fn train(folder: &Path, more: &str) -> Command {
-    let mut command = hrm(folder);
-    command.arg("train").args(TINY.split_whitespace()).args(FLAGS.split(' ')).args(more.split_whitespace());
+    let mut command = training::train(folder, "--dtype f32");
+    command.args(more.split_whitespace());
     command
-}
-
-fn lines(run: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(run.join("metrics.jsonl"))?;
-    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
 /// The lines after the first, without the times.
@@ -282,18 +267,12 @@ fn long_run(folder: &Path, checkpoints: usize) -> Result<Child> {
 }
 
 #[cfg(unix)]
-fn send(child: &Child, signal: i32) {
-    // SAFETY: a signal to a child that is not waited for yet.
-    unsafe { libc::kill(child.id() as i32, signal) };
-}
-
-#[cfg(unix)]
 #[test]
 fn an_interrupt_writes_a_checkpoint_and_stops() -> Result<()> {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let folder = bench()?;
         let mut child = long_run(folder.path(), 1)?;
-        send(&child, signal);
+        training::send(&child, signal);
         let status = child.wait()?;
         let text = fs::read_to_string(folder.path().join("text"))?;
         assert_eq!(status.code(), Some(130), "{text}");
@@ -316,7 +295,7 @@ fn a_killed_run_leaves_only_whole_checkpoints() -> Result<()> {
         let folder = bench()?;
         let mut child = long_run(folder.path(), 1 + round)?;
         std::thread::sleep(Duration::from_millis(13 * round as u64));
-        send(&child, libc::SIGKILL);
+        training::send(&child, libc::SIGKILL);
         child.wait()?;
         let run = folder.path().join("run");
         let steps = whole_checkpoints(&run)?;
@@ -343,7 +322,7 @@ fn limited(folder: &Path, kilobytes: u32, more: &str) -> Command {
     let mut command = Command::new("bash");
     let script = format!("ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
     command.current_dir(folder).args(["-c", &script, env!("CARGO_BIN_EXE_hrm"), "train"]);
-    command.args(TINY.split_whitespace()).args(FLAGS.split(' ')).args(more.split_whitespace());
+    command.args(TINY.split_whitespace()).args(["--dtype", "f32"]).args(more.split_whitespace());
     command
 }
 

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::trajectory::{WatchedPuzzle, check_fit};
+use super::trajectory::WatchedPuzzle;
 use crate::{
     model::{AttentionMap, Model},
     puzzle::PuzzleKind,
@@ -49,7 +49,7 @@ pub struct PuzzleMaps {
 
 /// Runs a puzzle up to `segment` (from 1) and takes the maps of its last updates.
 pub fn attention_of(model: &Model, puzzle: &WatchedPuzzle, segment: usize) -> Result<PuzzleMaps> {
-    check_fit(model, puzzle)?;
+    puzzle.check_fit(model)?;
     ensure!(segment >= 1, "segments count from 1");
     let batch = puzzle.batch(model.device());
     let carry = model.unroll(model.initial_carry(1), &batch, segment - 1, false, |_, _| Ok(()))?;

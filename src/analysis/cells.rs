@@ -86,7 +86,7 @@ pub struct CellsSummary {
 /// Counts over runs and the puzzles that they are of, in the same order.
 pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
     let segments = runs.iter().map(PuzzleRun::segments).min().unwrap_or(0);
-    let open = |item: &Item, cell: usize| item.solution[cell] != 0 && item.tokens[cell] != item.solution[cell];
+    let open = |item: &Item, cell: usize| item.solution[cell] != 0 && item.is_open(cell);
     let mut at = vec![[[0.0_f64; 2]; 2]; segments]; // [segment][right][count, confidence]
     let mut right_from_counts = vec![0; segments];
     let mut never = 0;
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn cells_become_right_one_after_the_other() {
-        let item = Item { index: 0, kind: PuzzleKind::Maze, tokens: vec![5, 1, 1, 1], solution: vec![5, 2, 3, 4] };
-        let mut run = run_of(&[2, 1, 3], &["5211", "5114", "5214"]);
+        let item = Item { index: 0, kind: PuzzleKind::Maze, tokens: vec![1, 2, 2, 2], solution: vec![1, 5, 2, 5] };
+        let mut run = run_of(&[2, 1, 3], &["1552", "1255", "1555"]);
         run.confidence = vec!["99905050".to_owned(), "99905050".to_owned(), "99952050".to_owned()];
         assert_eq!(right_from(&run, &item), [Some(1), Some(3), None, Some(2)]);
         let found = summarise_cells(&[run], &[item]);

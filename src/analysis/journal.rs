@@ -1,5 +1,8 @@
 //! What a long analysis has found so far, on disk: a JSONL file whose first line says what was asked, and then a line an
 //! item, appended batch by batch. A run that was stopped or killed goes on where the file ends.
+//!
+//! How many items were asked for is no part of the first line: the results of the first N are a beginning for any more.
+//! While a journal is open it is locked, so that no second process writes into it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,6 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use crate::checkpoint::store::take_lock;
 
 /// An open file of results of one type.
 #[derive(Debug)]
@@ -30,28 +35,36 @@ pub enum Existing {
 }
 
 impl<T: Serialize + DeserializeOwned> Journal<T> {
-    /// Opens or makes the journal at `path` for the run that `asked` describes; returns the items that it holds.
+    /// Opens or makes the journal at `path` for the run that `asked` describes, and locks it until it is dropped; returns
+    /// the items that it holds, which may be more than the caller wants.
     ///
     /// A last line that was cut off, as by a killed process, is dropped.
     ///
     /// # Errors
-    /// A journal that is there and may not be touched; one of another run, with the first key that differs; a line that
-    /// is no item.
+    /// A journal that another process has open; one that is there and may not be touched; one of another run, with the
+    /// first key that differs; a line that is no item.
     pub fn open(path: &Path, asked: &Value, existing: Existing) -> Result<(Self, Vec<T>)> {
         let at = || format!("{}", path.display());
-        let there = path.exists();
-        if there && existing == Existing::Refuse {
-            bail!(
+        // Nothing is cut off before the lock is held.
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(at)?;
+        ensure!(
+            take_lock(&file),
+            "{}: another process is writing it: wait for its end, or name another --output-dir",
+            path.display()
+        );
+        let mut text = String::new();
+        match existing {
+            Existing::Refuse if file.metadata().with_context(at)?.len() > 0 => bail!(
                 "{}: results of an earlier run: --resume goes on with them, --force begins anew, --output-dir names \
                  another folder",
                 path.display()
-            );
+            ),
+            Existing::Replace => {}
+            _ => {
+                file.read_to_string(&mut text).with_context(at)?;
+            }
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(existing == Existing::Replace);
-        let mut file = options.open(path).with_context(at)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(at)?;
         let whole = text.rfind('\n').map_or(0, |last| last + 1);
         let mut lines = text[..whole].lines();
         let mut items = Vec::new();
@@ -64,7 +77,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             Some(first) => {
                 let found: Value = serde_json::from_str(first)
                     .with_context(|| format!("{}: its first line does not say what was asked", path.display()))?;
-                same_run(path, &found, asked)?;
+                same_run(path, found, asked)?;
                 for (number, line) in lines.enumerate() {
                     let item = serde_json::from_str(line).with_context(|| {
                         format!("{}: line {} is no result: --force begins anew", path.display(), number + 2)
@@ -88,20 +101,37 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     }
 }
 
-fn same_run(path: &Path, found: &Value, asked: &Value) -> Result<()> {
-    let empty = serde_json::Map::new();
-    let (old, new) = (found.as_object().unwrap_or(&empty), asked.as_object().unwrap_or(&empty));
-    let differs = new.iter().find(|(key, value)| old.get(*key) != Some(*value));
-    if let Some((key, value)) = differs {
-        let was = old.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
+fn same_run(path: &Path, mut found: Value, asked: &Value) -> Result<()> {
+    // Before, the first line told how many puzzles were asked for.
+    if let Some(puzzles) = found.get_mut("puzzles").and_then(Value::as_object_mut) {
+        puzzles.shift_remove("count");
+    }
+    if let Some((key, was, now)) = difference(&found, asked) {
         bail!(
-            "{}: results of another run ({key} is {was} there, now {value}): ask for the same, or begin anew with --force \
+            "{}: results of another run ({key} is {was} there, now {now}): ask for the same, or begin anew with --force \
              or in another --output-dir",
             path.display()
         );
     }
-    ensure!(old.len() == new.len(), "{}: results of another version of hrm: --force begins anew", path.display());
     Ok(())
+}
+
+/// The first key whose value differs, `a.b` where it lies within `a`, and both values.
+fn difference(found: &Value, asked: &Value) -> Option<(String, String, String)> {
+    let (Some(old), Some(new)) = (found.as_object(), asked.as_object()) else {
+        return (found != asked).then(|| (String::new(), found.to_string(), asked.to_string()));
+    };
+    let text = |value: Option<&Value>| value.map_or_else(|| "missing".to_owned(), Value::to_string);
+    let keys = new.keys().chain(old.keys().filter(|key| !new.contains_key(*key)));
+    keys.filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| match (old.get(key), new.get(key)) {
+            (Some(old @ Value::Object(_)), Some(new @ Value::Object(_))) => match difference(old, new) {
+                Some((inner, was, now)) => (format!("{key}.{inner}"), was, now),
+                None => (key.clone(), old.to_string(), new.to_string()),
+            },
+            (old, new) => (key.clone(), text(old), text(new)),
+        })
+        .next()
 }
 
 /// Results in the order of the items.
@@ -112,8 +142,8 @@ pub struct Batches<T> {
     pub stopped: bool,
 }
 
-/// Computes what is missing of `items`, `batch_size` at a time; `done` holds the results of the first of them. Every
-/// batch is written to the journal as it ends, then shown to `watch`, which may stop the run.
+/// Computes what is missing of `items`, `batch_size` at a time; `done` holds the results of the first of them, and any
+/// beyond the last item are left aside. Every batch is written to the journal as it ends, then shown to `watch`, which may stop the run.
 pub fn run_batches<I, T: Serialize + DeserializeOwned>(
     items: &[I],
     batch_size: usize,
@@ -123,8 +153,8 @@ pub fn run_batches<I, T: Serialize + DeserializeOwned>(
     mut watch: impl FnMut(&[T]) -> ControlFlow<()>,
 ) -> Result<Batches<T>> {
     ensure!(batch_size > 0, "the batch size is 0: give at least 1");
-    ensure!(done.len() <= items.len(), "{} results are there, {} were asked for", done.len(), items.len());
     let mut results = done;
+    results.truncate(items.len());
     while results.len() < items.len() {
         let from = results.len();
         let batch = &items[from..(from + batch_size).min(items.len())];
@@ -151,10 +181,14 @@ mod tests {
     use super::*;
 
     fn squares(path: &Path, existing: Existing, stop_after: usize) -> Result<Batches<u64>> {
+        squares_to(5, path, existing, stop_after)
+    }
+
+    fn squares_to(count: u64, path: &Path, existing: Existing, stop_after: usize) -> Result<Batches<u64>> {
         let (mut journal, done) = Journal::open(path, &json!({"what": "squares"}), existing)?;
         let mut seen = 0;
         run_batches(
-            &[1_u64, 2, 3, 4, 5],
+            &(1..=count).collect::<Vec<u64>>(),
             2,
             Some(&mut journal),
             done,
@@ -196,5 +230,50 @@ mod tests {
         assert!(damaged.contains("line 3"), "{damaged}");
         let (_, fresh) = Journal::<u64>::open(&path, &json!({"what": "squares"}), Existing::Replace).unwrap();
         assert!(fresh.is_empty());
+    }
+    #[test]
+    fn results_of_some_are_a_beginning_of_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        squares(&path, Existing::Refuse, 99).unwrap();
+        let five = fs::read(&path).unwrap();
+        assert_eq!(squares_to(3, &path, Existing::Resume, 99).unwrap().results, [1, 4, 9]);
+        assert_eq!(fs::read(&path).unwrap(), five, "fewer leave the file alone");
+        assert_eq!(squares_to(7, &path, Existing::Resume, 99).unwrap().results, [1, 4, 9, 16, 25, 36, 49]);
+        assert!(fs::read(&path).unwrap().starts_with(&five), "more are appended");
+    }
+
+    #[test]
+    fn old_first_lines_are_read_and_differences_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        fs::write(&path, "{\"what\":\"runs\",\"puzzles\":{\"data\":\"d\",\"first\":0,\"count\":2}}\n1\n4\n").unwrap();
+        let open = |asked: Value| Journal::<u64>::open(&path, &asked, Existing::Resume).map(|(_, items)| items);
+        assert_eq!(open(json!({"what": "runs", "puzzles": {"data": "d", "first": 0}})).unwrap(), [1, 4]);
+        for (asked, wanted) in [
+            (json!({"what": "runs", "puzzles": {"data": "d", "first": 5}}), "(puzzles.first is 0 there, now 5)"),
+            (json!({"what": "runs"}), "(puzzles is {\"data\":\"d\",\"first\":0} there, now missing)"),
+            (json!({"what": "runs", "puzzles": {"data": "d", "first": 0}, "new": 1}), "(new is missing there, now 1)"),
+        ] {
+            let error = format!("{:#}", open(asked).unwrap_err());
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_open_journal_is_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        let asked = json!({"what": "squares"});
+        let (mut first, _) = Journal::<u64>::open(&path, &asked, Existing::Refuse).unwrap();
+        first.append(&[1]).unwrap();
+        let before = fs::read(&path).unwrap();
+        for existing in [Existing::Refuse, Existing::Resume, Existing::Replace] {
+            let error = format!("{:#}", Journal::<u64>::open(&path, &asked, existing).unwrap_err());
+            assert!(error.contains("j.jsonl: another process is writing it"), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before, "nothing was cut off");
+        drop(first);
+        assert_eq!(Journal::<u64>::open(&path, &asked, Existing::Resume).unwrap().1, [1]);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     conflict::conflict_loss,
     journal::{Journal, run_batches},
     pca::Pca,
-    trajectory::{WatchedPuzzle, check_fit},
+    trajectory::WatchedPuzzle,
 };
 use crate::{
     eval::infer::host_tokens,
@@ -115,7 +115,7 @@ impl Plane {
              Sudokus",
             puzzle.kind
         );
-        check_fit(model, puzzle)?;
+        puzzle.check_fit(model)?;
         Self::around(model, puzzle.batch(model.device()), centre)
     }
 

@@ -1,17 +1,21 @@
 //! A model's work on many puzzles, segment by segment: what the analyses of segments, modes and stability are made of.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{conflict::conflict_loss, landscape::relative_moves};
+use super::{
+    conflict::conflict_loss,
+    landscape::relative_moves,
+    trajectory::{WatchedPuzzle, check_fit},
+};
 use crate::{
     dataset::{Batch, IGNORE_LABEL},
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment},
     ops::token_loss,
-    puzzle::PuzzleKind,
+    puzzle::{PuzzleKind, maze::FREE},
 };
 
 /// A puzzle with its solution, and what it is called.
@@ -27,9 +31,28 @@ pub struct Item {
 }
 
 impl Item {
-    /// Cells that the solution has and the puzzle has not.
+    /// What titles call it.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.kind.title(), self.index)
+    }
+
+    /// The same puzzle, to be watched alone.
+    pub fn watched(&self) -> WatchedPuzzle {
+        WatchedPuzzle { kind: self.kind, tokens: self.tokens.clone(), solution: Some(self.solution.clone()) }
+    }
+
+    /// Whether a cell is to be filled in: of a Sudoku one that the solution has and the puzzle has not, of a maze a free
+    /// one, which is part of the path or not.
+    pub fn is_open(&self, cell: usize) -> bool {
+        match self.kind {
+            PuzzleKind::Sudoku => self.tokens.get(cell) != self.solution.get(cell),
+            PuzzleKind::Maze => self.tokens.get(cell) == Some(&FREE),
+        }
+    }
+
+    /// How many cells are open.
     pub fn open_cells(&self) -> usize {
-        self.tokens.iter().zip(&self.solution).filter(|(t, s)| t != s).count()
+        (0..self.tokens.len()).filter(|&cell| self.is_open(cell)).count()
     }
 }
 
@@ -82,7 +105,8 @@ impl PuzzleRun {
             self.confidence.len(),
         ];
         self.index == item.index
-            && self.open == item.open_cells()
+            // Earlier versions counted the cells of a maze's path.
+            && (!sudoku || self.open == item.open_cells())
             && lengths.iter().all(|&n| n == segments)
             && self.conflict.len() == if sudoku { segments } else { 0 }
             && self.answers.iter().all(|a| a.len() == item.tokens.len())
@@ -179,7 +203,10 @@ pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle
 /// # Errors
 /// Puzzles of another size or alphabet than the model's.
 pub fn batch_of(model: &Model, items: &[Item]) -> Result<DeviceBatch> {
-    check_items(model, items)?;
+    for item in items {
+        let fit = check_fit(model, item.kind, &item.tokens, Some(&item.solution));
+        fit.with_context(|| format!("puzzle {}", item.index))?;
+    }
     let shape = (items.len(), items.first().map_or(0, |i| i.tokens.len()));
     let label = |t: u8| if t == 0 { IGNORE_LABEL } else { i32::from(t) };
     let host = Batch {
@@ -259,34 +286,6 @@ fn record(
         run.repeats.push(repeats[row]);
         run.confidence.push(hundredths.row(row).iter().map(|c| format!("{c:02}")).collect());
         run.answers.push(answer.iter().map(|&t| token_char(t)).collect());
-    }
-    Ok(())
-}
-
-fn check_items(model: &Model, items: &[Item]) -> Result<()> {
-    let dims = model.config().dims;
-    for item in items {
-        ensure!(
-            i64::try_from(item.tokens.len()) == Ok(dims.seq_len) && item.solution.len() == item.tokens.len(),
-            "puzzle {} has {} cells, the model takes {}",
-            item.index,
-            item.tokens.len(),
-            dims.seq_len
-        );
-        ensure!(
-            item.kind.vocab_size() as i64 == dims.vocab_size,
-            "a {} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
-            item.kind,
-            item.kind.vocab_size(),
-            dims.vocab_size
-        );
-        let highest = item.tokens.iter().chain(&item.solution).copied().max().unwrap_or(0);
-        ensure!(
-            i64::from(highest) < dims.vocab_size,
-            "puzzle {}: token {highest}, the model knows {}",
-            item.index,
-            dims.vocab_size
-        );
     }
     Ok(())
 }

@@ -28,6 +28,11 @@ pub struct WatchedPuzzle {
 }
 
 impl WatchedPuzzle {
+    /// Refuses a puzzle that the model does not take.
+    pub(super) fn check_fit(&self, model: &Model) -> Result<()> {
+        check_fit(model, self.kind, &self.tokens, self.solution.as_deref())
+    }
+
     /// A batch of it alone, with puzzle identifier 0; cells without a label are ignored.
     pub fn batch(&self, device: tch::Device) -> DeviceBatch {
         let cells = self.tokens.len();
@@ -145,7 +150,7 @@ pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl F
     let mut clouds = Vec::new();
     let mut facts_of = Vec::new();
     for Subject { model, puzzle } in subjects {
-        check_fit(model, puzzle)?;
+        puzzle.check_fit(model)?;
         let batch = puzzle.batch(model.device());
         let mut segments = Vec::new();
         let states = trace_states(model, &batch, |segment, done| {
@@ -209,23 +214,22 @@ pub fn trace_states(
     Ok(Tensor::f_stack(&states, 0)?)
 }
 
-/// Refuses a puzzle that the model does not take.
-pub(super) fn check_fit(model: &Model, puzzle: &WatchedPuzzle) -> Result<()> {
+/// Refuses a puzzle of another size or alphabet than the model's.
+pub(super) fn check_fit(model: &Model, kind: PuzzleKind, tokens: &[u8], solution: Option<&[u8]>) -> Result<()> {
     let dims = model.config().dims;
-    let cells = puzzle.tokens.len();
+    let cells = tokens.len();
     ensure!(
         i64::try_from(cells) == Ok(dims.seq_len),
         "the puzzle has {cells} cells, the model takes {}: give a puzzle of the kind that the checkpoint was trained on",
         dims.seq_len
     );
     ensure!(
-        puzzle.kind.vocab_size() as i64 == dims.vocab_size,
-        "a {} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
-        puzzle.kind,
-        puzzle.kind.vocab_size(),
+        kind.vocab_size() as i64 == dims.vocab_size,
+        "a {kind} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
+        kind.vocab_size(),
         dims.vocab_size
     );
-    let rows = [Some(&puzzle.tokens), puzzle.solution.as_ref()];
+    let rows = [Some(tokens), solution];
     for tokens in rows.into_iter().flatten() {
         ensure!(tokens.len() == cells, "the puzzle has {cells} cells, its solution {}", tokens.len());
         if let Some(token) = tokens.iter().find(|&&t| i64::from(t) >= dims.vocab_size) {

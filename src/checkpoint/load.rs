@@ -82,7 +82,8 @@ impl Resolved {
             Format::Torch => torch_file::read(file)?,
         };
         let step = meta.as_ref().and_then(|m| m.step).or(self.step);
-        let checkpoint = Checkpoint { path: file.clone(), config: read.config, step, averaged, tensors };
+        let seq_len = meta.as_ref().and_then(|m| m.seq_len);
+        let checkpoint = Checkpoint { path: file.clone(), config: read.config, step, seq_len, averaged, tensors };
         Ok(Loaded { checkpoint, format: self.format, meta, warnings, taken: self.taken.clone() })
     }
 }
@@ -98,6 +99,8 @@ pub struct Dims {
     pub num_puzzle_identifiers: Option<usize>,
     /// Rows of the learned positions: puzzle slots and cells together.
     pub positions: Option<usize>,
+    /// Cells of a puzzle: as meta.json says, else as the learned positions do.
+    pub seq_len: Option<usize>,
 }
 
 /// Reads [`Dims`] off the tensors' shapes; a tensor that is missing or no matrix tells nothing.
@@ -107,11 +110,17 @@ pub fn infer_dims(checkpoint: &Checkpoint) -> Dims {
         _ => None,
     };
     let tokens = matrix("model.inner.embed_tokens.embedding_weight");
+    let positions = matrix("model.inner.embed_pos.embedding_weight").map(|(rows, _)| rows);
+    let arch = &checkpoint.config.arch;
+    let slots = usize::try_from(arch.puzzle_emb_ndim).ok().zip(usize::try_from(arch.hidden_size).ok());
+    let learned =
+        positions.zip(slots).and_then(|(rows, (wide, hidden))| rows.checked_sub(wide.div_ceil(hidden.max(1))));
     Dims {
         vocab_size: tokens.map(|(rows, _)| rows),
         hidden_size: tokens.map(|(_, columns)| columns),
         num_puzzle_identifiers: matrix("model.inner.puzzle_emb.weights").map(|(rows, _)| rows),
-        positions: matrix("model.inner.embed_pos.embedding_weight").map(|(rows, _)| rows),
+        positions,
+        seq_len: checkpoint.seq_len.or(learned),
     }
 }
 

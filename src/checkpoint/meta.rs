@@ -17,6 +17,9 @@ pub struct CheckpointMeta {
     pub command_line: Vec<String>,
     /// Fingerprint of the training data.
     pub data_fingerprint: Option<String>,
+    /// Cells of a puzzle, which weights with rotary positions do not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq_len: Option<usize>,
     /// `ema` where the folder's only weights are the moving average.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
@@ -33,6 +36,7 @@ impl CheckpointMeta {
             hrm_version: env!("CARGO_PKG_VERSION").into(),
             command_line: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
             data_fingerprint,
+            seq_len: None,
             weights: None,
             other: serde_json::Map::new(),
         }

@@ -50,6 +50,8 @@ pub struct Checkpoint {
     pub config: TrainConfig,
     /// Training step, where meta.json or the file name tells it.
     pub step: Option<u64>,
+    /// Cells of a puzzle, where meta.json tells it.
+    pub seq_len: Option<usize>,
     /// Whether these are the moving average of a run's weights.
     pub averaged: bool,
     /// In the file's order.

@@ -1,11 +1,13 @@
 //! Files that are there completely or not at all.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File, Permissions, TryLockError},
+    io::{BufWriter, Write},
     path::Path,
 };
 
 use anyhow::{Context, Result};
+use ndarray_npy::WriteNpyExt;
 use tempfile::Builder;
 
 /// Writes a file through `write`: a temporary file in the same folder, fsync, rename, fsync of the folder. A reader
@@ -35,7 +37,25 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) ->
 /// # Errors
 /// As [`write_atomic`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic(path, |file| Ok(std::io::Write::write_all(file, bytes)?))
+    write_atomic(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// [`write_atomic`] for an array, as numpy's `.npy`.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_npy(path: &Path, array: &impl WriteNpyExt) -> Result<()> {
+    write_atomic(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        array.write_npy(&mut out)?;
+        Ok(out.flush()?)
+    })
+}
+
+/// Takes a file's advisory lock, which its closing gives back; false where another process has it. Some network file
+/// systems know no locks; there nothing keeps two processes apart.
+pub fn take_lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Makes a folder and its parents, and makes the entry of the last one durable.
@@ -75,7 +95,7 @@ mod tests {
         let path = dir.path().join("x");
         write_bytes(&path, b"old").unwrap();
         let failed = write_atomic(&path, |file| {
-            std::io::Write::write_all(file, b"half of the n")?;
+            file.write_all(b"half of the n")?;
             bail!("disk on fire")
         });
         assert!(format!("{:#}", failed.unwrap_err()).contains("disk on fire"));

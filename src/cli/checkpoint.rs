@@ -186,7 +186,7 @@ fn convert(args: ConvertArgs) -> Result<()> {
         bail!("{}: is a file; the destination is a folder that the checkpoint is written into", args.dst.display());
     }
     let Loaded { checkpoint, meta, format, .. } = load_with_origin(&ui, Some(&args.src), args.weights)?;
-    let Checkpoint { path, config, step, averaged, mut tensors } = checkpoint;
+    let Checkpoint { path, config, step, averaged, mut tensors, .. } = checkpoint;
     if let Some(dtype) = args.dtype {
         let dtype = match dtype {
             TargetDtype::Bf16 => RawDtype::Bf16,

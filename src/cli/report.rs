@@ -1,31 +1,26 @@
 //! `hrm report`.
 
-use std::path::PathBuf;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::json;
 
 use super::{
     GlobalArgs,
-    analyze::many::{Count, RunArgs, between, check_kind, items, percent, run_items},
+    analyze::many::{Count, RunArgs, SeveralArgs, asked_of, between, items, percent, run_items},
     interrupt,
-    sources::{device_name, dtype_name, load_checkpoint, test_puzzles},
+    sources::{device_name, dtype_name},
     study::OutputArgs,
-    ui::{JsonArg, Ui},
-    viz::weights_name,
+    viz::{short_names, weights_name},
 };
 use crate::{
     analysis::{
         modes::{Criteria, Mode, ModesSummary, classify, count_modes},
         runs::{Item, PuzzleRun},
         segments::{SegmentsSummary, summarise},
-        trajectory::{WatchedPuzzle, trace_puzzle},
+        trajectory::trace_puzzle,
     },
     checkpoint::{Checkpoint, store::write_bytes},
     eval::stats::wilson,
-    model::{Dims, Model},
-    puzzle::PuzzleKind,
+    model::Model,
     say,
     viz::{
         PictureFormat,
@@ -56,13 +51,9 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm report --checkpoint runs/a    (--help tells more)")]
 pub struct ReportArgs {
-    /// Checkpoints: run folders, step_N folders, .safetensors files or upstream's; separated by commas or repeated
-    #[arg(long, visible_alias = "checkpoint", value_name = "PATH[,PATH...]", value_delimiter = ',')]
-    checkpoints: Vec<PathBuf>,
-    /// Dataset folder whose test split is taken [default: the last checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
-    /// How many test puzzles
+    #[command(flatten)]
+    several: SeveralArgs,
+    /// How many test puzzles; with --resume also more or fewer than the folder has
     #[arg(long, value_name = "N|all", default_value = "200")]
     count: Count,
     /// Puzzles in the explorer, for each checkpoint
@@ -75,8 +66,6 @@ pub struct ReportArgs {
     run: RunArgs,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -97,25 +86,15 @@ struct OfCheckpoint {
 }
 
 pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
-    let checkpoints = if args.checkpoints.is_empty() {
-        vec![load_checkpoint(&ui, None, args.run.weights)?]
-    } else {
-        args.checkpoints.iter().map(|path| load_checkpoint(&ui, Some(path), args.run.weights)).collect::<Result<_>>()?
-    };
-    let Some(last) = checkpoints.last() else { bail!("no checkpoint given") };
-    let puzzles = test_puzzles(&ui, args.data_path.as_deref(), last)?;
-    checkpoints.iter().try_for_each(|checkpoint| check_kind(checkpoint, &puzzles))?;
+    let ui = args.output.ui();
+    let (checkpoints, puzzles) = args.several.open(&ui, args.run.weights)?;
     let items = items(&puzzles, 0, args.count)?;
     let runtime = global.init()?;
-    let dims = Dims::from(puzzles.dataset.meta());
-    let models: Vec<Model> = checkpoints
-        .iter()
-        .map(|checkpoint| Model::load(checkpoint, dims, runtime.device, args.run.dtype.map(Into::into)))
-        .collect::<Result<_>>()?;
+    let load = |checkpoint| args.run.load(checkpoint, &puzzles, runtime.device);
+    let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
     let output = args.output.open("report")?;
     let stop = interrupt::flag("stopping after this batch");
-    let asked = json!({"data": puzzles.origin, "first": 0, "count": items.len()});
+    let asked = asked_of(&puzzles, 0);
 
     let mut report = Report {
         title: args.title.unwrap_or_else(|| "How it reasons".to_owned()),
@@ -127,10 +106,11 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
         footer: String::new(),
         models: Vec::new(),
     };
+    let names = short_names(&checkpoints);
     let mut found = Vec::new();
     for (k, (checkpoint, model)) in checkpoints.iter().zip(&models).enumerate() {
-        let name = weights_name(checkpoint);
-        say!(ui, "checkpoint {}: {name}", k + 1);
+        let (name, path) = (names[k].clone(), weights_name(checkpoint));
+        say!(ui, "checkpoint {}: {path}", k + 1);
         let file = format!("runs-{}.jsonl", k + 1);
         let runs = run_items(&ui, model, checkpoint, &items, &args.run, &output, &file, &asked, &stop)?;
         ensure!(!runs.is_empty(), "{}: no puzzles", puzzles.origin);
@@ -139,7 +119,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
         report.columns.push(name.clone());
         let values = values(model, checkpoint, &runs, &segments, &modes);
         report.rows.iter_mut().zip(values).for_each(|(row, value)| row.push(value));
-        let sources = format!("Puzzles: {} of {} · Weights: {name}", items.len(), puzzles.origin);
+        let sources = format!("Puzzles: {} of {} · Weights: {path}", items.len(), puzzles.origin);
         report.figures.extend(figures(&name, &runs, &segments, &modes, &sources)?);
         let chosen = explored(&items, &runs, args.explore as usize);
         let bar = ui.progress(chosen.len() as u64, "explore", "puzzles");
@@ -294,9 +274,7 @@ fn explored<'a>(items: &'a [Item], runs: &'a [PuzzleRun], count: usize) -> Vec<(
 }
 
 fn explorer_puzzle(model: &Model, item: &Item, run: &PuzzleRun) -> Result<ExplorerPuzzle> {
-    let puzzle = WatchedPuzzle { kind: item.kind, tokens: item.tokens.clone(), solution: Some(item.solution.clone()) };
-    let kind = if item.kind == PuzzleKind::Sudoku { "Sudoku" } else { "Maze" };
     let mode = classify(run, &Criteria::default());
-    let name = format!("{kind} {}: {}, {} cells open", item.index, mode.name(), item.open_cells());
-    Ok(ExplorerPuzzle::new(name, &trace_puzzle(model, &puzzle)?))
+    let name = format!("{}: {}, {} cells open", item.name(), mode.name(), item.open_cells());
+    Ok(ExplorerPuzzle::new(name, &trace_puzzle(model, &item.watched())?))
 }

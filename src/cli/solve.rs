@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     GlobalArgs,
     infer::GuessArgs,
-    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, kind_of_vocab, load_checkpoint},
+    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, kind_of_vocab, load_checkpoints},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
@@ -38,8 +38,8 @@ const DETAILS: &str = "\
 A Sudoku is 81 characters row by row, 1-9 and . or 0 for blanks; lines, spaces and the rules of a printed grid are skipped. \
 A file may hold several. A maze is a square of lines of # (wall), space, S, G, and needs a checkpoint of mazes.
 
-An exact solver tells beforehand whether the puzzle has one solution. The model then makes as many passes as asked, each a \
-disguise of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
+An exact search tells beforehand whether the puzzle has one solution (a maze: one shortest way). The model then makes as \
+many passes as asked, each a disguise of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
 frequent one of the halted passes is shown, and what is wrong with it.
 
 --steps shows every segment; --animate redraws the grid in place on a terminal, cells that changed highlighted.
@@ -104,7 +104,7 @@ struct Report {
 struct PuzzleReport {
     question: String,
     solutions: Count,
-    /// The only one, or one of the shortest ways' answers: null where there is none or it is not known.
+    /// The only one (of a maze the only shortest way): null where there is none, several, or it is not known.
     solution: Option<String>,
     /// Null where there was nothing to solve.
     #[serde(flatten)]
@@ -126,11 +126,7 @@ enum Count {
 pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let text = read_text(&args)?;
-    let mut checkpoints = if args.checkpoint.is_empty() {
-        vec![load_checkpoint(&ui, None, args.weights)?]
-    } else {
-        args.checkpoint.iter().map(|path| load_checkpoint(&ui, Some(path), args.weights)).collect::<Result<Vec<_>>>()?
-    };
+    let mut checkpoints = load_checkpoints(&ui, &args.checkpoint, args.weights)?;
     let kind = kind_of(&checkpoints)?;
     let questions = parse(kind, &text).with_context(|| format!("{}: not a {kind} puzzle", origin(&args)))?;
     let options = args.guesses.options(global.seed.unwrap_or(0))?;
@@ -307,14 +303,15 @@ impl Known {
                     Solutions::Unknown => only(Count::Unknown),
                 }
             }
-            PuzzleKind::Maze => {
-                let side = maze::side(question.len());
-                let goal = question.iter().position(|&t| i32::from(t) == maze::GOAL);
-                let reached =
-                    goal.is_some_and(|g| shortest_path::distances(question, side)[g] != shortest_path::NO_WAY);
-                let why = "no way joins one start and one goal".to_owned();
-                if reached { only(Count::Unknown) } else { Self { why: Some(why), ..only(Count::None) } }
-            }
+            PuzzleKind::Maze => match shortest_path::shortest(question, maze::side(question.len())) {
+                Ok(found) if found.several => only(Count::Several),
+                Ok(found) => {
+                    let mut solution = question.to_vec();
+                    found.path.iter().for_each(|&cell| solution[cell] = maze::PATH);
+                    Self { solution: Some(solution), ..only(Count::One) }
+                }
+                Err(fault) => Self { why: Some(fault.to_string()), ..only(Count::None) },
+            },
         }
     }
 }
@@ -337,10 +334,8 @@ impl Show<'_> {
             (Count::None, Some(why)) => say!(ui, "\nno solution: {why}"),
             (Count::None, None) => say!(ui, "\nno solution: the givens contradict each other"),
             (Count::Several, _) => say!(ui, "\nthis puzzle has several solutions: any of them counts"),
-            (Count::Unknown, _) if self.kind == PuzzleKind::Sudoku => {
-                say!(ui, "\nhow many solutions this puzzle has was not found in time");
-            }
-            _ => {}
+            (Count::Unknown, _) => say!(ui, "\nhow many solutions this puzzle has was not found in time"),
+            (Count::One, _) => {}
         }
         self.drawn = 0;
     }
@@ -389,7 +384,10 @@ impl Show<'_> {
                 };
                 format!("not solved: {}", why.unwrap_or_default())
             }
-            (false, PuzzleKind::Maze) => "not solved: the marked cells are no shortest way from S to G".to_owned(),
+            (false, PuzzleKind::Maze) => {
+                let checked = shortest_path::check_marks(question, &solved.tokens, maze::side(question.len()));
+                format!("not solved: {}", checked.err().map(|fault| fault.to_string()).unwrap_or_default())
+            }
         };
         say!(ui, "{verdict}");
         if let Some(solution) = known.solution.as_ref().filter(|s| **s != solved.tokens) {

@@ -7,7 +7,8 @@ use clap::ValueEnum;
 
 use super::ui::{Ui, warn};
 use crate::{
-    checkpoint::{Checkpoint, Loaded, Weights, resolve_or_default},
+    analysis::runs::Item,
+    checkpoint::{Checkpoint, Loaded, Weights, infer_dims, resolve_or_default},
     config::Dtype,
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
     puzzle::PuzzleKind,
@@ -80,6 +81,17 @@ pub fn load_checkpoint(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Res
     Ok(load_with_origin(ui, path, weights)?.checkpoint)
 }
 
+/// [`load_checkpoint`] for every path, for none of them the newest; at least one.
+pub fn load_checkpoints(ui: &Ui, paths: &[PathBuf], weights: WeightsArg) -> Result<Vec<Checkpoint>> {
+    if paths.is_empty() {
+        return Ok(vec![load_checkpoint(ui, None, weights)?]);
+    }
+    if paths.iter().any(|p| p.as_os_str().is_empty()) {
+        bail!("--checkpoints: an empty name between commas");
+    }
+    paths.iter().map(|path| load_checkpoint(ui, Some(path), weights)).collect()
+}
+
 /// [`load_checkpoint`] with what lies beside the weights.
 pub fn load_with_origin(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Result<Loaded> {
     let loaded = resolve_or_default(path, Path::new(""))?.load(weights.into())?;
@@ -116,9 +128,44 @@ impl TestPuzzles {
         }
         Ok(set)
     }
+
+    /// These rows, with their solutions.
+    ///
+    /// # Errors
+    /// A row that is not there, told as one of `flag`'s.
+    pub fn rows(&self, flag: &str, rows: &[usize]) -> Result<Vec<Item>> {
+        let set = self.set()?;
+        if let Some(row) = rows.iter().find(|row| **row >= set.len()) {
+            bail!("{flag} {row}: there are {} test puzzles in {}: give 0 to {}", set.len(), self.origin, set.len() - 1);
+        }
+        let stored = set.rows_as_stored(rows)?;
+        let tokens =
+            |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
+        rows.iter()
+            .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
+            .map(|(&index, (input, label))| {
+                Ok(Item { index, kind: self.kind, tokens: tokens(input)?, solution: tokens(label)? })
+            })
+            .collect()
+    }
+
+    /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.
+    pub fn check_kind(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let wanted = self.kind.vocab_size();
+        match vocab_size(checkpoint) {
+            Some(found) if found != wanted => bail!(
+                "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of \
+                 puzzle; name its own data with --data-path",
+                checkpoint.path.display(),
+                self.origin,
+                self.kind
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// The test split at `data_path`; without one the checkpoint's own, if it is there, else the bundled rows.
+/// The test split at `data_path`; without one the checkpoint's own, if it is there, else bundled puzzles of its kind.
 pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
     let own = PathBuf::from(&checkpoint.config.data_path);
     let (dataset, origin) = match data_path {
@@ -128,23 +175,46 @@ pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) 
             (Dataset::open(&own, Split::Test)?, own.display().to_string())
         }
         None => {
-            let text = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
-            let vocab = vocab_size(checkpoint).unwrap_or(PuzzleKind::Sudoku.vocab_size());
-            ensure!(
-                vocab == PuzzleKind::Sudoku.vocab_size(),
-                "{}: its data_path {} is not here, and the bundled puzzles are Sudokus ({} tokens, the checkpoint knows \
-                 {vocab}): name its puzzles with --data-path",
-                checkpoint.path.display(),
-                own.display(),
-                PuzzleKind::Sudoku.vocab_size()
-            );
-            say!(ui, "puzzles: {text}, as the checkpoint's data_path {} is not here", own.display());
-            (Dataset::bundled_test(None)?, text)
+            let (dataset, origin) = bundled(checkpoint).with_context(|| {
+                format!("{}: its data_path {} is not here", checkpoint.path.display(), own.display())
+            })?;
+            say!(ui, "puzzles: {origin}, as the checkpoint's data_path {} is not here", own.display());
+            (dataset, origin)
         }
     };
     let kind = kind_of_vocab(dataset.meta().vocab_size)
         .with_context(|| format!("{origin}: no puzzle that is known here (Sudoku has 11 tokens, maze 6)"))?;
     Ok(TestPuzzles { dataset, kind, origin })
+}
+
+/// The bundled test puzzles of the kind and size that a checkpoint knows, and what they are called. Weights that do not
+/// tell their size are taken to fit.
+fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
+    let sizes = infer_dims(checkpoint);
+    let (dataset, origin) = match sizes.vocab_size {
+        Some(n) if n == PuzzleKind::Maze.vocab_size() => {
+            let mazes = Dataset::bundled_test_mazes()?;
+            let origin = format!("the {} bundled test mazes of 30x30 cells", mazes.len());
+            (mazes, origin)
+        }
+        Some(n) if n != PuzzleKind::Sudoku.vocab_size() => bail!(
+            "no bundled puzzle has the {n} tokens that it knows (Sudoku has {}, maze {}): name its puzzles with --data-path",
+            PuzzleKind::Sudoku.vocab_size(),
+            PuzzleKind::Maze.vocab_size()
+        ),
+        _ => {
+            let origin = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
+            (Dataset::bundled_test(None)?, origin)
+        }
+    };
+    if let Some(cells) = sizes.seq_len {
+        let bundled = usize::try_from(dataset.meta().seq_len)?;
+        ensure!(
+            cells == bundled,
+            "the bundled puzzles of its kind have {bundled} cells, its own {cells}: name them with --data-path"
+        );
+    }
+    Ok((dataset, origin))
 }
 
 /// The puzzle whose alphabet has that many tokens.
@@ -157,6 +227,6 @@ pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
 }
 
 /// Rows of the checkpoint's token embedding.
-pub fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
-    crate::checkpoint::infer_dims(checkpoint).vocab_size
+fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
+    infer_dims(checkpoint).vocab_size
 }

@@ -4,19 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use ndarray_npy::WriteNpyExt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
     interrupt,
-    ui::{Ui, to_json},
+    ui::{JsonArg, Ui, to_json},
 };
 use crate::{
     analysis::journal::{Existing, Journal},
     checkpoint::{
         Checkpoint,
-        store::{create_folder, write_bytes},
+        store::{create_folder, write_bytes, write_npy},
     },
     model::Model,
     say,
@@ -34,7 +35,7 @@ pub enum FormatChoice {
     Both,
 }
 
-/// Where results go, and what of earlier ones.
+/// Where results go, and what of earlier ones; the last arguments of every such command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Folder for the data and the pictures; made if it is missing [default: named after the command]
@@ -49,9 +50,16 @@ pub struct OutputArgs {
     /// Pictures as
     #[arg(long, value_name = "png|svg|both", default_value = "png", hide_possible_values = true)]
     format: FormatChoice,
+    #[command(flatten)]
+    json: JsonArg,
 }
 
 impl OutputArgs {
+    /// The command's mouth, for its text and its JSON.
+    pub fn ui(&self) -> Ui {
+        Ui::new(&self.json)
+    }
+
     /// The folder, made if missing. To be called when everything else that was typed has been checked.
     pub fn open(&self, default: &str) -> Result<Output> {
         let folder = self.output_dir.clone().unwrap_or_else(|| PathBuf::from(default));
@@ -99,6 +107,13 @@ impl Output {
     pub fn picture<P: Picture>(&self, name: &str, picture: &P) -> Result<Vec<String>> {
         let files = self.endings.iter().map(|ending| self.folder.join(format!("{name}.{ending}")));
         files.map(|path| save(picture, &path).map(|()| path.display().to_string())).collect()
+    }
+
+    /// Writes an array under a name without ending, as numpy's `.npy`; returns the file.
+    pub fn array(&self, name: &str, array: &impl WriteNpyExt) -> Result<String> {
+        let path = self.folder.join(format!("{name}.npy"));
+        write_npy(&path, array)?;
+        Ok(path.display().to_string())
     }
 
     /// Writes a JSON document; returns the file.

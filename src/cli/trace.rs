@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use super::{
     GlobalArgs,
-    analyze::many::{Count, RunArgs, check_kind, items},
+    analyze::many::{Count, RunArgs, items},
     interrupt,
     sources::{dtype_name, load_checkpoint, test_puzzles},
     study::{OutputArgs, batch_size, stopped, weights_digest},
-    ui::{JsonArg, Ui},
+    ui::Ui,
 };
 use crate::{
     analysis::{
         journal::run_batches,
         runs::Item,
         trace_file::{TraceFile, TracePlan, arrays},
-        trajectory::{SegmentFacts, WatchedPuzzle, trace_puzzle},
+        trajectory::{SegmentFacts, trace_puzzle},
     },
-    model::{Dims, Model},
+    model::Model,
     puzzle::{PuzzleKind, maze},
     say,
 };
@@ -74,8 +74,6 @@ pub struct TraceArgs {
     run: RunArgs,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -105,39 +103,25 @@ struct Printed {
 }
 
 pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     ensure!(!args.print || args.index.len() <= 1, "--print shows one puzzle: give one --index");
     let checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref(), args.run.weights)?;
     let puzzles = test_puzzles(&ui, args.data_path.as_deref(), &checkpoint)?;
-    check_kind(&checkpoint, &puzzles)?;
+    puzzles.check_kind(&checkpoint)?;
     let chosen: Vec<Item> = if args.index.is_empty() && !args.print {
         items(&puzzles, 0, args.count.unwrap_or(Count::Rows(16)))?
     } else {
-        let set = puzzles.set()?;
         let wanted = if args.index.is_empty() { vec![0] } else { args.index.clone() };
-        for index in &wanted {
-            ensure!(
-                *index < set.len(),
-                "--index {index}: there are {} test puzzles in {}: give 0 to {}",
-                set.len(),
-                puzzles.origin,
-                set.len() - 1
-            );
-        }
-        wanted.iter().map(|&i| Ok(items(&puzzles, i, Count::Rows(1))?.remove(0))).collect::<Result<_>>()?
+        puzzles.rows("--index", &wanted)?
     };
     let runtime = global.init()?;
-    let dims = Dims::from(puzzles.dataset.meta());
-    let model = Model::load(&checkpoint, dims, runtime.device, args.run.dtype.map(Into::into))?;
+    let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
     if args.print {
         ensure!(args.run.segments.is_none(), "--print shows the model's own segments: leave --segments out");
         return print(&ui, &model, &chosen[0], checkpoint.path.display().to_string());
     }
 
-    let segments = match args.run.segments {
-        Some(n) => usize::try_from(n)?,
-        None => usize::try_from(model.config().halt_max_steps)?,
-    };
+    let segments = args.run.segments(&model)?;
     let plan = TracePlan { rows: chosen.len(), segments, z_l: args.z_l, as_f32: args.f32 };
     let layout = arrays(model.config(), &plan);
     let megabytes = |bytes: usize| format!("{:.1} MB", bytes as f64 / 1e6);
@@ -155,7 +139,8 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         "what": "trace", "weights": weights_digest(&checkpoint), "data": puzzles.origin, "rows": rows,
         "segments": segments, "z_l": args.z_l, "f32": args.f32, "dtype": dtype_name(model.config().forward_dtype),
     });
-    let (mut journal, done) = output.journal::<usize>("rows.jsonl", &asked)?;
+    let (mut journal, mut done) = output.journal::<usize>("rows.jsonl", &asked)?;
+    done.truncate(chosen.len());
     let path = output.path("trace.safetensors");
     if done.len() == chosen.len() && path.exists() {
         say!(ui, "{}: it is whole already", path.display());
@@ -204,8 +189,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
 }
 
 fn print(ui: &Ui, model: &Model, item: &Item, checkpoint: String) -> Result<()> {
-    let puzzle = WatchedPuzzle { kind: item.kind, tokens: item.tokens.clone(), solution: Some(item.solution.clone()) };
-    let trajectory = trace_puzzle(model, &puzzle)?;
+    let trajectory = trace_puzzle(model, &item.watched())?;
     for s in &trajectory.segments {
         say!(
             ui,

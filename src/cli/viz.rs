@@ -9,8 +9,8 @@ use anyhow::{Result, anyhow, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
-use self::puzzle::{Chosen, origins, short_names};
-pub use self::puzzle::{PuzzleArgs, weights_name};
+use self::puzzle::{Chosen, origins};
+pub use self::puzzle::{PuzzleArgs, short_names, weights_name};
 use super::{
     GlobalArgs, curves,
     sources::{device_name, dtype_name, load_checkpoint},
@@ -52,7 +52,7 @@ Several --index, --permutes K (the digits shifted by 0 to K-1) and --against (a 
 
 Defaults:
   --checkpoint  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
-  --data-path   the checkpoint's data_path if it is here, else the bundled Sudoku test rows
+  --data-path   the checkpoint's data_path if it is here, else the bundled test rows of its kind
   --index       0
 
 Examples:

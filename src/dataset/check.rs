@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Dataset, Progress, PuzzleList, Split};
 use crate::puzzle::{
-    Board, Canonical, PuzzleKind, canonical, maze,
+    Board, Canonical, PuzzleKind, canonical, maze, shortest_path,
     solve::{Solutions, solve},
 };
 
@@ -309,7 +309,7 @@ fn judge(kind: PuzzleKind, question: &[u8], answer: &[u8]) -> (Option<String>, O
                 },
             }
         }
-        PuzzleKind::Maze => match maze::check_solves(question, answer, maze::side(question.len())) {
+        PuzzleKind::Maze => match shortest_path::check_solves(question, answer, maze::side(question.len())) {
             Err(e) => (Some(e.to_string()), None),
             Ok(found) => (None, found.several.then_some("another path is as short")),
         },

@@ -134,9 +134,16 @@ impl Dataset {
 
     /// The bundled Sudoku-Extreme test rows, the first 2,000 unless `rows` says otherwise.
     pub fn bundled_test(rows: Option<usize>) -> Result<Self> {
-        let first_rows = Some(rows.unwrap_or(BUNDLED_TEST_ROWS));
-        let options = ReadOptions { kind: PuzzleKind::Sudoku, min_difficulty: None, first_rows };
-        let list = PuzzleFile::Bundled(Split::Test).read(&options)?;
+        Self::of_list(PuzzleFile::Bundled(Split::Test), PuzzleKind::Sudoku, Some(rows.unwrap_or(BUNDLED_TEST_ROWS)))
+    }
+
+    /// The bundled test mazes, 40 of 30×30 cells.
+    pub fn bundled_test_mazes() -> Result<Self> {
+        Self::of_list(PuzzleFile::BundledMazes(Split::Test), PuzzleKind::Maze, None)
+    }
+
+    fn of_list(file: PuzzleFile, kind: PuzzleKind, first_rows: Option<usize>) -> Result<Self> {
+        let list = file.read(&ReadOptions { kind, min_difficulty: None, first_rows })?;
         let (puzzles, seq_len) = (list.len(), list.seq_len());
         let rows = (0..puzzles).map(|i| list.row(i)).collect();
         let vocab_size = list.kind().vocab_size();

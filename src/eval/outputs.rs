@@ -1,11 +1,10 @@
 //! Tensors of an evaluation's last segment, kept for other programs: upstream's `eval_save_outputs`.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use ndarray::ArrayD;
-use ndarray_npy::WriteNpyExt;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -111,20 +110,18 @@ impl SavedOutputs {
         store::create_folder(path)?;
         for (name, tensor) in &tensors {
             let file = path.join(format!("{name}.npy"));
-            store::write_atomic(&file, |out| write_npy(tensor, out)).with_context(|| name.clone())?;
+            write_npy(&file, tensor).with_context(|| name.clone())?;
         }
         Ok(())
     }
 }
 
-fn write_npy(tensor: &Tensor, out: &mut File) -> Result<()> {
+fn write_npy(path: &Path, tensor: &Tensor) -> Result<()> {
     let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
     let flat = tensor.f_contiguous()?.f_view([-1])?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, out);
     if tensor.kind() == Kind::Int {
-        ArrayD::from_shape_vec(shape, Vec::<i32>::try_from(flat)?)?.write_npy(&mut out)?;
+        store::write_npy(path, &ArrayD::from_shape_vec(shape, Vec::<i32>::try_from(flat)?)?)
     } else {
-        ArrayD::from_shape_vec(shape, Vec::<f32>::try_from(flat.f_to_kind(Kind::Float)?)?)?.write_npy(&mut out)?;
+        store::write_npy(path, &ArrayD::from_shape_vec(shape, Vec::<f32>::try_from(flat.f_to_kind(Kind::Float)?)?)?)
     }
-    Ok(std::io::Write::flush(&mut out)?)
 }

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::puzzle::{
     Board, PuzzleKind,
-    maze::{self, GOAL, START},
-    shortest_path::{self, WAY},
+    maze::{self, GOAL, PATH, START},
+    shortest_path,
     sudoku::{SIDE, Unit},
 };
 
@@ -109,7 +109,7 @@ pub fn is_right(kind: PuzzleKind, question: &[u8], answer: &[u8]) -> bool {
             (Ok(question), Ok(answer)) => answer.check_solves(&question).is_ok(),
             _ => false,
         },
-        PuzzleKind::Maze => shortest_path::marks_shortest_way(question, answer, maze::side(question.len())),
+        PuzzleKind::Maze => shortest_path::check_marks(question, answer, maze::side(question.len())).is_ok(),
     }
 }
 
@@ -126,7 +126,7 @@ fn sudoku(questions: &Tensor, answers: &Tensor, units: &Tensor, bits: &Tensor) -
 fn shortest_way(questions: &Tensor, distances: &Tensor, answers: &Tensor) -> Tensor {
     let side = maze::side(questions.size()[1] as usize) as i64;
     let goal = questions.eq(i64::from(GOAL));
-    let marked = answers.eq(i64::from(WAY));
+    let marked = answers.eq(i64::from(PATH));
     let count = marked.sum_dim_intlist(1, false, Kind::Int64); // [B]
     let shortest = (distances * &goal).sum_dim_intlist(1, false, Kind::Int64); // [B]
     let closed = distances.le(0).logical_or(&goal); // walls, the start, the goal
@@ -196,7 +196,7 @@ mod tests {
         for _ in 0..400 {
             let mut maze: Vec<u8> = (0..side * side).map(|_| if rng.random_bool(0.3) { 1 } else { 2 }).collect();
             let (start, goal) = (rng.random_range(0..18), rng.random_range(18..36));
-            (maze[start], maze[goal]) = (START as u8, GOAL as u8);
+            (maze[start], maze[goal]) = (START, GOAL);
             // A shortest way, drawn backwards from the goal; sometimes with a cell too many or too few.
             let steps = shortest_path::distances(&maze, side);
             let mut answer = maze.clone();
@@ -207,7 +207,7 @@ mod tests {
                     apart == 1 && steps[*next] == steps[at] - 1
                 };
                 at = (0..side * side).rev().find(nearer).unwrap();
-                answer[at] = WAY as u8;
+                answer[at] = PATH;
             }
             for _ in 0..rng.random_range(0..3) {
                 let cell = rng.random_range(0..side * side);

@@ -7,7 +7,10 @@
 
 use rand_chacha::rand_core::RngCore;
 
-use super::maze::{self, FREE, GOAL, PATH, START, WALL, distances, neighbours, shortest};
+use super::{
+    maze::{FREE, GOAL, PATH, START, WALL},
+    shortest_path::{Distances, check_solves, neighbours, shortest},
+};
 use crate::rng::below;
 
 /// A maze and its path.
@@ -33,21 +36,21 @@ pub fn make_maze(side: usize, least: usize, rng: &mut impl RngCore) -> Option<Ma
     // The farthest cell from anywhere is one end of a long path, the farthest from there with one way to it the other.
     let free: Vec<usize> = (0..tokens.len()).filter(|&cell| tokens[cell] == FREE).collect();
     let any = *free.get(below(rng, free.len() as u32) as usize)?;
-    let from_any = distances(&tokens, side, any);
+    let from_any = Distances::from(&tokens, side, any);
     let reached = |steps: &[usize], cell: usize| if steps[cell] == usize::MAX { 0 } else { steps[cell] };
     let start = *free.iter().max_by_key(|&&cell| reached(&from_any.steps, cell))?;
-    let from_start = distances(&tokens, side, start);
+    let from_start = Distances::from(&tokens, side, start);
     let alone = |cell: &usize| from_start.ways[*cell] == 1 && reached(&from_start.steps, *cell) >= least.max(1);
     let ends: Vec<usize> = free.into_iter().filter(alone).collect();
     let goal = *ends.get(below(rng, ends.len() as u32) as usize)?;
     let (start, goal) = if rng.next_u32() & 1 == 0 { (start, goal) } else { (goal, start) };
 
-    tokens[start] = START as u8;
-    tokens[goal] = GOAL as u8;
+    tokens[start] = START;
+    tokens[goal] = GOAL;
     let found = shortest(&tokens, side).ok()?;
     let mut answer = tokens.clone();
     found.path.iter().for_each(|&cell| answer[cell] = PATH);
-    debug_assert!(maze::check_solves(&tokens, &answer, side).is_ok());
+    debug_assert!(check_solves(&tokens, &answer, side).is_ok());
     Some(MadeMaze { question: tokens, answer, steps: found.steps })
 }
 
@@ -100,7 +103,7 @@ mod tests {
                 let Some(maze) = make_maze(side, least, &mut stream(Purpose::Generate, 3, i, side as u64)) else {
                     continue;
                 };
-                let found = maze::check_solves(&maze.question, &maze.answer, side).unwrap();
+                let found = check_solves(&maze.question, &maze.answer, side).unwrap();
                 assert!(!found.several && found.steps == maze.steps && maze.steps >= least);
                 made += 1;
             }

@@ -39,6 +39,16 @@ impl PuzzleKind {
     }
 }
 
+impl PuzzleKind {
+    /// As a title begins with it; in running text the kind displays itself.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Sudoku => "Sudoku",
+            Self::Maze => "Maze",
+        }
+    }
+}
+
 impl std::fmt::Display for PuzzleKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

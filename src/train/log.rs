@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::TrainPlan;
-use crate::{eval::evaluate::Evaluation, model::METRICS, runtime};
+use crate::{checkpoint::store::take_lock, eval::evaluate::Evaluation, model::METRICS, runtime};
 
 /// The file's name in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -38,7 +38,7 @@ impl MetricsLog {
         let path = folder.join(METRICS_FILE);
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = file.with_context(|| format!("{}: cannot start", path.display()))?;
-        lock(&file, &path)?;
+        ensure!(take_lock(&file), "{}: another process is training this run", path.display());
         Ok(Self { path, file: Some(BufWriter::new(file)) })
     }
 
@@ -120,17 +120,6 @@ impl MetricsLog {
     fn line(&mut self, value: &Value) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         writeln!(file, "{value}").with_context(|| format!("{}: cannot write", self.path.display()))
-    }
-}
-
-/// Holds the file for this process alone, until it ends.
-fn lock(file: &File, path: &Path) -> Result<()> {
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("{}: another process is training this run", path.display())
-        }
-        // A file system without locks is no reason not to train.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 

@@ -428,7 +428,10 @@ impl Run<'_> {
         let began = Instant::now();
         let snapshot = Snapshot {
             config: self.plan.config.clone(),
-            meta: CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone())),
+            meta: CheckpointMeta {
+                seq_len: usize::try_from(self.plan.model.dims.seq_len).ok(),
+                ..CheckpointMeta::of_this_process(Some(u64::try_from(step)?), Some(self.plan.fingerprint.clone()))
+            },
             state: TrainingState {
                 version: TrainingState::VERSION,
                 step,

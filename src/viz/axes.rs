@@ -156,9 +156,18 @@ impl Axes {
     where
         DB::ErrorType: 'static,
     {
+        self.draw_to(canvas, names, f64::INFINITY)
+    }
+
+    /// The same, with ticks along x up to `last` alone: what lies beyond has labels of its own.
+    pub fn draw_to<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, names: [&str; 2], last: f64) -> Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
         let frame = self.frame;
         let tick = Lettering::new(size::SMALL, INK);
-        for (value, text) in self.x.ticks((frame.width / 70.0).clamp(2.0, 10.0)) {
+        let wanted = (frame.width / 70.0).clamp(2.0, 10.0);
+        for (value, text) in self.x.ticks(wanted).into_iter().filter(|(value, _)| *value <= last) {
             let x = self.place([value, self.y.low])[0];
             canvas.line(&[[x, frame.top], [x, frame.bottom()]], &GRID, 1.0)?;
             canvas.text(&text, [x, frame.bottom() + 16.0], tick.middle())?;

@@ -7,7 +7,10 @@ use super::{
     canvas::{Canvas, Frame, Lettering},
     style::{FRAME, GIVEN, INK, RIGHT, SOFT_INK, WRONG, WRONG_PAPER, size},
 };
-use crate::puzzle::PuzzleKind;
+use crate::puzzle::{
+    PuzzleKind,
+    maze::{FREE, GOAL, PATH, START, WALL},
+};
 
 /// What a cell shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ impl AnswerBoard<'_> {
         let given = match self.kind {
             PuzzleKind::Sudoku => self.puzzle[cell] > 1,
             // Of a maze everything is given but which free cells belong to the path.
-            PuzzleKind::Maze => self.puzzle[cell] != MAZE_FREE && answer != MAZE_PATH,
+            PuzzleKind::Maze => self.puzzle[cell] != FREE && answer != PATH,
         };
         let kept = answer == self.puzzle[cell];
         match self.solution {
@@ -116,22 +119,18 @@ impl AnswerBoard<'_> {
                 canvas.fill_rect(square, &WRONG_PAPER)?;
                 turn_corner(canvas, square)?;
             }
-            (MAZE_WALL, _) => canvas.fill_rect(square, &SOFT_INK)?,
+            (WALL, _) => canvas.fill_rect(square, &SOFT_INK)?,
             _ => {}
         }
         let how = |share: f64| Lettering::new(square.height * share, mark_color(mark)).middle().bold();
         match (self.puzzle[cell], answer) {
-            (3, _) => canvas.text("S", square.at(0.5, 0.5), how(0.9)),
-            (4, _) => canvas.text("G", square.at(0.5, 0.5), how(0.9)),
-            (_, MAZE_PATH) => canvas.disc(square.at(0.5, 0.5), square.width * 0.3, &mark_color(mark), None),
+            (START, _) => canvas.text("S", square.at(0.5, 0.5), how(0.9)),
+            (GOAL, _) => canvas.text("G", square.at(0.5, 0.5), how(0.9)),
+            (_, PATH) => canvas.disc(square.at(0.5, 0.5), square.width * 0.3, &mark_color(mark), None),
             _ => Ok(()),
         }
     }
 }
-
-const MAZE_WALL: u8 = 1;
-const MAZE_FREE: u8 = 2;
-const MAZE_PATH: u8 = 5;
 
 fn mark_color(mark: CellMark) -> RGBColor {
     match mark {
@@ -169,9 +168,9 @@ where
         (PuzzleKind::Sudoku, CellMark::Given) => [6, 6, 6],
         (PuzzleKind::Sudoku, CellMark::Wrong) => [1, 6, 5],
         (PuzzleKind::Sudoku, _) => [1, 6, 6],
-        (PuzzleKind::Maze, CellMark::Given) => [MAZE_WALL, MAZE_WALL, MAZE_WALL],
-        (PuzzleKind::Maze, CellMark::Wrong) => [MAZE_FREE, MAZE_PATH, MAZE_FREE],
-        (PuzzleKind::Maze, _) => [MAZE_FREE, MAZE_PATH, MAZE_PATH],
+        (PuzzleKind::Maze, CellMark::Given) => [WALL, WALL, WALL],
+        (PuzzleKind::Maze, CellMark::Wrong) => [FREE, PATH, FREE],
+        (PuzzleKind::Maze, _) => [FREE, PATH, PATH],
     };
     let solution = [solution];
     let known = mark != CellMark::Unknown;

@@ -10,7 +10,10 @@ use super::{
     colormap::Colormap,
     style::{FRAME, GIVEN, INK, PAPER, SOFT_INK, WRONG, WRONG_PAPER, size},
 };
-use crate::{analysis::cells::CellsSummary, puzzle::PuzzleKind};
+use crate::{
+    analysis::{cells::CellsSummary, runs::Item},
+    puzzle::{PuzzleKind, maze},
+};
 
 const MAP: Colormap = Colormap::Viridis;
 
@@ -18,11 +21,7 @@ const MAP: Colormap = Colormap::Viridis;
 #[derive(Clone, Debug)]
 pub struct CellOrder {
     pub name: String,
-    pub kind: PuzzleKind,
-    /// Length seq_len.
-    pub tokens: Vec<u8>,
-    /// Length seq_len.
-    pub solution: Vec<u8>,
+    pub item: Item,
     /// The segment from which on each cell is right. Length seq_len.
     pub right_from: Vec<Option<usize>>,
 }
@@ -70,7 +69,8 @@ impl CellsPicture<'_> {
     {
         let e = &self.example;
         heading(canvas, BOARD, &format!("{}: right from segment ...", e.name))?;
-        let side = e.tokens.len().isqrt().max(1);
+        let item = &e.item;
+        let side = item.tokens.len().isqrt().max(1);
         let step = BOARD.width / side as f64;
         let n = self.segments();
         for (cell, from) in e.right_from.iter().enumerate().take(side * side) {
@@ -80,13 +80,17 @@ impl CellsPicture<'_> {
                 width: step + 0.3,
                 height: step + 0.3,
             };
-            let open = e.solution[cell] != 0 && e.tokens[cell] != e.solution[cell];
+            let open = item.solution[cell] != 0 && item.is_open(cell);
             let small = Lettering::new(step * 0.46, SOFT_INK).middle();
             match from {
                 _ if !open => {
-                    canvas.fill_rect(square, &GIVEN)?;
-                    if e.kind == PuzzleKind::Sudoku {
-                        canvas.text(&e.tokens[cell].saturating_sub(1).to_string(), square.at(0.5, 0.5), small)?;
+                    let wall = item.kind == PuzzleKind::Maze && item.tokens[cell] == maze::WALL;
+                    canvas.fill_rect(square, if wall { &SOFT_INK } else { &GIVEN })?;
+                    if item.kind == PuzzleKind::Sudoku {
+                        canvas.text(&item.tokens[cell].saturating_sub(1).to_string(), square.at(0.5, 0.5), small)?;
+                    } else if !wall {
+                        let bold = Lettering { color: INK, ..small }.bold();
+                        canvas.text(&maze::text(&[item.tokens[cell]]), square.at(0.5, 0.5), bold)?;
                     }
                 }
                 Some(from) => {
@@ -103,7 +107,7 @@ impl CellsPicture<'_> {
                 }
             }
         }
-        if e.kind == PuzzleKind::Sudoku {
+        if item.kind == PuzzleKind::Sudoku {
             for i in 1..9 {
                 let (at, width) = (f64::from(i) * step, if i % 3 == 0 { 2.2 } else { 0.7 });
                 canvas.line(&[[BOARD.left + at, BOARD.top], [BOARD.left + at, BOARD.bottom()]], &INK, width)?;
@@ -181,9 +185,10 @@ impl CellsPicture<'_> {
         let total = self.summary.open_cells.max(1) as f64;
         let share = |count: usize| 100.0 * count as f64 / total;
         let most = self.summary.right_from.iter().copied().chain([self.summary.never]).map(share).fold(1.0, f64::max);
-        let x = Scale { low: 0.5, high: n as f64 + 2.5, logarithmic: false, whole: true };
-        let axes = Axes { frame: STEPS, x, y: Scale::linear(0.0, most * 1.08) };
-        axes.draw(canvas, ["segment; at the right: never", "% of cells"])?;
+        let axes = Axes { frame: STEPS, x: Scale::counts(1.0, n as f64 + 2.0), y: Scale::linear(0.0, most * 1.08) };
+        axes.draw_to(canvas, ["segment", "% of cells"], n as f64)?;
+        let never = axes.place([n as f64 + 2.0, 0.0]);
+        canvas.text("never", [never[0], STEPS.bottom() + 16.0], Lettering::new(size::SMALL, INK).middle())?;
         let bars = self.summary.right_from.iter().enumerate().map(|(k, &c)| ((k + 1) as f64, c, MAP.step(k, n)));
         for (at, count, color) in bars.chain([(n as f64 + 2.0, self.summary.never, WRONG)]) {
             let (a, b) = (axes.place([at - 0.4, share(count)]), axes.place([at + 0.4, 0.0]));

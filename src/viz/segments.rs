@@ -148,16 +148,11 @@ impl SegmentsPicture<'_> {
         heading(canvas, STEPS, "When puzzles become right for good")?;
         let most = grok.at.iter().copied().max().unwrap_or(0).max(grok.never).max(1) as f64;
         let axes = Axes { frame: STEPS, x: Scale::counts(1.0, n as f64 + 2.0), y: Scale::linear(0.0, most * 1.12) };
-        // The bars' own labels stand below: only the counts come from the axes.
-        let upper = Axes { x: Scale { low: 0.5, high: n as f64 + 2.5, logarithmic: false, whole: true }, ..axes };
-        upper.draw(canvas, ["segment", "puzzles"])?;
+        axes.draw_to(canvas, ["segment", "puzzles"], n as f64)?;
         let tick = Lettering::new(size::SMALL, INK).middle();
-        let right_end = upper.place([n as f64 + 0.9, 0.0]);
-        let hide = Frame { left: right_end[0], top: right_end[1] + 4.0, width: 120.0, height: 24.0 };
-        canvas.fill_rect(hide, &PAPER)?;
         let bars = grok.at.iter().enumerate().map(|(k, &count)| ((k + 1) as f64, count, MAP.step(k, n)));
         for (x, count, color) in bars.chain([(n as f64 + 2.0, grok.never, WRONG)]) {
-            let (a, b) = (upper.place([x - 0.4, count as f64]), upper.place([x + 0.4, 0.0]));
+            let (a, b) = (axes.place([x - 0.4, count as f64]), axes.place([x + 0.4, 0.0]));
             canvas.fill_rect(Frame { left: a[0], top: a[1], width: b[0] - a[0], height: b[1] - a[1] }, &color)?;
             if count > 0 && n <= 24 {
                 canvas.text(
@@ -167,7 +162,7 @@ impl SegmentsPicture<'_> {
                 )?;
             }
         }
-        let [x, y] = upper.place([n as f64 + 2.0, 0.0]);
+        let [x, y] = axes.place([n as f64 + 2.0, 0.0]);
         canvas.text("never", [x, y + 16.0], tick)
     }
 

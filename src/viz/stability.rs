@@ -34,11 +34,14 @@ pub struct StabilityPicture<'a> {
 
 const RIGHT_SHARE: Frame = Frame { left: 110.0, top: 142.0, width: 600.0, height: 280.0 };
 const LEFT_SHARE: Frame = Frame { left: 860.0, top: 142.0, width: 600.0, height: 280.0 };
-const MOTION_TOP: f64 = 560.0;
+const MOTION_HEIGHT: f64 = 270.0;
+/// Below the names of the upper panels' axes, the checkpoints; below those of the lower ones', what becomes of answers.
+const LEGEND_BELOW: f64 = 80.0;
+const LEGEND_STEP: f64 = 27.0;
 
 impl Picture for StabilityPicture<'_> {
     fn size(&self) -> [u32; 2] {
-        [1500, 960 + 27 * self.series.len() as u32]
+        [1500, (self.motion_top() + MOTION_HEIGHT + LEGEND_BELOW + 3.0 * LEGEND_STEP + 40.0) as u32]
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
@@ -53,18 +56,24 @@ impl Picture for StabilityPicture<'_> {
         let n = self.series.len().max(1) as f64;
         let width = (1350.0 - 110.0 * (n - 1.0)) / n;
         for (k, series) in self.series.iter().enumerate() {
-            let frame = Frame { left: 110.0 + k as f64 * (width + 110.0), top: MOTION_TOP, width, height: 270.0 };
+            let left = 110.0 + k as f64 * (width + 110.0);
+            let frame = Frame { left, top: self.motion_top(), width, height: MOTION_HEIGHT };
             self.draw_motion(canvas, frame, series, k)?;
         }
-        let mut at = [30.0, MOTION_TOP + 270.0 + 84.0];
+        let mut at = [RIGHT_SHARE.left, RIGHT_SHARE.bottom() + LEGEND_BELOW];
         for (k, series) in self.series.iter().enumerate() {
-            at = legend_line(canvas, at, 1400.0, Stroke::series(k), &series.name)?;
+            at = legend_line(canvas, at, 1350.0, Stroke::series(k), &series.name)?;
         }
         Ok(())
     }
 }
 
 impl StabilityPicture<'_> {
+    /// Where the lower panels begin: below the names of the checkpoints, with room for headings.
+    fn motion_top(&self) -> f64 {
+        RIGHT_SHARE.bottom() + LEGEND_BELOW + LEGEND_STEP * self.series.len() as f64 + 40.0
+    }
+
     /// Shares by the number of blanks, which stand at even distances.
     fn draw_shares<DB: DrawingBackend>(
         &self,
@@ -141,8 +150,7 @@ impl StabilityPicture<'_> {
         }
         let strokes: [(RGBColor, Option<[f64; 2]>); 3] =
             [(RIGHT, None), (RGBColor(150, 90, 150), Some([11.0, 5.0])), (WRONG, Some([3.0, 4.0]))];
-        let mut at = [frame.right() - 290.0, frame.top + 18.0];
-        let plate = Frame { left: at[0] - 8.0, top: frame.top + 2.0, width: 296.0, height: 86.0 };
+        let mut at = [frame.left, frame.bottom() + LEGEND_BELOW];
         for (motion, (color, _)) in series.motions.iter().zip(strokes) {
             let edge = |q: usize| -> Vec<Point> {
                 motion.quartiles.iter().enumerate().map(|(i, v)| axes.place([(i + 1) as f64, v[q]])).collect()
@@ -154,10 +162,9 @@ impl StabilityPicture<'_> {
                 motion.median.iter().enumerate().map(|(i, &v)| axes.place([(i + 1) as f64, v])).collect();
             curve(canvas, &points, Stroke { color, width: 2.8, dash })?;
         }
-        canvas.fill_rect(plate, &plotters::style::Color::mix(&super::style::PAPER, 0.85))?;
         for (motion, (color, dash)) in series.motions.iter().zip(strokes) {
             let name = format!("{} ({})", Fate::name(motion.fate), motion.puzzles);
-            at = legend_line(canvas, at, 286.0, Stroke { color, width: 2.8, dash }, &name)?;
+            at = legend_line(canvas, at, frame.width, Stroke { color, width: 2.8, dash }, &name)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 pub mod solver;
 pub mod tensors;
+pub mod training;
 
 use std::{
     fs,

@@ -6,13 +6,7 @@ use serde::Serialize;
 use crate::{
     analysis::attention::{HeadShares, attention_of},
     checkpoint::safetensors_file,
-    cli::{
-        GlobalArgs,
-        sources::dtype_name,
-        study::OutputArgs,
-        ui::{JsonArg, Ui},
-        viz::PuzzleArgs,
-    },
+    cli::{GlobalArgs, sources::dtype_name, study::OutputArgs, ui::Ui, viz::PuzzleArgs},
     model::{Model, to_raw},
     puzzle::PuzzleKind,
     say,
@@ -28,10 +22,11 @@ probabilities softmax(q k^T / sqrt(d)) of every head, recomputed plainly from th
 give differs from the forward pass's attention is said.
 
 The table tells for every head, in the mean over all cells, how much attention goes to the cell itself, to the other cells \
-of its row, column and box (8 each; evenly spread attention would give each 8/81 = 9.9 %), elsewhere, and to the puzzle \
-embedding. The picture shows every chosen layer's map and the board as --cell sees it.
+of its row, column and box (8 each; evenly spread attention would give each 8/81 = 9.9 %; mazes have no such units), \
+elsewhere, and to the puzzle embedding. The picture shows every chosen layer's map and the board as --cell sees it.
 
-Files in --output-dir: attention.png, shares.json, maps.safetensors (arrays H0, H1, .., L0, .. of [heads, T, T], f32).
+Files in --output-dir: attention.png, shares.json, shares.npy (its table, f64 [heads of all layers, 7]: itself, row, column, \
+box, elsewhere, puzzle, entropy), maps.safetensors (arrays H0, H1, .., L0, .. of [heads, T, T], f32).
 
 Examples:
   hrm analyze attention --index 7
@@ -54,8 +49,6 @@ pub struct AttentionArgs {
     cell: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -63,6 +56,8 @@ struct Report {
     title: String,
     pictures: Vec<String>,
     maps: String,
+    /// numpy's files.
+    arrays: Vec<String>,
     checkpoint: String,
     step: Option<u64>,
     dtype: &'static str,
@@ -76,7 +71,7 @@ struct Report {
 }
 
 pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     let (checkpoint, chosen) = args.subject.choose(&ui)?;
     let puzzle = &chosen.puzzle;
     let side = puzzle.tokens.len().isqrt();
@@ -98,36 +93,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
 
     let found = attention_of(&model, puzzle, segment)?;
     let shares = found.shares(puzzle.kind)?;
-    let percent = |x: f64| format!("{:.1}", 100.0 * x);
-    say!(ui, "");
-    say!(
-        ui,
-        "{:>5}  {:>4}  {:>7}  {:>6}  {:>7}  {:>6}  {:>9}  {:>7}  {:>7}   (attention, %; entropy, bits)",
-        "layer",
-        "head",
-        "itself",
-        "row",
-        "column",
-        "box",
-        "elsewhere",
-        "puzzle",
-        "entropy"
-    );
-    for s in &shares {
-        say!(
-            ui,
-            "{:>5}  {:>4}  {:>7}  {:>6}  {:>7}  {:>6}  {:>9}  {:>7}  {:>7.2}",
-            format!("{}{}", s.module, s.layer),
-            s.head,
-            percent(s.itself),
-            percent(s.row),
-            percent(s.column),
-            percent(s.cell_box),
-            percent(s.elsewhere),
-            percent(s.puzzle),
-            s.entropy
-        );
-    }
+    print_shares(&ui, puzzle.kind, &shares);
     say!(
         ui,
         "recomputed plainly; differs from the forward pass by at most {:.1e} of its largest value",
@@ -162,11 +128,15 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     let maps = output.path("maps.safetensors");
     let tensors: Vec<_> = found.tensors().into_iter().map(|(name, t)| (name, to_raw(&t))).collect();
     safetensors_file::write(&maps, &tensors)?;
+    let columns = |s: &HeadShares| [s.itself, s.row, s.column, s.cell_box, s.elsewhere, s.puzzle, s.entropy];
+    let table: Vec<[f64; 7]> = shares.iter().map(columns).collect();
+    let arrays = vec![output.array("shares", &ndarray::arr2(&table))?];
     say!(ui, "picture: {}", pictures.join(", "));
     let report = Report {
         title,
         pictures,
         maps: maps.display().to_string(),
+        arrays,
         checkpoint: checkpoint.path.display().to_string(),
         step: checkpoint.step,
         dtype: dtype_name(model.config().forward_dtype),
@@ -176,8 +146,34 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
         largest_difference: found.largest_difference,
         heads: shares,
     };
-    say!(ui, "data: {}, {}", output.json("shares.json", &report)?, report.maps);
+    say!(ui, "data: {}, {}, {}", output.json("shares.json", &report)?, report.maps, report.arrays.join(", "));
     ui.emit(&report)
+}
+
+/// The table of heads; a maze has no units of Sudoku.
+fn print_shares(ui: &Ui, kind: PuzzleKind, shares: &[HeadShares]) {
+    let units = kind == PuzzleKind::Sudoku;
+    let names = if units { "     row   column      box" } else { "" };
+    say!(ui, "");
+    say!(ui, "layer  head   itself{names}  elsewhere   puzzle  entropy   (attention, %; entropy, bits)");
+    for s in shares {
+        let percent = |share: f64| 100.0 * share;
+        let of_units = if units {
+            format!("  {:>6.1}  {:>7.1}  {:>7.1}", percent(s.row), percent(s.column), percent(s.cell_box))
+        } else {
+            String::new()
+        };
+        say!(
+            ui,
+            "{:>5}  {:>4}  {:>7.1}{of_units}  {:>9.1}  {:>7.1}  {:>7.2}",
+            format!("{}{}", s.module, s.layer),
+            s.head,
+            percent(s.itself),
+            percent(s.elsewhere),
+            percent(s.puzzle),
+            s.entropy
+        );
+    }
 }
 
 fn cell_of(text: &str, side: usize) -> Result<usize> {

@@ -1,17 +1,13 @@
 //! `hrm analyze cells`.
 
 use anyhow::Result;
+use ndarray::Array2;
 use serde::Serialize;
 
 use super::many::{Head, ManyArgs, percent, run_many};
 use crate::{
     analysis::cells::{CellsSummary, right_from, summarise_cells},
-    cli::{
-        GlobalArgs,
-        study::OutputArgs,
-        ui::{JsonArg, Ui},
-    },
-    puzzle::PuzzleKind,
+    cli::{GlobalArgs, study::OutputArgs},
     say,
     viz::{
         cells::{CellOrder, CellsPicture},
@@ -20,12 +16,13 @@ use crate::{
 };
 
 const DETAILS: &str = "\
-Looks at open cells, those that the puzzle does not give. For each: the segment from which on it is right to the end, and \
+Looks at open cells, those that the puzzle does not give; of a maze its free cells, each part of the path or not. For each: the segment from which on it is right to the end, and \
 the probability that the model's own output function (stablemax or softmax, as trained) gives its answer. Over all puzzles: \
 the share that is right and the confidence in right and in wrong cells by segment; whether a cell that is held 90 % sure is \
 right 90 % of the time; and, for Sudoku, how much it matters how many digits row, column and box leave for a cell.
 
-Files in --output-dir: cells.png (with the order of one puzzle, --show ROW), cells.json, and runs.jsonl, which \
+Files in --output-dir: cells.png (with the order of one puzzle, --show ROW), cells.json, right_from.npy (int32 [puzzles, \
+cells]: the segment from which on each cell is right, 0 where it is wrong at the end), and runs.jsonl, which \
 `hrm analyze segments` and `modes` can go on from.
 
 Examples:
@@ -43,8 +40,6 @@ pub struct CellsArgs {
     show: Option<usize>,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -59,7 +54,7 @@ struct Report<'a> {
 }
 
 pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     let many = run_many(&ui, global, &args.many, &args.output, "analysis/cells")?;
     let summary = summarise_cells(&many.runs, &many.items);
     let optional = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), percent);
@@ -105,7 +100,6 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
         }
     };
     let (item, run) = (&many.items[position], &many.runs[position]);
-    let kind = if item.kind == PuzzleKind::Sudoku { "Sudoku" } else { "Maze" };
     let first = summary.by_segment.first().map_or(0.0, |s| s.right);
     let last = summary.by_segment.last().map_or(0.0, |s| s.right);
     let title = format!(
@@ -122,18 +116,21 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
             sources: many.sources(),
         },
         summary: &summary,
-        example: CellOrder {
-            name: format!("{kind} {}", item.index),
-            kind: item.kind,
-            tokens: item.tokens.clone(),
-            solution: item.solution.clone(),
-            right_from: order.clone(),
-        },
+        example: CellOrder { name: item.name(), item: item.clone(), right_from: order.clone() },
     };
     let pictures = many.output.picture("cells", &picture)?;
     say!(ui, "picture: {}", pictures.join(", "));
-    let report =
-        Report { head: many.head(&title, pictures), summary: &summary, shown: item.index, shown_right_from: order };
-    say!(ui, "data: {}", many.output.json("cells.json", &report)?);
+    let from: Vec<Vec<Option<usize>>> = many.runs.iter().zip(&many.items).map(|(r, i)| right_from(r, i)).collect();
+    let from = Array2::from_shape_fn((from.len(), item.tokens.len()), |(puzzle, cell)| {
+        from[puzzle][cell].and_then(|segment| i32::try_from(segment).ok()).unwrap_or(0)
+    });
+    let arrays = vec![many.output.array("right_from", &from)?];
+    let report = Report {
+        head: many.head(&title, pictures, arrays.clone()),
+        summary: &summary,
+        shown: item.index,
+        shown_right_from: order,
+    };
+    say!(ui, "data: {}, {}", many.output.json("cells.json", &report)?, arrays.join(", "));
     ui.emit(&report)
 }

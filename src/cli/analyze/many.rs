@@ -10,9 +10,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tch::Device;
 
 use crate::{
     analysis::{
@@ -23,7 +24,8 @@ use crate::{
     cli::{
         GlobalArgs, interrupt,
         sources::{
-            DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles, vocab_size,
+            DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, load_checkpoints,
+            test_puzzles,
         },
         study::{Output, OutputArgs, batch_size, stopped, weights_digest},
         ui::Ui,
@@ -80,7 +82,7 @@ pub struct ManyArgs {
     /// Dataset folder whose test split is taken [default: the checkpoint's, else the bundled rows]
     #[arg(long, value_name = "DIR")]
     pub data_path: Option<PathBuf>,
-    /// How many test puzzles
+    /// How many test puzzles; with --resume also more or fewer than the folder has
     #[arg(long, value_name = "N|all", default_value = "200")]
     pub count: Count,
     /// Their first row, from 0
@@ -88,6 +90,43 @@ pub struct ManyArgs {
     pub first: usize,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// Several checkpoints on the same test puzzles.
+#[derive(clap::Args, Clone, Debug)]
+pub struct SeveralArgs {
+    /// Checkpoints: run folders, step_N folders, .safetensors files or upstream's; separated by commas or repeated
+    #[arg(long, visible_alias = "checkpoint", value_name = "PATH[,PATH...]", value_delimiter = ',')]
+    checkpoints: Vec<PathBuf>,
+    /// Dataset folder whose test split is taken [default: the last checkpoint's, else the bundled rows]
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<PathBuf>,
+}
+
+impl SeveralArgs {
+    /// The checkpoints, all of the puzzles' kind, and the puzzles.
+    pub fn open(&self, ui: &Ui, weights: WeightsArg) -> Result<(Vec<Checkpoint>, TestPuzzles)> {
+        let checkpoints = load_checkpoints(ui, &self.checkpoints, weights)?;
+        let last = checkpoints.last().context("no checkpoint given")?;
+        let puzzles = test_puzzles(ui, self.data_path.as_deref(), last)?;
+        checkpoints.iter().try_for_each(|checkpoint| puzzles.check_kind(checkpoint))?;
+        Ok((checkpoints, puzzles))
+    }
+}
+
+impl RunArgs {
+    /// Loads the weights for those puzzles.
+    pub fn load(&self, checkpoint: &Checkpoint, puzzles: &TestPuzzles, device: Device) -> Result<Model> {
+        Model::load(checkpoint, Dims::from(puzzles.dataset.meta()), device, self.dtype.map(Into::into))
+    }
+
+    /// How many segments to run.
+    pub fn segments(&self, model: &Model) -> Result<usize> {
+        Ok(match self.segments {
+            Some(n) => usize::try_from(n)?,
+            None => usize::try_from(model.config().halt_max_steps)?,
+        })
+    }
 }
 
 /// A model with the puzzles that it was run on.
@@ -113,10 +152,11 @@ impl Many {
     }
 
     /// What every summary begins with.
-    pub fn head(&self, title: &str, pictures: Vec<String>) -> Head {
+    pub fn head(&self, title: &str, pictures: Vec<String>, arrays: Vec<String>) -> Head {
         Head {
             title: title.to_owned(),
             pictures,
+            arrays,
             checkpoint: self.checkpoint.path.display().to_string(),
             step: self.checkpoint.step,
             data: self.rows(),
@@ -130,6 +170,9 @@ impl Many {
 pub struct Head {
     pub title: String,
     pub pictures: Vec<String>,
+    /// numpy's files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arrays: Vec<String>,
     pub checkpoint: String,
     pub step: Option<u64>,
     pub data: String,
@@ -138,50 +181,21 @@ pub struct Head {
 
 /// The rows that were asked for, with their solutions.
 pub fn items(puzzles: &TestPuzzles, first: usize, count: Count) -> Result<Vec<Item>> {
-    let set = puzzles.set()?;
-    ensure!(
-        first < set.len(),
-        "--first {first}: there are {} test puzzles in {}: give 0 to {}",
-        set.len(),
-        puzzles.origin,
-        set.len() - 1
-    );
+    let there = puzzles.set()?.len();
     let last = match count {
-        Count::All => set.len(),
-        Count::Rows(n) => first.saturating_add(n).min(set.len()),
+        Count::All => there,
+        Count::Rows(n) => first.saturating_add(n).min(there),
     };
-    let rows: Vec<usize> = (first..last).collect();
-    let stored = set.rows_as_stored(&rows)?;
-    let tokens =
-        |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
-    rows.iter()
-        .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
-        .map(|(&index, (input, label))| {
-            Ok(Item { index, kind: puzzles.kind, tokens: tokens(input)?, solution: tokens(label)? })
-        })
-        .collect()
-}
-
-/// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.
-pub fn check_kind(checkpoint: &Checkpoint, puzzles: &TestPuzzles) -> Result<()> {
-    let wanted = puzzles.kind.vocab_size();
-    match vocab_size(checkpoint) {
-        Some(found) if found != wanted => bail!(
-            "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of puzzle; \
-             name its own data with --data-path",
-            checkpoint.path.display(),
-            puzzles.origin,
-            puzzles.kind
-        ),
-        _ => Ok(()),
-    }
+    // A first row that is not there is told as that.
+    let rows: Vec<usize> = if first < there { (first..last).collect() } else { vec![first] };
+    puzzles.rows("--first", &rows)
 }
 
 /// Runs the puzzles that were asked for, on with what the folder holds where that is wanted.
 pub fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputArgs, default: &str) -> Result<Many> {
     let checkpoint = load_checkpoint(ui, args.checkpoint.as_deref(), args.run.weights)?;
     let puzzles = test_puzzles(ui, args.data_path.as_deref(), &checkpoint)?;
-    check_kind(&checkpoint, &puzzles)?;
+    puzzles.check_kind(&checkpoint)?;
     let items = items(&puzzles, args.first, args.count)?;
     if let Count::Rows(n) = args.count
         && items.len() < n
@@ -189,13 +203,18 @@ pub fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputAr
         say!(ui, "fewer test puzzles than asked for: the {} from row {} on", items.len(), args.first);
     }
     let runtime = global.init()?;
-    let dims = Dims::from(puzzles.dataset.meta());
-    let model = Model::load(&checkpoint, dims, runtime.device, args.run.dtype.map(Into::into))?;
+    let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
     let output = output.open(default)?;
     let stop = interrupt::flag("stopping after this batch");
-    let asked = json!({"data": puzzles.origin, "first": args.first, "count": items.len()});
+    let asked = asked_of(&puzzles, args.first);
     let runs = run_items(ui, &model, &checkpoint, &items, &args.run, &output, "runs.jsonl", &asked, &stop)?;
     Ok(Many { checkpoint, model, items, runs, output, origin: puzzles.origin })
+}
+
+/// What a journal says of the puzzles from row `first` on. How many is left out: the results of some are those of the
+/// first of more.
+pub fn asked_of(puzzles: &TestPuzzles, first: usize) -> Value {
+    json!({"data": puzzles.origin, "first": first})
 }
 
 /// Runs any puzzles; `asked` says which, for the journal.
@@ -211,15 +230,14 @@ pub fn run_items(
     asked: &Value,
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<PuzzleRun>> {
-    let segments = match args.segments {
-        Some(n) => usize::try_from(n)?,
-        None => usize::try_from(model.config().halt_max_steps)?,
-    };
+    let segments = args.segments(model)?;
     let asked = json!({
         "what": "runs", "weights": weights_digest(checkpoint), "puzzles": asked, "segments": segments,
         "dtype": dtype_name(model.config().forward_dtype),
     });
-    let (mut journal, done) = output.journal::<PuzzleRun>(name, &asked)?;
+    let (mut journal, mut done) = output.journal::<PuzzleRun>(name, &asked)?;
+    // Of an earlier run of more puzzles the first are used, and the file stays as it is.
+    done.truncate(items.len());
     if !done.is_empty() {
         say!(ui, "{} of {} puzzles were run already", done.len(), items.len());
     }

@@ -7,14 +7,9 @@ use super::many::{Head, ManyArgs, between, percent, run_many};
 use crate::{
     analysis::{
         modes::{Criteria, ModesSummary, count_modes},
-        trajectory::{WatchedPuzzle, trace_puzzle},
+        trajectory::trace_puzzle,
     },
-    cli::{
-        GlobalArgs,
-        study::OutputArgs,
-        ui::{JsonArg, Ui},
-    },
-    puzzle::PuzzleKind,
+    cli::{GlobalArgs, study::OutputArgs},
     say,
     viz::{chart::Words, modes::ModesPicture, trajectory::TrajectoryPicture},
 };
@@ -57,8 +52,6 @@ pub struct ModesArgs {
     still: f64,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -71,7 +64,7 @@ struct Report<'a> {
 }
 
 pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     ensure!(args.still >= 0.0, "--still {}: give 0 or more", args.still);
     ensure!(args.window >= 2, "--window {}: an answer that stays the same needs 2 segments or more", args.window);
     let criteria = Criteria { quick: args.quick, window: args.window, still: args.still, ..Criteria::default() };
@@ -143,20 +136,17 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
         let Some(item) = mode.puzzles.first().and_then(|&p| many.items.iter().find(|i| i.index == p)) else {
             continue;
         };
-        let puzzle =
-            WatchedPuzzle { kind: item.kind, tokens: item.tokens.clone(), solution: Some(item.solution.clone()) };
-        let trajectory = trace_puzzle(&many.model, &puzzle)?;
-        let kind = if item.kind == PuzzleKind::Sudoku { "Sudoku" } else { "Maze" };
+        let trajectory = trace_puzzle(&many.model, &item.watched())?;
         let picture = TrajectoryPicture {
             trajectory: &trajectory,
-            puzzle_name: format!("{}, {kind} {}", mode.mode.name(), item.index),
+            puzzle_name: format!("{}, {}", mode.mode.name(), item.name()),
             sources: many.sources(),
         };
         let name = format!("mode-{}", mode.mode.name().replace(' ', "-"));
         pictures.extend(many.output.picture(&name, &picture)?);
     }
     say!(ui, "pictures: {}", pictures.join(", "));
-    let report = Report { head: many.head(&title, pictures), segments, summary: &summary };
+    let report = Report { head: many.head(&title, pictures, Vec::new()), segments, summary: &summary };
     say!(ui, "data: {}", many.output.json("modes.json", &report)?);
     ui.emit(&report)
 }

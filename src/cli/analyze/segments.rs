@@ -1,16 +1,16 @@
 //! `hrm analyze segments`.
 
 use anyhow::Result;
+use ndarray::Array2;
 use serde::Serialize;
 
-use super::many::{Head, ManyArgs, between, percent, run_many};
+use super::many::{Head, Many, ManyArgs, between, percent, run_many};
 use crate::{
-    analysis::segments::{SegmentsSummary, summarise},
-    cli::{
-        GlobalArgs,
-        study::OutputArgs,
-        ui::{JsonArg, Ui},
+    analysis::{
+        runs::PuzzleRun,
+        segments::{SegmentsSummary, summarise},
     },
+    cli::{GlobalArgs, study::OutputArgs},
     say,
     viz::{chart::Words, segments::SegmentsPicture},
 };
@@ -23,8 +23,12 @@ end. The paper's point is the picture: the mean loss falls smoothly, each single
 How sudden it is, in numbers: of a puzzle's whole fall of the loss, the share that its steepest segment carries (1 = all in \
 one step), beside the same share of the mean curve.
 
-Files in --output-dir: segments.png, segments.json, and runs.jsonl with every puzzle's numbers; `hrm analyze modes` can go \
-on from it (--resume --output-dir the same folder).
+Files in --output-dir:
+  segments.png   the picture
+  segments.json  the means, and when each puzzle is grokked
+  runs.jsonl     every puzzle's numbers; `hrm analyze modes` can go on from it (--resume --output-dir the same folder)
+  loss.npy (f64), exact.npy (bool), q_halt.npy, q_continue.npy, move_h.npy, move_l.npy (f32)
+                 the same as matrices [puzzles, segments]; move_h is |Δz_H|/|z_H|
 
 Examples:
   hrm analyze segments --count 500
@@ -38,8 +42,6 @@ pub struct SegmentsArgs {
     many: ManyArgs,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -53,7 +55,7 @@ struct Report<'a> {
 }
 
 pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     let many = run_many(&ui, global, &args.many, &args.output, "analysis/segments")?;
     let summary = summarise(&many.runs, global.seed.unwrap_or(0));
     say!(ui, "");
@@ -124,11 +126,27 @@ pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
     let picture = SegmentsPicture { words, runs: &many.runs, summary: &summary };
     let pictures = many.output.picture("segments", &picture)?;
     say!(ui, "picture: {}", pictures.join(", "));
+    let arrays = arrays(&many)?;
+    let listed = arrays.join(", ");
     let report = Report {
-        head: many.head(&title, pictures),
+        head: many.head(&title, pictures, arrays),
         summary: &summary,
         grokked_at: many.runs.iter().map(|r| r.right_for_good()).collect(),
     };
-    say!(ui, "data: {}", many.output.json("segments.json", &report)?);
+    say!(ui, "data: {}, {listed}", many.output.json("segments.json", &report)?);
     ui.emit(&report)
+}
+
+/// Every puzzle's numbers as matrices `[puzzles, segments]`.
+fn arrays(many: &Many) -> Result<Vec<String>> {
+    let shape = (many.runs.len(), many.runs.first().map_or(0, |r| r.segments()));
+    let floats = |of: fn(&PuzzleRun) -> &Vec<f32>| Array2::from_shape_fn(shape, |(p, k)| of(&many.runs[p])[k]);
+    Ok(vec![
+        many.output.array("loss", &Array2::from_shape_fn(shape, |(p, k)| many.runs[p].loss[k]))?,
+        many.output.array("exact", &Array2::from_shape_fn(shape, |(p, k)| many.runs[p].exact(k + 1)))?,
+        many.output.array("q_halt", &floats(|r| &r.q_halt))?,
+        many.output.array("q_continue", &floats(|r| &r.q_continue))?,
+        many.output.array("move_h", &floats(|r| &r.move_h))?,
+        many.output.array("move_l", &floats(|r| &r.move_l))?,
+    ])
 }

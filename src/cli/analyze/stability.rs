@@ -1,25 +1,17 @@
 //! `hrm analyze stability`.
 
-use std::path::PathBuf;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::json;
 
-use super::many::{RunArgs, between, check_kind, percent, run_items};
+use super::many::{Count, RunArgs, SeveralArgs, between, items, percent, run_items};
 use crate::{
     analysis::{
         runs::{Item, PuzzleRun},
         stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
     },
-    cli::{
-        GlobalArgs, interrupt,
-        sources::{dtype_name, load_checkpoint, test_puzzles},
-        study::OutputArgs,
-        ui::{JsonArg, Ui},
-        viz::weights_name,
-    },
-    model::{Dims, Model},
+    cli::{GlobalArgs, interrupt, sources::dtype_name, study::OutputArgs, ui::Ui, viz::weights_name},
+    model::Model,
     puzzle::PuzzleKind,
     say,
     viz::{
@@ -55,12 +47,8 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm analyze stability --per-k 200    (--help tells more)")]
 pub struct StabilityArgs {
-    /// Checkpoints: run folders, step_N folders, .safetensors files or upstream's; separated by commas or repeated
-    #[arg(long, visible_alias = "checkpoint", value_name = "PATH[,PATH...]", value_delimiter = ',')]
-    checkpoints: Vec<PathBuf>,
-    /// Dataset folder whose test solutions are taken [default: the last checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
+    #[command(flatten)]
+    several: SeveralArgs,
     /// Numbers of blank cells; `row` is one whole row
     #[arg(long, value_name = "K[,K...]", value_delimiter = ',', default_value = "0,1,2,5,row,18,27,36")]
     blanks: Vec<Blanks>,
@@ -71,8 +59,6 @@ pub struct StabilityArgs {
     run: RunArgs,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -97,31 +83,23 @@ struct OfCheckpoint {
 }
 
 pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     let mut seen = Vec::new();
     for blanks in &args.blanks {
         ensure!(!seen.contains(blanks), "--blanks: {blanks} is there twice");
         seen.push(*blanks);
     }
-    let checkpoints = if args.checkpoints.is_empty() {
-        vec![load_checkpoint(&ui, None, args.run.weights)?]
-    } else {
-        args.checkpoints.iter().map(|path| load_checkpoint(&ui, Some(path), args.run.weights)).collect::<Result<_>>()?
-    };
-    let Some(last) = checkpoints.last() else { bail!("no checkpoint given") };
-    let puzzles = test_puzzles(&ui, args.data_path.as_deref(), last)?;
+    let (checkpoints, puzzles) = args.several.open(&ui, args.run.weights)?;
     ensure!(
         puzzles.kind == PuzzleKind::Sudoku,
-        "{} holds {} puzzles: blanks can be made in Sudokus only; give Sudokus with --data-path",
+        "{} holds {} puzzles, and blanks can be made in Sudokus only: give --data-path of Sudokus and checkpoints that know \
+         them",
         puzzles.origin,
         puzzles.kind
     );
-    checkpoints.iter().try_for_each(|checkpoint| check_kind(checkpoint, &puzzles))?;
     let wanted = usize::try_from(args.per_k)?;
-    let solutions: Vec<Vec<u8>> = super::many::items(&puzzles, 0, super::many::Count::Rows(wanted))?
-        .into_iter()
-        .map(|item| item.solution)
-        .collect();
+    let solutions: Vec<Vec<u8>> =
+        items(&puzzles, 0, Count::Rows(wanted))?.into_iter().map(|item| item.solution).collect();
     if solutions.len() < wanted {
         say!(ui, "fewer solutions than asked for: the {} of {}", solutions.len(), puzzles.origin);
     }
@@ -132,11 +110,8 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let segments = run_args.segments.map_or(0, |n| n as usize);
 
     let runtime = global.init()?;
-    let dims = Dims::from(puzzles.dataset.meta());
-    let models: Vec<Model> = checkpoints
-        .iter()
-        .map(|checkpoint| Model::load(checkpoint, dims, runtime.device, args.run.dtype.map(Into::into)))
-        .collect::<Result<_>>()?;
+    let load = |checkpoint| args.run.load(checkpoint, &puzzles, runtime.device);
+    let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
     let own: Vec<usize> =
         models.iter().map(|m| usize::try_from(m.config().halt_max_steps)).collect::<Result<_, _>>()?;
     let output = args.output.open("analysis/stability")?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use ndarray::{Array2, Array3};
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use crate::{
         GlobalArgs, interrupt,
         sources::{device_name, dtype_name},
         study::{Output, OutputArgs, batch_size, stopped, weights_digest},
-        ui::{JsonArg, Ui},
+        ui::Ui,
     },
     model::Model,
     puzzle::PuzzleKind,
@@ -78,7 +79,9 @@ Files in --output-dir:
   landscape.png   the map: errors as colours, the trace in red, cyan arrows from a --density share of the points
   surface.png     the same as a surface, its height clipped at --clip
   landscape.json  every point: error, blanks, where a segment leads, the answer there
-  points.jsonl    the same as it came, for --resume
+  error.npy       the errors as a grid, f32 [side, side], first index along PC1; not clipped
+  end.npy         where a segment leads from each, f32 [side, side, 2]
+  points.jsonl    every point as it came, for --resume
 
 --mask-blanks greys out (crosses, on the surface) the points whose board has blank cells, for which fewer rules can be \
 broken. Upstream masks what the caller has set to -1, by default nothing.
@@ -116,8 +119,6 @@ pub struct LandscapeArgs {
     azim: f64,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 const FLOW_DETAILS: &str = "\
@@ -126,7 +127,9 @@ end at the same answer are one basin of attraction. A point has settled when its
 --settle segments; the others are left white. The picture numbers the basins by size, marks where their points end, and \
 draws the ways of a --density share of the points.
 
-Files in --output-dir: flow.png, flow.json (every point's way and end, the basins with their answers), points.jsonl.
+Files in --output-dir: flow.png, flow.json (every point's way and end, the basins with their answers), points.jsonl; and as \
+grids whose first index goes along PC1: basin.npy (int32 [side, side], index into flow.json's basins, -1 where the answer \
+still changes), error.npy (f32, before the first segment), end.npy (f32 [side, side, 2], where each way ends).
 
 Examples:
   hrm viz flow --index 8
@@ -151,8 +154,6 @@ pub struct FlowArgs {
     density: f64,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    json: JsonArg,
 }
 
 /// A landscape that was computed, with what the pictures say beside it.
@@ -171,6 +172,18 @@ struct Explored {
 impl Explored {
     fn map(&self, title: String) -> Map<'_> {
         Map { landscape: &self.landscape, title, sources: self.chosen.sources(&self.checkpoint) }
+    }
+
+    /// The grid's errors `[side, side]` and where its points end `[side, side, 2]`, f32, for numpy; the first index goes
+    /// along the first component.
+    fn point_arrays(&self) -> Result<Vec<String>> {
+        let (side, points) = (self.landscape.grid.side(), &self.landscape.points);
+        let error = Array2::from_shape_fn((side, side), |(i, j)| points[i * side + j].error as f32);
+        let end = |(i, j, axis): (usize, usize, usize)| {
+            points[i * side + j].path.last().map_or(f32::NAN, |at| at[axis] as f32)
+        };
+        let ends = Array3::from_shape_fn((side, side, 2), end);
+        Ok(vec![self.output.array("error", &error)?, self.output.array("end", &ends)?])
     }
 
     fn say_speed(&self, ui: &Ui) {
@@ -217,9 +230,10 @@ fn compute(
         "what": name, "weights": weights_digest(&checkpoint), "puzzle": chosen.puzzle.tokens, "grid": grid,
         "segments": segments, "centre": centre_segment, "dtype": dtype_name(model.config().forward_dtype),
     });
-    let (mut journal, done) = output.journal::<GridPoint>("points.jsonl", &asked)?;
+    let (mut journal, mut done) = output.journal::<GridPoint>("points.jsonl", &asked)?;
     let points = grid.points();
     let total = points.len();
+    done.truncate(total);
     let fits = |p: &GridPoint| p.path.len() == segments && p.answers.len() == segments;
     if let Some(k) = done.iter().zip(&points).position(|(p, at)| p.at != *at || !fits(p)) {
         bail!("{}: line {} is not that grid point: --force begins anew", output.path("points.jsonl").display(), k + 2);
@@ -264,6 +278,8 @@ fn compute(
 struct Head {
     title: String,
     pictures: Vec<String>,
+    /// numpy's files.
+    arrays: Vec<String>,
     checkpoint: String,
     step: Option<u64>,
     dtype: &'static str,
@@ -272,10 +288,11 @@ struct Head {
 }
 
 impl Head {
-    fn new(explored: &Explored, title: String, pictures: Vec<String>) -> Self {
+    fn new(explored: &Explored, title: String, pictures: Vec<String>, arrays: Vec<String>) -> Self {
         Self {
             title,
             pictures,
+            arrays,
             checkpoint: explored.checkpoint.path.display().to_string(),
             step: explored.checkpoint.step,
             dtype: dtype_name(explored.model.config().forward_dtype),
@@ -307,7 +324,7 @@ struct FlowReport<'a> {
 }
 
 pub fn run(args: &LandscapeArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     ensure!(args.elev.is_finite() && args.azim.is_finite(), "--elev and --azim must be numbers of degrees");
     let explored = compute(&ui, global, &args.subject, &args.grid, args.density, 1, (&args.output, "landscape"))?;
     let title = format!("{}: {}", explored.chosen.name, explored.landscape.verdict());
@@ -329,17 +346,19 @@ pub fn run(args: &LandscapeArgs, global: &GlobalArgs) -> Result<()> {
     say!(ui, "{title}");
     explored.say_speed(&ui);
     say!(ui, "pictures: {}", pictures.join(", "));
+    let arrays = explored.point_arrays()?;
+    let listed = arrays.join(", ");
     let report = LandscapeReport {
-        head: Head::new(&explored, title, pictures),
+        head: Head::new(&explored, title, pictures, arrays),
         clip: args.clip,
         landscape: &explored.landscape,
     };
-    say!(ui, "data: {}", explored.output.json("landscape.json", &report)?);
+    say!(ui, "data: {}, {listed}", explored.output.json("landscape.json", &report)?);
     ui.emit(&report)
 }
 
 pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
-    let ui = Ui::new(&args.json);
+    let ui = args.output.ui();
     ensure!(
         args.settle <= args.segments,
         "--settle {} of --segments {}: an answer cannot stay for longer than the run",
@@ -374,13 +393,18 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
     }
     explored.say_speed(&ui);
     say!(ui, "picture: {}", pictures.join(", "));
+    let side = explored.landscape.grid.side();
+    let number = |k: usize| of_point[k].and_then(|basin| i32::try_from(basin).ok()).unwrap_or(-1);
+    let mut arrays = explored.point_arrays()?;
+    arrays.push(explored.output.array("basin", &Array2::from_shape_fn((side, side), |(i, j)| number(i * side + j)))?);
+    let listed = arrays.join(", ");
     let report = FlowReport {
-        head: Head::new(&explored, title, pictures),
+        head: Head::new(&explored, title, pictures, arrays),
         settle: args.settle,
         basins: &found,
         basin_of_point: &of_point,
         landscape: &explored.landscape,
     };
-    say!(ui, "data: {}", explored.output.json("flow.json", &report)?);
+    say!(ui, "data: {}, {listed}", explored.output.json("flow.json", &report)?);
     ui.emit(&report)
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    analysis::trajectory::WatchedPuzzle,
+    analysis::{runs::Item, trajectory::WatchedPuzzle},
     checkpoint::{Checkpoint, infer_dims},
     cli::{
-        sources::{DtypeChoice, WeightsArg, load_checkpoint, test_puzzles, vocab_size},
+        sources::{DtypeChoice, WeightsArg, load_checkpoint, test_puzzles},
         ui::{Ui, warn},
     },
     model::Dims,
@@ -181,50 +181,21 @@ fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
 
 fn of_dataset(ui: &Ui, args: &PuzzleArgs, checkpoint: &Checkpoint) -> Result<Vec<Chosen>> {
     let puzzles = test_puzzles(ui, args.data_path.as_deref(), checkpoint)?;
-    let set = puzzles.set()?;
+    puzzles.check_kind(checkpoint)?;
     let mut indices = args.index.clone();
     if indices.is_empty() {
         say!(ui, "puzzle: test row 0 (--index chooses another)");
         indices.push(0);
     }
-    if let Some(index) = indices.iter().find(|i| **i >= set.len()) {
-        bail!(
-            "--index {index}: there are {} test puzzles in {}: give 0 to {}",
-            set.len(),
-            puzzles.origin,
-            set.len() - 1
-        );
-    }
-    let kind = puzzles.kind;
-    if let Some(found) = vocab_size(checkpoint)
-        && found != kind.vocab_size()
-    {
-        bail!(
-            "{}: it knows {found} tokens, the puzzles of {} have {} ({kind}): it was trained on another kind of puzzle; \
-             name its own data with --data-path",
-            checkpoint.path.display(),
-            puzzles.origin,
-            kind.vocab_size()
-        );
-    }
-    let rows = set.rows_as_stored(&indices)?;
-    let bytes =
-        |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
-    let title_kind = match kind {
-        PuzzleKind::Sudoku => "Sudoku",
-        PuzzleKind::Maze => "Maze",
+    let chosen = |item: Item| Chosen {
+        puzzle: item.watched(),
+        dims: Dims::from(puzzles.dataset.meta()),
+        name: item.name(),
+        origin: format!("test row {} of {}", item.index, puzzles.origin),
+        row: Some(item.index),
+        data: puzzles.origin.clone(),
     };
-    let of_row = |(&index, (input, label))| {
-        Ok(Chosen {
-            puzzle: WatchedPuzzle { kind, tokens: bytes(input)?, solution: Some(bytes(label)?) },
-            dims: Dims::from(puzzles.dataset.meta()),
-            name: format!("{title_kind} {index}"),
-            origin: format!("test row {index} of {}", puzzles.origin),
-            row: Some(index),
-            data: puzzles.origin.clone(),
-        })
-    };
-    indices.iter().zip(rows.inputs.outer_iter().zip(rows.labels.outer_iter())).map(of_row).collect()
+    Ok(puzzles.rows("--index", &indices)?.into_iter().map(chosen).collect())
 }
 
 #[cfg(test)]
