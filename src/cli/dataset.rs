@@ -620,6 +620,12 @@ impl Watch {
         Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: interrupt::flag("") }
     }
 
+    /// Goes over to the next piece of work, which has a bar of its own.
+    pub(super) fn next(&mut self, what: &'static str, unit: &'static str) {
+        self.done();
+        (self.bar, self.what, self.unit) = (OnceLock::new(), what, unit);
+    }
+
     /// Removes the bar.
     pub(super) fn done(&self) {
         if let Some(bar) = self.bar.get() {

@@ -25,6 +25,8 @@ mod check;
 mod draws;
 mod format;
 mod generate;
+mod input;
+mod list_reader;
 mod list_writer;
 mod npy;
 mod puzzle_list;
@@ -44,6 +46,7 @@ pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leaka
 pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
 pub use format::{Dataset, DatasetSet, Memory, SetArrays};
 pub use generate::{Effort, Generated, GrowOptions, MazeOptions, RatingPart, RatingTarget, grow_sudokus, make_mazes};
+pub use input::PuzzleInput;
 pub use list_writer::write_list;
 pub use puzzle_list::{PuzzleList, ReadOptions, RowInfo};
 pub use sequential::{SequentialSampler, SequentialState};
