@@ -284,3 +284,81 @@ fn shorten(text: &str) -> String {
     }
     short
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const Q: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+    const A: &str = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
+
+    /// Some blocks of rows, each with a rating and a source of its own.
+    fn long_list() -> String {
+        let row = |i: usize| format!("source {},{Q},{A},{i}\n", i % 700);
+        format!("{}\n{}", COLUMNS.join(","), (0..15_000).map(row).collect::<String>())
+    }
+
+    fn blocks(text: &str, options: &ReadOptions) -> Result<Vec<PuzzleList>, String> {
+        let read = || -> Result<Vec<PuzzleList>> {
+            let mut reader = ListReader::new(text.as_bytes(), "list.csv", options)?;
+            let mut blocks = Vec::new();
+            while let Some(block) = reader.next_block()? {
+                blocks.push(block);
+            }
+            Ok(blocks)
+        };
+        read().map_err(|e| format!("{e:#}"))
+    }
+
+    /// Alone and on the threads of a pool, which must give the same.
+    fn read(text: &str, options: &ReadOptions) -> Result<PuzzleList, String> {
+        let alone = blocks(text, options);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
+        assert_eq!(alone, pool.install(|| blocks(text, options)));
+        alone.map(|blocks| {
+            assert!(blocks.iter().all(|block| block.len() < 7000), "no block holds the list");
+            blocks.iter().fold(PuzzleList::empty(options.kind), |mut list, block| {
+                list.append(block);
+                list
+            })
+        })
+    }
+
+    const SUDOKU: ReadOptions = ReadOptions { kind: PuzzleKind::Sudoku, min_difficulty: None, first_rows: None };
+
+    #[test]
+    fn blocks_together_are_the_list() {
+        let text = long_list();
+        let list = read(&text, &SUDOKU).expect("good");
+        assert_eq!(list, PuzzleList::read(text.as_bytes(), "list.csv", &SUDOKU).expect("good"));
+        assert_eq!((list.len(), list.seq_len()), (15_000, 81));
+        for i in [0, 5_000, 14_999] {
+            assert_eq!((list.row(i).source, list.row(i).rating), (format!("source {}", i % 700), i as i64));
+        }
+        let some = ReadOptions { min_difficulty: Some(9_000), first_rows: Some(10_000), ..SUDOKU };
+        let list = read(&text, &some).expect("good");
+        assert_eq!((list.len(), list.row(0).rating, list.row(999).rating), (1_000, 9_000, 9_999));
+    }
+
+    #[test]
+    fn the_first_fault_of_the_file_is_told() {
+        let mut lines: Vec<String> = long_list().lines().map(str::to_owned).collect();
+        lines[12_001] = "x".repeat(1 << 20);
+        lines[12_000] = format!("a,{Q},{A},hard");
+        lines[11_990] = format!("a,{A},{Q},1");
+        let text = lines.join("\n");
+        let found = read(&text, &SUDOKU).expect_err("bad rows");
+        assert!(found.starts_with("list.csv:11991: the answer is no solution"), "{found}");
+        let before = ReadOptions { first_rows: Some(11_989), ..SUDOKU };
+        assert_eq!(read(&text, &before).map(|list| list.len()), Ok(11_989), "what follows is not looked at");
+        lines[11_990] = lines[11_989].clone();
+        let found = read(&lines.join("\n"), &SUDOKU).expect_err("bad rows");
+        assert!(found.starts_with("list.csv:12001: the rating is \"hard\""), "{found}");
+        lines[12_000] = lines[11_989].clone();
+        let found = read(&lines.join("\n"), &SUDOKU).expect_err("a long line");
+        assert!(found.starts_with("list.csv:12002: a line of more than"), "{found}");
+        let none = ReadOptions { min_difficulty: Some(15_000), ..SUDOKU };
+        let found = read(&long_list(), &none).expect_err("none is left");
+        assert!(found.contains("no row is rated 15000 or more (the highest of 15000 is 14999)"), "{found}");
+    }
+}

@@ -290,6 +290,21 @@ mod tests {
     }
 
     #[test]
+    fn two_equal_digits_clash_where_they_share_a_unit() {
+        for a in 0..CELLS {
+            for b in 0..a {
+                let mut digits = [0; CELLS];
+                (digits[a], digits[b]) = (9, 9);
+                let shared = Unit::all().find(|unit| [a, b].iter().all(|&x| (0..SIDE).any(|k| unit.cell(k) == x)));
+                let found = Board(digits).repeated();
+                assert_eq!(found, shared.map(|unit| SolutionError::Repeated { digit: 9, unit }), "{a} {b}");
+                digits[b] = 8;
+                assert_eq!(Board(digits).repeated(), None);
+            }
+        }
+    }
+
+    #[test]
     fn solutions() {
         let (question, answer) = (board(QUESTION), board(ANSWER));
         assert!(answer.is_solved() && question.is_consistent() && !question.is_solved());
