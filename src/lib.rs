@@ -12,6 +12,7 @@ pub mod config;
 pub mod dataset;
 pub mod eval;
 pub mod hub;
+pub mod journal;
 pub mod model;
 pub mod ops;
 pub mod optim;

@@ -18,12 +18,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     conflict::conflict_loss,
-    journal::{Journal, run_batches},
     pca::Pca,
     trajectory::{WatchedPuzzle, check_fit},
 };
 use crate::{
     eval::infer::host_tokens,
+    journal::{Journal, run_batches},
     model::{DeviceBatch, Model},
     puzzle::PuzzleKind,
 };

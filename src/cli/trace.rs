@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     analysis::{
-        journal::run_batches,
         runs::Item,
         trace_file::{TraceFile, TracePlan, arrays},
         trajectory::{SegmentFacts, WatchedPuzzle, trace_puzzle},
     },
+    journal::run_batches,
     model::{Dims, Model},
     puzzle::{PuzzleKind, maze},
     say,
@@ -178,7 +178,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         })?;
     bar.finish_and_clear();
     if found.stopped {
-        stopped(&ui, found.results.len(), numbered.len(), &output);
+        stopped(&ui, found.results.len(), numbered.len(), output.folder());
     }
     let bytes = file.bytes();
     file.finish()?;

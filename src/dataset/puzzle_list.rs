@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io::BufRead, sync::Arc};
 
 use anyhow::Result;
+use sha2::{Digest, Sha256};
 
 use super::list_reader::ListReader;
 use crate::puzzle::PuzzleKind;
@@ -128,6 +129,12 @@ impl PuzzleList {
     /// Source of the `i`-th puzzle.
     pub(super) fn source(&self, i: usize) -> &str {
         self.names.name(self.sources[i])
+    }
+
+    /// SHA-256 over the questions and answers, the first 16 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        let hash = Sha256::new().chain_update(&self.questions).chain_update(&self.answers).finalize();
+        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Tokens of all questions and all answers. Shapes `[len, seq_len]`.

@@ -1,9 +1,9 @@
-//! What a long analysis has found so far, on disk: a JSONL file whose first line says what was asked, and then a line an
+//! What long work has found so far, on disk: a JSONL file whose first line says what was asked, and then a line an
 //! item, appended batch by batch. A run that was stopped or killed goes on where the file ends.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
+    fs::{self, File, OpenOptions},
+    io::{BufRead, BufReader, Seek, SeekFrom, Write},
     marker::PhantomData,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -42,43 +42,56 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let there = path.exists();
         if there && existing == Existing::Refuse {
             bail!(
-                "{}: results of an earlier run: --resume goes on with them, --force begins anew, --output-dir names \
-                 another folder",
+                "{}: results of an earlier run: --resume goes on with them, --force begins anew, another output \
+                 keeps them",
                 path.display()
             );
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(existing == Existing::Replace);
         let mut file = options.open(path).with_context(at)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(at)?;
-        let whole = text.rfind('\n').map_or(0, |last| last + 1);
-        let mut lines = text[..whole].lines();
+        let mut reader = BufReader::new(&file);
+        let (mut line, mut number, mut whole) = (Vec::new(), 0, 0);
         let mut items = Vec::new();
-        match lines.next() {
-            None => {
-                file.set_len(0).with_context(at)?;
-                file.seek(SeekFrom::Start(0)).with_context(at)?;
-                file.write_all(format!("{asked}\n").as_bytes()).with_context(at)?;
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).with_context(at)?;
+            if !line.ends_with(b"\n") {
+                break;
             }
-            Some(first) => {
-                let found: Value = serde_json::from_str(first)
+            number += 1;
+            whole += read as u64;
+            if number == 1 {
+                let found: Value = serde_json::from_slice(&line)
                     .with_context(|| format!("{}: its first line does not say what was asked", path.display()))?;
                 same_run(path, &found, asked)?;
-                for (number, line) in lines.enumerate() {
-                    let item = serde_json::from_str(line).with_context(|| {
-                        format!("{}: line {} is no result: --force begins anew", path.display(), number + 2)
-                    })?;
-                    items.push(item);
-                }
-                file.set_len(whole as u64).with_context(at)?;
-                file.seek(SeekFrom::End(0)).with_context(at)?;
+            } else {
+                let item = serde_json::from_slice(&line)
+                    .with_context(|| format!("{}: line {number} is no result: --force begins anew", path.display()))?;
+                items.push(item);
             }
+        }
+        file.set_len(whole).with_context(at)?;
+        file.seek(SeekFrom::End(0)).with_context(at)?;
+        if number == 0 {
+            file.write_all(format!("{asked}\n").as_bytes()).with_context(at)?;
         }
         Ok((Self { path: path.to_owned(), file, item: PhantomData }, items))
     }
 
-    fn append(&mut self, items: &[T]) -> Result<()> {
+    /// Removes the file, where its results are elsewhere by now or of no more use.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_file(&self.path).with_context(|| format!("{}: cannot be removed", self.path.display()))
+    }
+
+    /// Adds results at the end, a line each.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn append(&mut self, items: &[T]) -> Result<()> {
         let mut text = Vec::new();
         for item in items {
             serde_json::to_writer(&mut text, item)?;
@@ -96,7 +109,7 @@ fn same_run(path: &Path, found: &Value, asked: &Value) -> Result<()> {
         let was = old.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
         bail!(
             "{}: results of another run ({key} is {was} there, now {value}): ask for the same, or begin anew with --force \
-             or in another --output-dir",
+             or with another output",
             path.display()
         );
     }
@@ -144,8 +157,6 @@ pub fn run_batches<I, T: Serialize + DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use serde_json::json;
 
     use super::*;
