@@ -19,5 +19,6 @@ pub mod optim;
 pub mod puzzle;
 pub mod rng;
 pub mod runtime;
+pub mod terminal;
 pub mod train;
 pub mod viz;
