@@ -156,7 +156,7 @@ impl Groups {
     }
 }
 
-/// The groups that a block of puzzles makes. Some of the list's puzzles, `first` being the block's first.
+/// The groups that a block of puzzles makes; `first` is the list number of the block's first puzzle.
 enum BlockGroups<'a> {
     All { first: usize, len: usize },
     Drawn { first: usize, drawn: &'a [(u32, u32)] },
@@ -396,8 +396,14 @@ struct Sidecar {
     /// Sum over the rows written.
     ratings: f64,
     rows: usize,
-    /// Where groups come in another order than their puzzles: what is to be written, by group.
-    waiting: Option<(Vec<Option<(SourceId, i64)>>, Sources)>,
+    /// Where groups come in another order than their puzzles: what is to be written.
+    waiting: Option<Waiting>,
+}
+
+/// Rows by group, as far as their puzzles went by.
+struct Waiting {
+    rows: Vec<Option<(SourceId, i64)>>,
+    sources: Sources,
 }
 
 #[derive(Serialize)]
@@ -411,7 +417,7 @@ impl Sidecar {
         let csv = csv::Writer::from_writer(File::create(&path).with_context(|| cannot_write(&path))?);
         let waiting = match groups {
             Groups::All => None,
-            Groups::Drawn(drawn) => Some((vec![None; drawn.len()], Sources::default())),
+            Groups::Drawn(drawn) => Some(Waiting { rows: vec![None; drawn.len()], sources: Sources::default() }),
         };
         Ok(Self { path, csv, ratings: 0.0, rows: 0, waiting })
     }
@@ -420,7 +426,7 @@ impl Sidecar {
         for Group { row, group, .. } in (0..groups.len()).map(|i| groups.get(i)) {
             let (source, rating) = (block.source(row), block.rating(row));
             match &mut self.waiting {
-                Some((waiting, sources)) => waiting[group] = Some((sources.id(source), rating)),
+                Some(waiting) => waiting.rows[group] = Some((waiting.sources.id(source), rating)),
                 None => self.row(source, rating)?,
             }
         }
@@ -435,9 +441,9 @@ impl Sidecar {
 
     /// The mean rating, and the file's size in bytes.
     fn finish(mut self) -> Result<(f64, u64)> {
-        if let Some((waiting, sources)) = self.waiting.take() {
-            for (source, rating) in waiting.into_iter().flatten() {
-                self.row(sources.name(source), rating)?;
+        if let Some(waiting) = self.waiting.take() {
+            for (source, rating) in waiting.rows.into_iter().flatten() {
+                self.row(waiting.sources.name(source), rating)?;
             }
         }
         let mean = self.ratings / self.rows.max(1) as f64;
