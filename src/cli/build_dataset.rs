@@ -93,8 +93,8 @@ Examples:
   hrm build-dataset --subsample-size 1000 --num-aug 1000 --hint
       the paper's training set with hints: 2,002,000 boards in data/sudoku-extreme-full-hint
   hrm build-dataset --source-repo sapientinc/sudoku-extreme --subsample-size 1000 --num-aug 1000
-      the same from the whole of Sudoku-Extreme on the Hugging Face hub (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN and \
-HF_HUB_OFFLINE are honoured)
+      the same from the whole of Sudoku-Extreme on the Hugging Face hub (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, \
+HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT are honoured)
   hrm build-dataset --source puzzles.csv.gz --min-difficulty 20 --output-dir data/hard
       your own training puzzles, the bundled test rows rated 20 or more";
 
