@@ -2,7 +2,7 @@
 //! item, appended batch by batch. A run that was stopped or killed goes on where the file ends.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{BufRead, BufReader, Seek, SeekFrom, Write},
     marker::PhantomData,
     ops::ControlFlow,
@@ -35,8 +35,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     /// A last line that was cut off, as by a killed process, is dropped.
     ///
     /// # Errors
-    /// A journal that is there and may not be touched; one of another run, with the first key that differs; a line that
-    /// is no item.
+    /// A journal that is there and may not be touched; one that another process has open; one of another run, with the
+    /// first key that differs; a line that is no item.
     pub fn open(path: &Path, asked: &Value, existing: Existing) -> Result<(Self, Vec<T>)> {
         let at = || format!("{}", path.display());
         let there = path.exists();
@@ -48,8 +48,15 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             );
         }
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(existing == Existing::Replace);
+        options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).with_context(at)?;
+        // A file system without locks is no reason not to work.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            bail!("{}: another process is writing it", path.display());
+        }
+        if existing == Existing::Replace {
+            file.set_len(0).with_context(at)?;
+        }
         let mut reader = BufReader::new(&file);
         let (mut line, mut number, mut whole) = (Vec::new(), 0, 0);
         let mut items = Vec::new();
@@ -197,6 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j.jsonl");
         squares(&path, Existing::Refuse, 99).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
         let message = |result: Result<(Journal<u64>, Vec<u64>)>| format!("{:#}", result.unwrap_err());
         let again = message(Journal::open(&path, &json!({"what": "squares"}), Existing::Refuse));
         assert!(again.contains("--resume") && again.contains("j.jsonl"), "{again}");
@@ -205,6 +213,12 @@ mod tests {
         fs::write(&path, "{\"what\":\"squares\"}\n1\nfour\n").unwrap();
         let damaged = message(Journal::open(&path, &json!({"what": "squares"}), Existing::Resume));
         assert!(damaged.contains("line 3"), "{damaged}");
+        fs::write(&path, &text).unwrap();
+        let open = Journal::<u64>::open(&path, &json!({"what": "squares"}), Existing::Resume).unwrap();
+        let second = message(Journal::open(&path, &json!({"what": "squares"}), Existing::Replace));
+        assert!(second.contains("j.jsonl: another process is writing it"), "{second}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        drop(open);
         let (_, fresh) = Journal::<u64>::open(&path, &json!({"what": "squares"}), Existing::Replace).unwrap();
         assert!(fresh.is_empty());
     }
