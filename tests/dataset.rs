@@ -2,14 +2,25 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufWriter, Write},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use common::{golden, hrm, json, names, ok, sha256};
 use hrm::{
-    dataset::{Dataset, DatasetSet, Split},
+    dataset::{
+        Augmentation, BuildOptions, Dataset, DatasetSet, PuzzleFile, PuzzleInput, ReadOptions, Split, build,
+        check_output_folder,
+    },
     puzzle::{
-        Board, DIHEDRAL_INVERSE, SudokuShuffle, dihedral, inverse_dihedral, shift_digits,
+        Board, DIHEDRAL_INVERSE, PuzzleKind, SudokuShuffle, dihedral, inverse_dihedral, shift_digits,
         shuffle::{ShuffleDraws, ShuffleError},
         swap_start_goal, unshift_digits,
     },
@@ -489,5 +500,129 @@ fn a_sidecar_of_another_dataset_is_noticed() -> Result<()> {
     fs::write(temp.path().join("out/test/all__rows.csv"), "source,rating\na,1\n")?;
     let error = open(&temp.path().join("out"), Split::Test)?.sets()[0].rows().expect_err("one line").to_string();
     assert!(error.contains("1 lines for 2000 groups"), "{error}");
+    Ok(())
+}
+
+/// A list that repeats the golden rows, in other digits each time.
+fn write_long_list(path: &Path, rows: usize) -> Result<()> {
+    let text = fs::read_to_string(golden("dataset/sudoku_csv/train.csv"))?;
+    let mut file = BufWriter::new(fs::File::create(path)?);
+    for (i, line) in text.lines().take(1).chain(text.lines().skip(1).cycle()).take(rows + 1).enumerate() {
+        let shift = (i / 100) as u8;
+        let digit = |byte: u8| if byte == b'.' { byte } else { (byte - b'1' + shift % 9) % 9 + b'1' };
+        let mut line = line.as_bytes().to_vec();
+        if i > 0 {
+            let first = line.iter().position(|&byte| byte == b',').context("a comma")? + 1;
+            line[first..first + 163].iter_mut().filter(|byte| **byte != b',').for_each(|byte| *byte = digit(*byte));
+        }
+        line.push(b'\n');
+        file.write_all(&line)?;
+    }
+    Ok(file.flush()?)
+}
+
+/// The most memory that a command held, in KiB. What the kernel tells at its end counts the memory of the test that
+/// started it; so it is asked while it runs.
+fn peak_memory(command: &mut Command) -> Result<u64> {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait()?.is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let told = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(told.unwrap_or(0));
+        thread::sleep(Duration::from_millis(1));
+    }
+    ensure!(child.wait()?.success(), "{command:?} failed");
+    ensure!(peak > 0, "the kernel tells no peak");
+    Ok(peak)
+}
+
+/// Ten times the puzzles, the same memory; as they were held in memory, the longer list would take 45 MB more.
+#[test]
+fn memory_does_not_grow_with_the_list() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    write_long_list(&temp.path().join("short.csv"), 30_000)?;
+    write_long_list(&temp.path().join("long.csv"), 300_000)?;
+    for more in [&["--hint"][..], &["--subsample-size", "500", "--num-aug", "50"]] {
+        let peak = |list: &str| {
+            let command = &mut hrm(temp.path());
+            command.args(["build-dataset", "--threads", "2", "--force", "--output-dir", "out", "--source", list]);
+            peak_memory(command.args(more))
+        };
+        let (short, long) = (peak("short.csv")?, peak("long.csv")?);
+        assert!(long < short + 12_000, "{more:?}: {short} KiB of 30,000 rows, {long} KiB of 300,000");
+    }
+    Ok(())
+}
+
+/// A list of several blocks gives the same whether it is read twice or comes through a pipe, and whatever is kept of it.
+#[test]
+fn a_pipe_builds_what_its_file_does() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let list = temp.path().join("list.csv");
+    write_long_list(&list, 20_000)?;
+    for more in [&["--hint"][..], &["--subsample-size", "900", "--num-aug", "2", "--min-difficulty", "10"]] {
+        let command = |source: &str| {
+            let mut command = hrm(temp.path());
+            command.args(["build-dataset", "--force", "--output-dir", "out", "--source", source]).args(more);
+            command
+        };
+        ok(&mut command("list.csv"))?;
+        let wanted = folder_hash(&temp.path().join("out"))?;
+        let mut child = command("/dev/stdin").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        child.stdin.take().context("a pipe")?.write_all(&fs::read(&list)?)?;
+        assert!(child.wait()?.success());
+        assert_eq!(folder_hash(&temp.path().join("out"))?, wanted, "{more:?}");
+        ok(command("/dev/stdin").stdin(fs::File::open(&list)?))?;
+        assert_eq!(folder_hash(&temp.path().join("out"))?, wanted, "{more:?}");
+    }
+    let sidecar = fs::read_to_string(temp.path().join("out/train/all__rows.csv"))?;
+    assert_eq!(sidecar.lines().count(), 901);
+    Ok(())
+}
+
+/// A file that is another one when it is read for the second time.
+#[test]
+fn a_list_that_changes_during_the_build_is_noticed() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let (list, out) = (temp.path().join("list.csv"), temp.path().join("out"));
+    write_long_list(&list, 20_000)?;
+    let good = fs::read_to_string(&list)?;
+    let lines: Vec<&str> = good.lines().collect();
+    let last = good.trim_end().rfind(',').context("a rating")?;
+    let changes = [
+        ("a row less", lines[..20_000].join("\n")),
+        ("a row more", format!("{good}{}\n", lines[1])),
+        ("another order", [&lines[..100], &[lines[101], lines[100]], &lines[102..]].concat().join("\n")),
+        ("another rating", format!("{},77\n", &good[..last])),
+        ("a bad row", good.replacen(lines[15_000], "a,b,c,1", 1)),
+        ("nothing", String::new()),
+    ];
+    let file = PuzzleFile::File(list.clone());
+    let reading = ReadOptions { kind: PuzzleKind::Sudoku, min_difficulty: None, first_rows: None };
+    let test = PuzzleInput::read(&PuzzleFile::Bundled(Split::Test), &reading, &())?;
+    for subsample_size in [None, Some(300)] {
+        let options = BuildOptions { augmentation: Augmentation::default(), subsample_size, seed: 0 };
+        let built = |changed: Option<&str>| -> Result<()> {
+            fs::write(&list, &good)?;
+            let train = PuzzleInput::read(&file, &reading, &())?;
+            match changed {
+                Some("") => fs::remove_file(&list)?,
+                Some(text) => fs::write(&list, text)?,
+                None => {}
+            }
+            build(&train, &test, &options, &check_output_folder(&out, true)?, &()).map(drop)
+        };
+        built(None)?;
+        let before = folder_hash(&out)?;
+        for (what, text) in &changes {
+            let error = format!("{:#}", built(Some(text)).err().with_context(|| what.to_string())?);
+            assert!(error.contains("list.csv: not the file any more that was checked"), "{what}: {error}");
+            assert_eq!(folder_hash(&out)?, before, "{what}: what stood there stays");
+        }
+        let there = if list.exists() { vec!["list.csv", "out"] } else { vec!["out"] };
+        assert_eq!(names(temp.path())?, there);
+    }
     Ok(())
 }

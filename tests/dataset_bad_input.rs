@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use common::{fails, golden, hrm, names, ok};
 
 const QUESTION: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
@@ -161,6 +161,28 @@ fn an_interrupted_build_leaves_nothing_behind() -> Result<()> {
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
     assert!(killed.success());
     assert!(!child.wait()?.success());
+    assert!(names(temp.path())?.is_empty());
+    Ok(())
+}
+
+/// Ctrl-C while a list is being checked.
+#[test]
+fn an_interrupted_check_leaves_nothing_behind() -> Result<()> {
+    use std::io::Write as _;
+    let temp = tempfile::tempdir()?;
+    let mut command = build(temp.path(), &["--source", "/dev/stdin", "--output-dir", "out"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut pipe = child.stdin.take().context("a pipe")?;
+    // The handler stands once rows are taken out of the pipe.
+    let rows = format!("a,{QUESTION},{ANSWER},3\n").repeat(20_000);
+    pipe.write_all(format!("{HEADER}\n{rows}").as_bytes())?;
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
+    // Rows without end, up to the one at which the command goes away.
+    let sent = (0..1000).all(|_| pipe.write_all(rows.as_bytes()).is_ok());
+    assert!(!sent, "it stops in the middle");
+    let output = child.wait_with_output()?;
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped: nothing was written"));
     assert!(names(temp.path())?.is_empty());
     Ok(())
 }

@@ -4,9 +4,11 @@ mod common;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -196,28 +198,172 @@ fn generate_says_what_is_wrong_before_it_starts() -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C in the middle of a long run leaves nothing, and a full disk neither.
-#[test]
-fn an_interrupted_run_leaves_no_list() -> Result<()> {
-    let temp = tempfile::tempdir()?;
-    let mut command = dataset(temp.path(), &["generate", "--count", "50000000", "--output", "x.csv"]);
+/// Runs a command that makes x.csv until its partial file has so many lines, then sends it a signal. Whether the signal
+/// came before the end.
+fn stop_at(command: &mut Command, folder: &Path, lines: usize, signal: &str) -> Result<bool> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    // This is said once the handler stands.
-    BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
-    assert!(line.starts_with("growing from 1,000 seeds"), "{line}");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
-    let output = child.wait_with_output()?;
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped: nothing was written"));
-    assert!(names(temp.path())?.is_empty());
+    let (mut said, mut line) = (BufReader::new(child.stdout.take().context("its output")?), String::new());
+    // The first line is said once the handler of Ctrl-C stands.
+    said.read_line(&mut line)?;
+    let partial = folder.join("x.csv.partial");
+    let written = || fs::read(&partial).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
+    while written() < lines && child.try_wait()?.is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let kill = Command::new("kill").args([signal, &child.id().to_string()]).status()?;
+    let mut text = String::new();
+    said.read_to_string(&mut text)?;
+    let status = child.wait()?;
+    let stopped = !status.success();
+    if stopped && signal == "-INT" {
+        assert!(text.contains("interrupted after") && text.contains("x.csv.partial, and --resume goes on"), "{text}");
+        assert_eq!(status.code(), Some(130));
+    }
+    assert!(kill.success() || !stopped);
+    Ok(stopped)
+}
 
-    let mut command = Command::new("sh");
-    let script = r#"ulimit -f 20 && exec "$0" dataset generate --fast --count 1000 --output x.csv"#;
-    command.current_dir(temp.path()).args(["-c", script, env!("CARGO_BIN_EXE_hrm")]);
-    let error = fails(&mut command)?;
-    assert!(error.contains("x.csv: cannot write"), "{error}");
-    assert!(names(temp.path())?.is_empty());
+#[test]
+fn a_run_that_was_killed_goes_on_to_the_same_list() -> Result<()> {
+    let cases: [&[&str]; 3] = [
+        &["--count", "200", "--ratings", "0-9=60,10-=40", "--exclude", "few.csv"],
+        &["--count", "14000", "--fast", "--seed", "3", "--seeds", "few.csv", "--exclude", "few.csv"],
+        &["--count", "2500", "--dataset", "maze", "--side", "10"],
+    ];
+    for args in cases {
+        let temp = tempfile::tempdir()?;
+        fs::write(temp.path().join("few.csv"), list(&rows()?))?;
+        let generate = |output: &str| {
+            let mut command = dataset(temp.path(), &["generate", "--output", output]);
+            command.args(args);
+            command
+        };
+        ok(&mut generate("whole.csv"))?;
+        let whole = fs::read(temp.path().join("whole.csv"))?;
+        let mut stops = 0;
+        for signals in [["-KILL", "-INT", "-KILL"], ["-INT", "-KILL", "-INT"]] {
+            for (lines, signal) in [1, 2, 4].into_iter().zip(signals) {
+                let early = stop_at(generate("x.csv").arg("--resume"), temp.path(), lines, signal)?;
+                if !early {
+                    break;
+                }
+                stops += 1;
+                assert_eq!(names(temp.path())?, ["few.csv", "whole.csv", "x.csv.partial"], "{args:?}");
+            }
+            // Other threads, too.
+            ok(generate("x.csv").args(["--resume", "--force", "--threads", "3"]))?;
+            assert_eq!(names(temp.path())?, ["few.csv", "whole.csv", "x.csv"], "nothing is left over");
+            assert!(fs::read(temp.path().join("x.csv"))? == whole, "{args:?}: another list");
+            fs::remove_file(temp.path().join("x.csv"))?;
+        }
+        assert!(stops > 2, "{args:?}: the runs were too short: {stops}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_partial_file_belongs_to_one_command() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let with_seeds = |seeds: &str, args: &[&str]| {
+        let mut command = dataset(temp.path(), &["generate", "--output", "x.csv", "--fast", "--exclude", "few.csv"]);
+        command.args(["--seeds", seeds]).args(args);
+        command
+    };
+    let generate = |args: &[&str]| with_seeds("few.csv", args);
+    let rows = rows()?;
+    fs::write(temp.path().join("few.csv"), list(&rows))?;
+    fs::write(temp.path().join("fewer.csv"), list(&rows[1..]))?;
+    let partial = temp.path().join("x.csv.partial");
+    assert!(stop_at(&mut generate(&["--count", "14000"]), temp.path(), 3, "-KILL")?);
+    let kept = fs::read_to_string(&partial)?;
+
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["--count", "14000"], &["--resume goes on", "--force begins anew"]),
+        (&["--count", "14001", "--resume"], &["count is 14000 there, now 14001"]),
+        (&["--count", "14000", "--resume", "--seed", "9"], &["seed is 0 there, now 9"]),
+        (&["--count", "14000", "--resume", "--ratings", "0-5"], &["ratings is"]),
+        (&["--count", "14000", "--resume", "--exclude", "fewer.csv"], &["exclude is"]),
+    ];
+    for (args, wanted) in cases {
+        let error = fails(&mut generate(args))?;
+        assert!(error.contains("x.csv.partial") && wanted.iter().all(|text| error.contains(text)), "{args:?}: {error}");
+        assert_eq!(fs::read_to_string(&partial)?, kept, "{args:?}");
+    }
+
+    let error = fails(&mut with_seeds("fewer.csv", &["--count", "14000", "--resume"]))?;
+    assert!(error.contains("x.csv.partial: results of another run (seeds is"), "{error}");
+
+    // Files that no run left like this.
+    let lines: Vec<&str> = kept.lines().collect();
+    let damaged = [
+        (lines[..2].join("\n") + "\n{\n", "line 3 is no result"),
+        ([lines[0], lines[1], lines[1]].join("\n") + "\n", "round 1 is none of this work: puzzle 0 is known"),
+        (kept.replacen("\"question\":\"", "\"question\":\"?", 1), "round 0 is none of this work"),
+    ];
+    for (text, wanted) in damaged {
+        fs::write(&partial, &text)?;
+        let error = fails(&mut generate(&["--count", "14000", "--resume"]))?;
+        assert!(error.contains(wanted) && error.contains("--force begins anew"), "{error}");
+        assert_eq!(fs::read_to_string(&partial)?, text);
+    }
+
+    // A last line cut off; and a list that stands there already.
+    fs::write(&partial, &kept[..kept.len() - 9])?;
+    fs::write(temp.path().join("x.csv"), "mine")?;
+    let error = fails(&mut generate(&["--count", "14000", "--resume"]))?;
+    assert!(error.contains("x.csv: a file exists here"), "{error}");
+    let output = ok(&mut generate(&["--count", "14000", "--resume", "--force"]))?;
+    assert!(output.stdout.contains("of 14,000 puzzles were found already"), "{}", output.stdout);
+    let resumed = fs::read(temp.path().join("x.csv"))?;
+    fs::write(&partial, kept)?;
+    let output = ok(&mut generate(&["--count", "14000", "--force"]))?;
+    assert!(!output.stdout.contains("found already"), "{}", output.stdout);
+    assert!(fs::read(temp.path().join("x.csv"))? == resumed);
+    assert_eq!(names(temp.path())?, ["few.csv", "fewer.csv", "x.csv"]);
+    Ok(())
+}
+
+/// No room for the partial file, then for the list.
+#[test]
+fn a_full_disk_loses_nothing() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    fs::write(temp.path().join("few.csv"), list(&rows()?))?;
+    let few = ["generate", "--fast", "--seeds", "few.csv", "--output"];
+    let limited = |kilobytes: u64, resume: &str| {
+        let mut command = Command::new("bash");
+        let script =
+            r#"ulimit -f "$1" && exec "$0" dataset generate --fast --seeds few.csv --count 1000 --output x.csv $2"#;
+        command.current_dir(temp.path()).args([
+            "-c",
+            script,
+            env!("CARGO_BIN_EXE_hrm"),
+            &kilobytes.to_string(),
+            resume,
+        ]);
+        command
+    };
+    let error = fails(&mut limited(20, ""))?;
+    assert!(error.contains("x.csv.partial: cannot write") && error.contains("--resume goes on"), "{error}");
+    assert_eq!(names(temp.path())?, ["few.csv", "x.csv.partial"]);
+    ok(&mut limited(1000, "--resume"))?;
+    ok(dataset(temp.path(), &few).args(["y.csv", "--count", "1000"]))?;
+    assert!(fs::read(temp.path().join("x.csv"))? == fs::read(temp.path().join("y.csv"))?);
+    assert_eq!(names(temp.path())?, ["few.csv", "x.csv", "y.csv"]);
+
+    // A folder that takes the place of the list while it is being made.
+    fs::remove_file(temp.path().join("x.csv"))?;
+    let mut long = dataset(temp.path(), &few);
+    let child = long.args(["x.csv", "--count", "9000"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    while !temp.path().join("x.csv.partial").exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    fs::create_dir(temp.path().join("x.csv"))?;
+    let output = child.wait_with_output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("what was found lies in x.csv.partial, --resume goes on: x.csv: cannot write"), "{error}");
+    fs::remove_dir(temp.path().join("x.csv"))?;
+    ok(dataset(temp.path(), &few).args(["x.csv", "--count", "9000", "--resume"]))?;
+    assert_eq!(names(temp.path())?, ["few.csv", "x.csv", "y.csv"]);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{BufRead, BufReader, Write},
+    mem,
     net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
@@ -28,6 +29,8 @@ struct Content {
     files: HashMap<String, Vec<u8>>,
     /// Bodies of the large files (those that are redirected) are cut in half this many times.
     cuts: AtomicUsize,
+    /// Bodies of the large files stop in the middle this many times, the connection kept open.
+    stalls: AtomicUsize,
     /// Answer with this status whatever is asked.
     refuse: Option<u16>,
     /// Send other bytes than the ETag names.
@@ -121,8 +124,14 @@ fn answer(mut stream: TcpStream, content: &Content, address: &str) -> Result<()>
     if cut {
         content.cuts.fetch_sub(1, Ordering::SeqCst);
     }
-    let send = if cut { body.len() / 2 } else { body.len() };
-    reply("206 Partial Content", &more, &body, send)
+    let stall = large && body.len() > 1 && content.stalls.load(Ordering::SeqCst) > 0;
+    let send = if cut || stall { body.len() / 2 } else { body.len() };
+    reply("206 Partial Content", &more, &body, send)?;
+    if stall {
+        content.stalls.fetch_sub(1, Ordering::SeqCst);
+        mem::forget(stream);
+    }
+    Ok(())
 }
 
 /// The binary with the server as its hub and `folder/hf` as its cache.
@@ -133,6 +142,7 @@ fn with_hub(folder: &Path, server: &Server) -> Command {
         "HF_TOKEN",
         "HF_TOKEN_PATH",
         "HF_HUB_OFFLINE",
+        "HF_HUB_DOWNLOAD_TIMEOUT",
         "HTTP_PROXY",
         "http_proxy",
         "ALL_PROXY",
@@ -212,6 +222,48 @@ fn a_cut_download_goes_on_where_it_ended() -> Result<()> {
     assert_eq!(names(fresh.path())?, ["hf"]);
     ok(&mut build(fresh.path(), &server, "out"))?;
     assert_eq!(fs::read(fresh.path().join("out/train/all__inputs.npy"))?, built);
+    Ok(())
+}
+
+/// A hub that takes the request and says nothing, and one that stops in the middle of a file.
+#[test]
+fn a_silent_hub_is_not_waited_for() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let silent = Server { address: format!("http://{}", listener.local_addr()?), content: Arc::default() };
+    let error = fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
+    let wanted = format!("{} has sent nothing for 1 s (HF_HUB_DOWNLOAD_TIMEOUT)", silent.address);
+    assert!(error.contains(&wanted) && error.contains("--source bundled"), "{error}");
+    let inspect = ["checkpoint", "inspect", "hf://someone/model"];
+    let error = fails(with_hub(temp.path(), &silent).args(inspect).env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
+    assert!(error.contains(&wanted), "{error}");
+    let error = fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "soon"))?;
+    assert!(error.contains("HF_HUB_DOWNLOAD_TIMEOUT is \"soon\"; wanted whole seconds"), "{error}");
+
+    let mut content = puzzles()?;
+    content.stalls = 1.into();
+    let server = serve(content)?;
+    let error = fails(build(temp.path(), &server, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
+    assert!(error.contains("has sent nothing for 1 s") && error.contains("goes on where it ended"), "{error}");
+    ok(&mut build(temp.path(), &server, "out"))?;
+    let built = fs::read(temp.path().join("out/train/all__inputs.npy"))?;
+    assert_eq!(built, fs::read(golden("dataset/sudoku_noaug/train/all__inputs.npy"))?);
+    let seen = server.content.seen.lock().ok().context("a lock")?.clone();
+    let resumed = seen.iter().filter(|line| line.starts_with("cdn/") && !line.contains("bytes=0-")).count();
+    assert_eq!(resumed, 1, "{seen:#?}");
+    Ok(())
+}
+
+/// No bar where there is no terminal, and nothing but the document on standard output.
+#[test]
+fn a_download_leaves_the_output_clean() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let server = serve(puzzles()?)?;
+    let output = ok(build(temp.path(), &server, "out").args(["--json", "-"]))?;
+    let report: serde_json::Value = serde_json::from_str(&output.stdout)?;
+    assert_eq!(report["output_dir"], "out");
+    assert!(output.stderr.contains("train.csv of someone/puzzles"), "{}", output.stderr);
+    assert!(!output.stderr.contains(['\r', '\u{1b}']) && !output.stderr.contains("fetching"), "{}", output.stderr);
     Ok(())
 }
 

@@ -16,14 +16,10 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    conflict::conflict_loss,
-    journal::{Journal, run_batches},
-    pca::Pca,
-    trajectory::WatchedPuzzle,
-};
+use super::{conflict::conflict_loss, pca::Pca, trajectory::WatchedPuzzle};
 use crate::{
     eval::infer::host_tokens,
+    journal::{Journal, run_batches},
     model::{DeviceBatch, Model},
     puzzle::PuzzleKind,
 };

@@ -4,7 +4,6 @@ pub mod attention;
 pub mod cells;
 pub mod conflict;
 pub mod curves;
-pub mod journal;
 pub mod landscape;
 pub mod modes;
 pub mod pca;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     dataset::{
-        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, PuzzleFile, PuzzleList, PuzzleSource, ReadOptions,
+        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, PuzzleFile, PuzzleInput, PuzzleSource, ReadOptions,
         Split, SplitFiles, SplitReport, build, check_output_folder, find_list, resolve_sources,
     },
     hub::{Hub, RepoId},
@@ -77,7 +77,8 @@ pub struct BuildDatasetArgs {
 const AFTER_HELP: &str = "\
 Input: CSV, plain or gzipped, with the header source,question,answer,rating. A Sudoku is 81 characters, row by row, 1-9 \
 and '.' or 0 for a blank; a maze is a square of '#', ' ', 'S', 'G', 'o'. A bad row ends the build with the file's name \
-and the line, and nothing is written. The folder appears only when it is whole.
+and the line, and nothing is written. The folder appears only when it is whole. A list is read twice, to be checked and \
+to be written, and is never in memory as a whole, unless it comes through a pipe; it must not change meanwhile.
 
 The same --seed gives the same files, whatever the number of threads. Rows taken by --test-rows are counted before \
 --min-difficulty leaves any out.
@@ -92,8 +93,8 @@ Examples:
   hrm build-dataset --subsample-size 1000 --num-aug 1000 --hint
       the paper's training set with hints: 2,002,000 boards in data/sudoku-extreme-full-hint
   hrm build-dataset --source-repo sapientinc/sudoku-extreme --subsample-size 1000 --num-aug 1000
-      the same from the whole of Sudoku-Extreme on the Hugging Face hub (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN and \
-HF_HUB_OFFLINE are honoured)
+      the same from the whole of Sudoku-Extreme on the Hugging Face hub (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, \
+HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT are honoured)
   hrm build-dataset --source puzzles.csv.gz --min-difficulty 20 --output-dir data/hard
       your own training puzzles, the bundled test rows rated 20 or more";
 
@@ -136,9 +137,10 @@ struct Plan {
     threads: usize,
 }
 
+/// The lists of both splits, checked.
 struct Lists {
-    train: PuzzleList,
-    test: PuzzleList,
+    train: PuzzleInput,
+    test: PuzzleInput,
 }
 
 #[derive(Serialize)]
@@ -160,10 +162,10 @@ pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let plan = Plan::new(&args, global, &ui)?;
     let output = check_output_folder(&plan.output_dir, args.force)?;
-    let lists = plan.read_lists(&ui)?;
-
-    let watch = Watch::new(&ui, "building", "boards");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
+    let mut watch = Watch::new(&ui, "checking", "bytes");
+    let lists = pool.install(|| plan.read_lists(&ui, &mut watch))?;
+    watch.next("building", "boards");
     let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, &watch));
     watch.done();
     let built = built?;
@@ -253,10 +255,16 @@ impl Plan {
         })
     }
 
-    fn read_lists(&self, ui: &Ui) -> Result<Lists> {
-        let reading = ReadOptions { kind: self.kind, min_difficulty: self.min_difficulty, first_rows: None };
-        let train = self.files.train.read(&reading)?;
-        let test = self.files.test.read(&ReadOptions { first_rows: self.test_rows, ..reading })?;
+    fn read_lists(&self, ui: &Ui, watch: &mut Watch) -> Result<Lists> {
+        let mut read = |file: &PuzzleFile, first_rows: Option<usize>| {
+            watch.next("checking", "bytes");
+            let options = ReadOptions { kind: self.kind, min_difficulty: self.min_difficulty, first_rows };
+            let input = PuzzleInput::read(file, &options, watch);
+            watch.done();
+            input
+        };
+        let train = read(&self.files.train, None)?;
+        let test = read(&self.files.test, self.test_rows)?;
         if let Some(size) = self.options.subsample_size.filter(|&size| size > train.len()) {
             say!(ui, "--subsample-size {size}: all {} training puzzles are kept, in order", count(train.len()));
         }

@@ -11,17 +11,20 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     GlobalArgs, interrupt,
+    study::stopped,
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
     dataset::{
         Boards, BoardsReport, CheckReport, Dataset, DatasetBoards, DatasetMeta, DatasetSet, Effort, Finding,
-        GrowOptions, ListBoards, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget,
-        ReadOptions, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
+        GrowOptions, Keep, ListBoards, Made, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget,
+        ReadOptions, Round, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
     },
+    journal::{Existing, Journal},
     puzzle::{Board, PuzzleKind, maze},
     runtime, say,
 };
@@ -456,7 +459,9 @@ fn summary(report: &CheckReport) -> String {
 /// rated by its steps.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
-The same --seed gives the same puzzles, whatever the number of threads. The file appears when it is whole.
+The same --seed gives the same puzzles, whatever the number of threads. The file appears when it is whole; until then what \
+was found lies in FILE.partial. After Ctrl-C, a kill or a full disk the same command with --resume goes on from there, and \
+ends with the file that an undisturbed run writes.
 
 Examples:
   hrm dataset generate --count 100000 --output new.csv.gz
@@ -494,7 +499,10 @@ struct GenerateArgs {
     /// Steps of a maze's shortest path, at least (default: 110 of 30×30, in proportion to the cells for others)
     #[arg(long, value_name = "N")]
     min_steps: Option<usize>,
-    /// Replace the file that stands there
+    /// Go on with FILE.partial, what a stopped run of the same command found; begin where there is none
+    #[arg(long)]
+    resume: bool,
+    /// Replace the file that stands there, and begin anew unless --resume is given
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -524,14 +532,17 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
     let seed = global.seed.unwrap_or(0);
     let begin = Instant::now();
     let watch = Watch::new(&ui, "generating", "puzzles");
-    let made = match args.dataset {
-        PuzzleKind::Sudoku => generate_sudokus(args, global, seed, &ui, &watch),
-        PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch),
+    let (made, partial) = match args.dataset {
+        PuzzleKind::Sudoku => generate_sudokus(args, global, seed, &ui, &watch)?,
+        PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch)?,
     };
-    watch.done();
-    let (puzzles, effort) = made?;
-    ensure!(!watch.cancelled(), "stopped: nothing was written");
-    write_list(&args.output, "hrm_generated", &puzzles)?;
+    if made.stopped || watch.cancelled() {
+        stopped(&ui, made.puzzles.len(), args.count as usize, &args.partial());
+    }
+    let Made { puzzles, effort, .. } = made;
+    write_list(&args.output, "hrm_generated", &puzzles)
+        .with_context(|| format!("what was found lies in {}, --resume goes on", args.partial().display()))?;
+    partial.remove()?;
 
     let mut ratings = BTreeMap::new();
     puzzles.iter().for_each(|puzzle| *ratings.entry(puzzle.rating as i64).or_default() += 1);
@@ -561,9 +572,62 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&report)
 }
 
-type Made = Result<(Vec<crate::dataset::Generated>, Effort)>;
+impl GenerateArgs {
+    /// The file beside the output that holds what was found so far.
+    fn partial(&self) -> PathBuf {
+        let mut name = self.output.clone().into_os_string();
+        name.push(".partial");
+        name.into()
+    }
 
-fn generate_sudokus(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui, watch: &Watch) -> Made {
+    /// Makes puzzles with `make`, each round kept on disk. `asked` tells this work from other work.
+    fn keeping(
+        &self,
+        asked: &Value,
+        ui: &Ui,
+        watch: &Watch,
+        make: impl FnOnce(Vec<Round>, &mut Keep<'_>) -> Result<Made>,
+    ) -> Result<(Made, Journal<Round>)> {
+        let path = self.partial();
+        let existing = match (self.resume, self.force) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Replace,
+            _ => Existing::Refuse,
+        };
+        let (mut journal, done): (Journal<Round>, _) = Journal::open(&path, asked, existing)?;
+        let resumed = !done.is_empty();
+        if resumed {
+            let found = done.iter().map(|round| round.found.len() as u64).sum();
+            say!(ui, "{} of {} puzzles were found already", HumanCount(found), HumanCount(self.count));
+        }
+        let mut lost = false;
+        let mut keep = |round: &Round| {
+            let kept = journal.append(std::slice::from_ref(round));
+            lost = kept.is_err();
+            kept.context("what was found before is kept, --resume goes on")
+        };
+        let made = make(done, &mut keep);
+        watch.done();
+        match made {
+            Ok(made) => Ok((made, journal)),
+            // The same command would end like this again.
+            Err(e) if !resumed && !lost => {
+                journal.remove()?;
+                Err(e)
+            }
+            Err(e) if lost => Err(e),
+            Err(e) => Err(e.context(format!("{}: cannot be gone on with (--force begins anew)", path.display()))),
+        }
+    }
+}
+
+fn generate_sudokus(
+    args: &GenerateArgs,
+    global: &GlobalArgs,
+    seed: u64,
+    ui: &Ui,
+    watch: &Watch,
+) -> Result<(Made, Journal<Round>)> {
     ensure!(args.side.is_none() && args.min_steps.is_none(), "--side and --min-steps are for --dataset maze");
     let bundled = || PathBuf::from("bundled");
     let read = |path: &Path, split: Split| match Subject::find(path, split, PuzzleKind::Sudoku)? {
@@ -586,18 +650,37 @@ fn generate_sudokus(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui
         HumanCount(exclude.iter().map(PuzzleList::len).sum::<usize>() as u64),
         shown.join(", ")
     );
+    let asked = json!({
+        "hrm": env!("CARGO_PKG_VERSION"), "dataset": PuzzleKind::Sudoku, "count": args.count, "seed": seed,
+        "fast": args.fast, "ratings": ratings, "seeds": seeds.digest(),
+        "exclude": exclude.iter().map(PuzzleList::digest).collect::<Vec<_>>(),
+    });
     let options = GrowOptions { count: args.count, ratings, fast: args.fast, seed };
-    pool(global)?.install(|| grow_sudokus(&seeds, &exclude, &options, watch))
+    let pool = pool(global)?;
+    args.keeping(&asked, ui, watch, |done, keep| {
+        pool.install(|| grow_sudokus(&seeds, &exclude, &options, done, keep, watch))
+    })
 }
 
-fn generate_mazes(args: &GenerateArgs, global: &GlobalArgs, seed: u64, ui: &Ui, watch: &Watch) -> Made {
+fn generate_mazes(
+    args: &GenerateArgs,
+    global: &GlobalArgs,
+    seed: u64,
+    ui: &Ui,
+    watch: &Watch,
+) -> Result<(Made, Journal<Round>)> {
     let sudoku_only = args.seeds.is_some() || !args.exclude.is_empty() || args.ratings.is_some() || args.fast;
     ensure!(!sudoku_only, "--seeds, --exclude, --ratings and --fast are for Sudoku");
     let side = args.side.unwrap_or(30) as usize;
     let min_steps = args.min_steps.unwrap_or((side * side * 110 / 900).max(1));
     say!(ui, "mazes of {side}×{side} cells with a shortest path of {min_steps} steps or more");
+    let asked = json!({
+        "hrm": env!("CARGO_PKG_VERSION"), "dataset": PuzzleKind::Maze, "count": args.count, "seed": seed, "side": side,
+        "min_steps": min_steps,
+    });
     let options = MazeOptions { count: args.count, side, min_steps, seed };
-    pool(global)?.install(|| make_mazes(&options, watch))
+    let pool = pool(global)?;
+    args.keeping(&asked, ui, watch, |done, keep| pool.install(|| make_mazes(&options, done, keep, watch)))
 }
 
 fn pool(global: &GlobalArgs) -> Result<rayon::ThreadPool> {
@@ -618,6 +701,12 @@ impl Watch {
     /// To be called once in a process.
     pub(super) fn new(ui: &Ui, what: &'static str, unit: &'static str) -> Self {
         Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: interrupt::flag("") }
+    }
+
+    /// Goes over to the next piece of work, which has a bar of its own.
+    pub(super) fn next(&mut self, what: &'static str, unit: &'static str) {
+        self.done();
+        (self.bar, self.what, self.unit) = (OnceLock::new(), what, unit);
     }
 
     /// Removes the bar.

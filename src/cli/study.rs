@@ -1,6 +1,6 @@
 //! What every long analysis shares: its output folder, its journal, how it is stopped and goes on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -14,11 +14,11 @@ use super::{
     ui::{JsonArg, Ui, to_json},
 };
 use crate::{
-    analysis::journal::{Existing, Journal},
     checkpoint::{
         Checkpoint,
         store::{create_folder, write_bytes, write_npy},
     },
+    journal::{Existing, Journal},
     model::Model,
     say,
     viz::{Picture, save},
@@ -98,6 +98,11 @@ impl Output {
         Journal::open(&self.folder.join(name), asked, self.existing)
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A file of the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -140,12 +145,8 @@ pub fn batch_size(asked: Option<u64>, model: &Model) -> usize {
     asked.or_else(|| model.filling_batch(0)).unwrap_or(CPU_BATCH)
 }
 
-/// Ends the process after Ctrl-C.
-pub fn stopped(ui: &Ui, done: usize, total: usize, output: &Output) -> ! {
-    say!(
-        ui,
-        "interrupted after {done} of {total}; what was found lies in {}, and --resume goes on",
-        output.folder.display()
-    );
+/// Ends the process after Ctrl-C; `place` holds what was found.
+pub fn stopped(ui: &Ui, done: usize, total: usize, place: &Path) -> ! {
+    say!(ui, "interrupted after {done} of {total}; what was found lies in {}, and --resume goes on", place.display());
     std::process::exit(interrupt::INTERRUPTED)
 }

@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     analysis::{
-        journal::run_batches,
         runs::Item,
         trace_file::{TraceFile, TracePlan, arrays},
         trajectory::{SegmentFacts, trace_puzzle},
     },
+    journal::run_batches,
     model::Model,
     puzzle::{PuzzleKind, maze},
     say,
@@ -163,7 +163,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         })?;
     bar.finish_and_clear();
     if found.stopped {
-        stopped(&ui, found.results.len(), numbered.len(), &output);
+        stopped(&ui, found.results.len(), numbered.len(), output.folder());
     }
     let bytes = file.bytes();
     file.finish()?;

@@ -4,19 +4,19 @@ use std::{
     ffi::OsString,
     fmt,
     fs::{File, OpenOptions},
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
+
+use crate::terminal::progress_bar;
+pub use crate::terminal::{only_errors, silent};
 
 /// Where `--json` writes: a file, or `-` for standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,18 +63,6 @@ pub struct JsonArg {
     /// Write the results as JSON to FILE; `-` is standard output, and all text then goes to standard error
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(JsonTarget::parse))]
     pub json: Option<JsonTarget>,
-}
-
-static SILENT: AtomicBool = AtomicBool::new(false);
-
-/// One of several processes speaks for all: the others print nothing but errors from now on.
-pub fn only_errors(on: bool) {
-    SILENT.store(on, Ordering::SeqCst);
-}
-
-/// Whether [`only_errors`] is on.
-pub fn silent() -> bool {
-    SILENT.load(Ordering::SeqCst)
 }
 
 /// A command's mouth. Text goes to standard output, or to standard error when the JSON takes standard output.
@@ -125,15 +113,7 @@ impl Ui {
 
     /// A progress bar on standard error with rate and time to go; silent when that is no terminal.
     pub fn progress(&self, len: u64, what: &str, unit: &str) -> ProgressBar {
-        if silent() || !io::stderr().is_terminal() {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
-        let style = format!(
-            "{what} {{bar:30}} {{human_pos}}/{{human_len}} {unit} · {{per_sec}} · {{elapsed}} · {{eta}} to go {{msg}}"
-        );
-        bar.set_style(ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
+        progress_bar(len, what, unit)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Building a dataset folder from puzzle lists.
+//! Building a dataset folder from puzzle lists, which go by in blocks: a list of any length takes the same memory.
 //!
 //! Every puzzle makes one group. The group holds versions of the puzzle (the original first, then its augmentations),
 //! and each version is one example, or with hints two: the board, then the board with some blanks filled in. Version `v`
@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -19,8 +19,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    DatasetMeta, PuzzleList, Split, format,
+    DatasetMeta, PuzzleInput, PuzzleList, Split, format,
     npy::{NpyDtype, header},
+    puzzle_list::{SourceId, Sources},
     staging::OutputFolder,
 };
 use crate::{
@@ -56,13 +57,13 @@ pub struct BuildOptions {
     pub seed: u64,
 }
 
-/// Watches a build and may end it.
+/// Watches long work and may end it.
 pub trait Progress: Sync {
-    /// The number of boards to write, told once before the first.
-    fn start(&self, _boards: u64) {}
-    /// Boards written since the last call.
-    fn advance(&self, _boards: u64) {}
-    /// True ends the build with an error; nothing is left behind.
+    /// How much there is to do (boards, puzzles, bytes), told once before the first.
+    fn start(&self, _total: u64) {}
+    /// What was done since the last call.
+    fn advance(&self, _by: u64) {}
+    /// True ends the work with an error; nothing is left behind.
     fn cancelled(&self) -> bool {
         false
     }
@@ -78,7 +79,7 @@ pub struct BuildReport {
     pub test: SplitReport,
     /// Bytes of all files.
     pub bytes: u64,
-    /// Wall-clock seconds from the first board to the folder in its place; reading the lists is not counted.
+    /// Wall-clock seconds from the first board to the folder in its place; the check of the lists is not counted.
     pub seconds: f64,
 }
 
@@ -94,14 +95,14 @@ pub struct SplitReport {
 
 /// Builds the dataset in a temporary folder beside `output` and puts it in place once it is whole.
 ///
-/// Runs on the current rayon pool.
+/// Runs on the current rayon pool: while a block of puzzles is written, the next is read.
 ///
 /// # Errors
-/// Options that do not fit the puzzles, a list too long for upstream's 32-bit indices, a full disk, a cancelled build.
-/// After an error the output folder is what it was before.
+/// Options that do not fit the puzzles, a list too long for upstream's 32-bit indices, a list that changed since it was
+/// checked, a full disk, a cancelled build. After an error the output folder is what it was before.
 pub fn build(
-    train: &PuzzleList,
-    test: &PuzzleList,
+    train: &PuzzleInput,
+    test: &PuzzleInput,
     options: &BuildOptions,
     output: &OutputFolder,
     progress: &dyn Progress,
@@ -120,23 +121,82 @@ pub fn build(
     progress.start((train.boards + test.boards) as u64);
 
     let staging = output.stage()?;
-    let mut bytes = 0;
-    for (split, expansion) in [(Split::Train, &train), (Split::Test, &test)] {
+    let write = |split: Split, expansion: &Expansion| {
         let folder = staging.path().join(split.name());
         fs::create_dir(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-        bytes += expansion.write(&folder, progress)?;
-    }
-    bytes += write_file(&staging.path().join("identifiers.json"), b"[\"<blank>\"]")?;
+        expansion.write(&folder, progress)
+    };
+    let (train, train_bytes) = write(Split::Train, &train)?;
+    let (test, test_bytes) = write(Split::Test, &test)?;
+    let identifiers = write_file(&staging.path().join("identifiers.json"), b"[\"<blank>\"]")?;
     ensure!(!progress.cancelled(), "stopped: nothing was written");
     staging.commit()?;
-    Ok(BuildReport { train: train.report(), test: test.report(), bytes, seconds: begin.elapsed().as_secs_f64() })
+    let bytes = train_bytes + test_bytes + identifiers;
+    Ok(BuildReport { train, test, bytes, seconds: begin.elapsed().as_secs_f64() })
+}
+
+/// Which puzzles of a list make groups, and in which order.
+enum Groups {
+    /// All, in the list's order.
+    All,
+    /// Some: list number and group of each, sorted by list number.
+    Drawn(Vec<(u32, u32)>),
+}
+
+impl Groups {
+    /// Those among the list's puzzles `first..first + len`.
+    fn of(&self, first: usize, len: usize) -> BlockGroups<'_> {
+        match self {
+            Self::All => BlockGroups::All { first, len },
+            Self::Drawn(drawn) => {
+                let place = |puzzle: usize| drawn.partition_point(|&(drawn, _)| (drawn as usize) < puzzle);
+                BlockGroups::Drawn { first, drawn: &drawn[place(first)..place(first + len)] }
+            }
+        }
+    }
+}
+
+/// The groups that a block of puzzles makes; `first` is the list number of the block's first puzzle.
+enum BlockGroups<'a> {
+    All { first: usize, len: usize },
+    Drawn { first: usize, drawn: &'a [(u32, u32)] },
+}
+
+impl BlockGroups<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::All { len, .. } => *len,
+            Self::Drawn { drawn, .. } => drawn.len(),
+        }
+    }
+
+    fn get(&self, i: usize) -> Group {
+        match *self {
+            Self::All { first, .. } => Group { row: i, puzzle: first + i, group: first + i },
+            Self::Drawn { first, drawn } => {
+                let (puzzle, group) = (drawn[i].0 as usize, drawn[i].1 as usize);
+                Group { row: puzzle - first, puzzle, group }
+            }
+        }
+    }
+}
+
+/// Where a group's puzzle stands.
+#[derive(Clone, Copy)]
+struct Group {
+    /// In its block.
+    row: usize,
+    /// In its list.
+    puzzle: usize,
+    group: usize,
 }
 
 /// A puzzle list with all that is made of it.
 struct Expansion<'a> {
-    list: &'a PuzzleList,
-    /// The list's puzzles that are kept, in the order of the groups.
-    picked: Vec<u32>,
+    input: &'a PuzzleInput,
+    groups: Groups,
+    /// Puzzles that are kept.
+    puzzles: usize,
     augmentation: Augmentation,
     seed: u64,
     /// Versions of each puzzle.
@@ -148,48 +208,41 @@ struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    fn plain(list: &'a PuzzleList) -> Result<Self> {
-        Self::new(list, &BuildOptions { augmentation: Augmentation::default(), subsample_size: None, seed: 0 })
+    fn plain(input: &'a PuzzleInput) -> Result<Self> {
+        Self::new(input, &BuildOptions { augmentation: Augmentation::default(), subsample_size: None, seed: 0 })
     }
 
-    fn new(list: &'a PuzzleList, options: &BuildOptions) -> Result<Self> {
+    fn new(input: &'a PuzzleInput, options: &BuildOptions) -> Result<Self> {
         let augmentation = options.augmentation;
-        match list.kind() {
+        match input.kind() {
             PuzzleKind::Sudoku => ensure!(!augmentation.dihedral, "--aug is for mazes; Sudoku takes --num-aug N"),
             PuzzleKind::Maze => {
                 ensure!(augmentation.num_aug == 0, "--num-aug is for Sudoku; mazes take --aug");
                 ensure!(!augmentation.hint, "--hint is for Sudoku");
             }
         }
-        let count = u32::try_from(list.len()).ok().context("more puzzles than 32 bits can number")?;
-        let picked = match options.subsample_size {
-            Some(size) if size < list.len() => {
-                distinct(&mut stream(Purpose::Subsample, options.seed, 0, 0), count, size as u32)
+        let count = u32::try_from(input.len()).ok().context("more puzzles than 32 bits can number")?;
+        let (groups, puzzles) = match options.subsample_size {
+            Some(size) if size < input.len() => {
+                let picked = distinct(&mut stream(Purpose::Subsample, options.seed, 0, 0), count, size as u32);
+                let mut drawn: Vec<(u32, u32)> = picked.into_iter().zip(0..).collect();
+                drawn.sort_unstable();
+                (Groups::Drawn(drawn), size)
             }
-            _ => (0..count).collect(),
+            _ => (Groups::All, input.len()),
         };
         let versions = if augmentation.dihedral { 8 } else { augmentation.num_aug.saturating_add(1) };
         let rows_per_version = if augmentation.hint { 2 } else { 1 };
         // Upstream's index arrays are int32, which bounds the number of examples.
-        let boards = picked.len().checked_mul(versions).and_then(|n| n.checked_mul(rows_per_version));
+        let boards = puzzles.checked_mul(versions).and_then(|n| n.checked_mul(rows_per_version));
         let Some(boards) = boards.filter(|&n| i32::try_from(n).is_ok()) else {
             bail!(
-                "{} puzzles × {versions} versions × {rows_per_version} are more examples than the format can number \
-                 ({}); lower --num-aug or set --subsample-size",
-                picked.len(),
+                "{puzzles} puzzles × {versions} versions × {rows_per_version} are more examples than the format can \
+                 number ({}); lower --num-aug or set --subsample-size",
                 i32::MAX
             )
         };
-        Ok(Self { list, picked, augmentation, seed: options.seed, versions, rows_per_version, boards })
-    }
-
-    fn report(&self) -> SplitReport {
-        let ratings: f64 = self.picked.iter().map(|&p| self.list.row(p as usize).rating as f64).sum();
-        SplitReport {
-            puzzles: self.picked.len(),
-            boards: self.boards,
-            mean_rating: ratings / self.picked.len().max(1) as f64,
-        }
+        Ok(Self { input, groups, puzzles, augmentation, seed: options.seed, versions, rows_per_version, boards })
     }
 
     fn meta(&self) -> DatasetMeta {
@@ -197,83 +250,98 @@ impl<'a> Expansion<'a> {
             pad_id: 0,
             ignore_label_id: Some(0),
             blank_identifier_id: 0,
-            vocab_size: self.list.kind().vocab_size() as i64,
-            seq_len: self.list.seq_len() as i64,
+            vocab_size: self.input.kind().vocab_size() as i64,
+            seq_len: self.input.seq_len() as i64,
             num_puzzle_identifiers: 1,
-            total_groups: self.picked.len() as i64,
+            total_groups: self.puzzles as i64,
             // Every example counts as a puzzle of its own.
             mean_puzzle_examples: 1.0,
             sets: vec![SET.into()],
         }
     }
 
-    /// Writes the split's files and returns their size in bytes.
-    fn write(&self, folder: &Path, progress: &dyn Progress) -> Result<u64> {
+    /// Writes the split's files; what they hold, and their size in bytes.
+    fn write(&self, folder: &Path, progress: &dyn Progress) -> Result<(SplitReport, u64)> {
         let file = |name: &str| folder.join(format!("{SET}__{name}"));
-        let mut bytes = self.write_boards(&file("inputs.npy"), &file("labels.npy"), progress)?;
-        let rows_per_group = self.versions * self.rows_per_version;
+        let mut blocks = self.input.blocks()?;
+        let inputs = TokenFile::create(file("inputs.npy"), self.boards, self.input.seq_len())?;
+        let labels = TokenFile::create(file("labels.npy"), self.boards, self.input.seq_len())?;
+        let mut sidecar = Sidecar::create(file("rows.csv"), &self.groups)?;
+        let mut first = 0;
+        let mut next = blocks.next()?;
+        while let Some(block) = next {
+            ensure!(!progress.cancelled(), "stopped: nothing was written");
+            let groups = self.groups.of(first, block.len());
+            let (written, (noted, read)) = rayon::join(
+                || self.write_boards(&block, &groups, &inputs, &labels, progress),
+                || rayon::join(|| sidecar.add(&block, &groups), || blocks.next()),
+            );
+            written?;
+            noted?;
+            next = read?;
+            first += block.len();
+        }
+        let (mean_rating, mut bytes) = sidecar.finish()?;
+        bytes += inputs.size + labels.size;
+
         let boards = self.boards as i32;
+        let rows_per_group = self.versions * self.rows_per_version;
         bytes += write_i32(&file("puzzle_identifiers.npy"), self.boards, std::iter::repeat_n(0, self.boards))?;
         bytes += write_i32(&file("puzzle_indices.npy"), self.boards + 1, 0..=boards)?;
-        bytes += write_i32(&file("group_indices.npy"), self.picked.len() + 1, (0..=boards).step_by(rows_per_group))?;
-        bytes += self.write_rows(&file("rows.csv"))?;
+        bytes += write_i32(&file("group_indices.npy"), self.puzzles + 1, (0..=boards).step_by(rows_per_group))?;
         bytes += write_file(&folder.join("dataset.json"), format::meta_json(&self.meta())?.as_bytes())?;
-        Ok(bytes)
+        Ok((SplitReport { puzzles: self.puzzles, boards: self.boards, mean_rating }, bytes))
     }
 
-    /// The sidecar: source and rating of each group's puzzle.
-    fn write_rows(&self, path: &Path) -> Result<u64> {
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        for &puzzle in &self.picked {
-            csv.serialize(self.list.row(puzzle as usize)).with_context(|| cannot_write(path))?;
-        }
-        let text = csv.into_inner().with_context(|| cannot_write(path))?;
-        write_file(path, &text)
-    }
-
-    /// Fills both token arrays, many tasks at once, each at its own place in the files.
-    fn write_boards(&self, inputs: &Path, labels: &Path, progress: &dyn Progress) -> Result<u64> {
-        let seq_len = self.list.seq_len();
-        let header = header(NpyDtype::U8, &[self.boards, seq_len]);
-        let create = |path: &Path| -> Result<File> {
-            let mut file = File::create(path).with_context(|| cannot_write(path))?;
-            file.write_all(&header).with_context(|| cannot_write(path))?;
-            Ok(file)
-        };
-        let (inputs_file, labels_file) = (create(inputs)?, create(labels)?);
-
-        let total_versions = self.picked.len() * self.versions;
-        let version_bytes = self.rows_per_version * seq_len;
+    /// Writes all boards of a block's groups, many tasks at once, each at its own place in the files.
+    fn write_boards(
+        &self,
+        block: &PuzzleList,
+        groups: &BlockGroups<'_>,
+        inputs: &TokenFile,
+        labels: &TokenFile,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let total = groups.len() * self.versions;
+        let version_bytes = self.rows_per_version * self.input.seq_len();
         let task = |(questions, answers): &mut (Vec<u8>, Vec<u8>), first: usize| -> Result<()> {
             ensure!(!progress.cancelled(), "stopped: nothing was written");
-            let versions = first..total_versions.min(first + VERSIONS_PER_TASK);
-            let bytes = versions.len() * version_bytes;
+            let versions = first..total.min(first + VERSIONS_PER_TASK);
             let outputs = questions.chunks_exact_mut(version_bytes).zip(answers.chunks_exact_mut(version_bytes));
             for (version, (question, answer)) in versions.clone().zip(outputs) {
-                self.fill(version / self.versions, version % self.versions, question, answer);
+                let group = groups.get(version / self.versions);
+                self.fill(block, group, version % self.versions, question, answer);
             }
-            let offset = (header.len() + first * version_bytes) as u64;
-            inputs_file.write_all_at(&questions[..bytes], offset).with_context(|| cannot_write(inputs))?;
-            labels_file.write_all_at(&answers[..bytes], offset).with_context(|| cannot_write(labels))?;
+            // What follows on each other in the files is written together.
+            let place =
+                |version: usize| groups.get(version / self.versions).group * self.versions + version % self.versions;
+            let mut from = versions.start;
+            while from < versions.end {
+                let follows = |&to: &usize| to < versions.end && place(to) == place(from) + (to - from);
+                let to = (from + 1..).take_while(follows).last().unwrap_or(from) + 1;
+                let bytes = (from - first) * version_bytes..(to - first) * version_bytes;
+                let offset = (place(from) * version_bytes) as u64;
+                inputs.write(&questions[bytes.clone()], offset)?;
+                labels.write(&answers[bytes], offset)?;
+                from = to;
+            }
             progress.advance((versions.len() * self.rows_per_version) as u64);
             Ok(())
         };
-        let scratch = || vec![0u8; VERSIONS_PER_TASK * version_bytes];
-        (0..total_versions.div_ceil(VERSIONS_PER_TASK))
+        let scratch = || vec![0u8; total.min(VERSIONS_PER_TASK) * version_bytes];
+        (0..total.div_ceil(VERSIONS_PER_TASK))
             .into_par_iter()
-            .try_for_each_init(|| (scratch(), scratch()), |buffers, i| task(buffers, i * VERSIONS_PER_TASK))?;
-        Ok(2 * (header.len() + total_versions * version_bytes) as u64)
+            .try_for_each_init(|| (scratch(), scratch()), |buffers, i| task(buffers, i * VERSIONS_PER_TASK))
     }
 
     /// Writes one version of a group's puzzle, and its hint version behind it.
     ///
     /// # Shapes
     /// - question, answer: `[rows_per_version, seq_len]`
-    fn fill(&self, group: usize, version: usize, question: &mut [u8], answer: &mut [u8]) {
-        let puzzle = self.picked[group] as usize;
-        let (original_question, original_answer) = (self.list.question(puzzle), self.list.answer(puzzle));
+    fn fill(&self, block: &PuzzleList, group: Group, version: usize, question: &mut [u8], answer: &mut [u8]) {
+        let (original_question, original_answer) = (block.question(group.row), block.answer(group.row));
         let seq_len = original_question.len();
-        let mut rng = stream(Purpose::Augment, self.seed, puzzle as u64, version as u64);
+        let mut rng = stream(Purpose::Augment, self.seed, group.puzzle as u64, version as u64);
         match (<&[u8; CELLS]>::try_from(original_question), <&[u8; CELLS]>::try_from(original_answer)) {
             (Ok(q), Ok(a)) if version > 0 && self.augmentation.num_aug > 0 => {
                 let shuffle = SudokuShuffle::draw(&mut rng);
@@ -294,6 +362,94 @@ impl<'a> Expansion<'a> {
             answer.copy_within(..seq_len, seq_len);
             give_hints(&mut rng, &mut question[seq_len..], &answer[seq_len..]);
         }
+    }
+}
+
+/// A uint8 array that is written in any order.
+struct TokenFile {
+    path: PathBuf,
+    file: File,
+    /// Bytes before the data.
+    header: u64,
+    /// Bytes in all.
+    size: u64,
+}
+
+impl TokenFile {
+    fn create(path: PathBuf, boards: usize, seq_len: usize) -> Result<Self> {
+        let header = header(NpyDtype::U8, &[boards, seq_len]);
+        let mut file = File::create(&path).with_context(|| cannot_write(&path))?;
+        file.write_all(&header).with_context(|| cannot_write(&path))?;
+        Ok(Self { path, file, header: header.len() as u64, size: (header.len() + boards * seq_len) as u64 })
+    }
+
+    /// Writes tokens that begin `offset` bytes into the data.
+    fn write(&self, tokens: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(tokens, self.header + offset).with_context(|| cannot_write(&self.path))
+    }
+}
+
+/// The file with source and rating of each group's puzzle, in the order of the groups.
+struct Sidecar {
+    path: PathBuf,
+    csv: csv::Writer<File>,
+    /// Sum over the rows written.
+    ratings: f64,
+    rows: usize,
+    /// Where groups come in another order than their puzzles: what is to be written.
+    waiting: Option<Waiting>,
+}
+
+/// Rows by group, as far as their puzzles went by.
+struct Waiting {
+    rows: Vec<Option<(SourceId, i64)>>,
+    sources: Sources,
+}
+
+#[derive(Serialize)]
+struct SidecarRow<'a> {
+    source: &'a str,
+    rating: i64,
+}
+
+impl Sidecar {
+    fn create(path: PathBuf, groups: &Groups) -> Result<Self> {
+        let csv = csv::Writer::from_writer(File::create(&path).with_context(|| cannot_write(&path))?);
+        let waiting = match groups {
+            Groups::All => None,
+            Groups::Drawn(drawn) => Some(Waiting { rows: vec![None; drawn.len()], sources: Sources::default() }),
+        };
+        Ok(Self { path, csv, ratings: 0.0, rows: 0, waiting })
+    }
+
+    fn add(&mut self, block: &PuzzleList, groups: &BlockGroups<'_>) -> Result<()> {
+        for Group { row, group, .. } in (0..groups.len()).map(|i| groups.get(i)) {
+            let (source, rating) = (block.source(row), block.rating(row));
+            match &mut self.waiting {
+                Some(waiting) => waiting.rows[group] = Some((waiting.sources.id(source), rating)),
+                None => self.row(source, rating)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, source: &str, rating: i64) -> Result<()> {
+        self.ratings += rating as f64;
+        self.rows += 1;
+        self.csv.serialize(SidecarRow { source, rating }).with_context(|| cannot_write(&self.path))
+    }
+
+    /// The mean rating, and the file's size in bytes.
+    fn finish(mut self) -> Result<(f64, u64)> {
+        if let Some(waiting) = self.waiting.take() {
+            for (source, rating) in waiting.rows.into_iter().flatten() {
+                self.row(waiting.sources.name(source), rating)?;
+            }
+        }
+        let mean = self.ratings / self.rows.max(1) as f64;
+        let cannot = || cannot_write(&self.path);
+        let file = self.csv.into_inner().map_err(|e| e.into_error()).with_context(cannot)?;
+        Ok((mean, file.metadata().with_context(cannot)?.len()))
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Work goes in rounds. A round's tasks see what was found before it, each draws from a stream of its own keyed by (seed,
 //! round, task), and what they find is taken in their order: the same seed gives the same puzzles whatever the number of
-//! threads.
+//! threads. A finished round tells all that later ones need of it ([`Round`]), so that work that was stopped can go on.
 
 use std::{collections::HashSet, fmt, str::FromStr};
 
 use anyhow::{Context, Result, bail, ensure};
 use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Progress, PuzzleList, check::Key};
 use crate::{
@@ -31,7 +31,7 @@ const MOST_TRIES: u64 = 2000;
 const DRESSES: usize = 8;
 
 /// A generated puzzle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generated {
     /// As a list writes it.
     pub question: String,
@@ -143,7 +143,7 @@ pub struct GrowOptions {
 }
 
 /// How much work it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effort {
     pub tries: u64,
     /// Tries that gave a puzzle equivalent to one of those excluded, the seeds, or one found before.
@@ -152,54 +152,106 @@ pub struct Effort {
     pub unwanted: u64,
 }
 
-/// Grows Sudokus from `seeds`, none equivalent to a seed, to a puzzle of `exclude` or to each other.
+impl Effort {
+    fn add(&mut self, other: Self) {
+        self.tries += other.tries;
+        self.known += other.known;
+        self.unwanted += other.unwanted;
+    }
+}
+
+/// What a finished round found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    pub effort: Effort,
+    pub found: Vec<Generated>,
+    /// How hard each of them is as a parent: the mean rating of its dresses. Empty where none becomes one.
+    pub hardness: Vec<u64>,
+}
+
+/// Takes each round as it ends, to keep it; an error ends the work.
+pub type Keep<'a> = dyn FnMut(&Round) -> Result<()> + Send + 'a;
+
+/// What was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    pub puzzles: Vec<Generated>,
+    pub effort: Effort,
+    /// Asked to stop before the last puzzle.
+    pub stopped: bool,
+}
+
+impl Made {
+    fn add(&mut self, round: Round) {
+        self.effort.add(round.effort);
+        self.puzzles.extend(round.found);
+    }
+}
+
+/// Grows Sudokus from `seeds`, none equivalent to a seed, to a puzzle of `exclude` or to each other. `done` holds the
+/// first rounds of the same work where it was begun earlier.
 ///
 /// Runs on the current rayon pool.
 ///
 /// # Errors
-/// Lists of mazes; a part of the ratings that cannot be filled from these seeds; a cancelled run.
+/// Lists of mazes; a part of the ratings that cannot be filled from these seeds; rounds of other work; what `keep` says.
 pub fn grow_sudokus(
     seeds: &PuzzleList,
     exclude: &[PuzzleList],
     options: &GrowOptions,
+    done: Vec<Round>,
+    keep: &mut Keep<'_>,
     progress: &dyn Progress,
-) -> Result<(Vec<Generated>, Effort)> {
-    let mut known = HashSet::new();
+) -> Result<Made> {
     for list in exclude.iter().chain([seeds]) {
         ensure!(list.kind() == PuzzleKind::Sudoku, "mazes are made from nothing: they take no seeds and no exclusions");
-        known.par_extend(
-            (0..list.len()).into_par_iter().map(|i| Key::of(list.kind(), list.question(i), list.answer(i))),
-        );
     }
     let quotas = options.ratings.quotas(options.count);
-    let mut left = quotas.clone();
     let parts = options.ratings.parts();
-    let mut pool = Pool::new(seeds, parts, options.seed)?;
-    let mut found = Vec::new();
-    let mut effort = Effort::default();
+    let mut state = Growth {
+        left: quotas.clone(),
+        pool: Pool::new(seeds, parts, options.seed)?,
+        parts,
+        fast: options.fast,
+        known: HashSet::new(),
+    };
+    for list in exclude.iter().chain([seeds]) {
+        let keys = (0..list.len()).into_par_iter().map(|i| Key::of(list.kind(), list.question(i), list.answer(i)));
+        state.known.par_extend(keys);
+    }
+    let mut made = Made::default();
     progress.start(options.count);
-    for round in 0.. {
-        let Some(unfilled) = left.iter().position(|&left| left > 0) else { break };
-        ensure!(!progress.cancelled(), "stopped: nothing was written");
-        if effort.tries > MOST_TRIES.saturating_mul(options.count.max(ROUND)) {
+    let begin = done.len() as u64;
+    for (number, round) in done.into_iter().enumerate() {
+        state.replay(&round).with_context(|| misfit(number))?;
+        progress.advance(round.found.len() as u64);
+        made.add(round);
+    }
+    for number in begin.. {
+        let Some(unfilled) = state.left.iter().position(|&left| left > 0) else { break };
+        if progress.cancelled() {
+            made.stopped = true;
+            break;
+        }
+        if made.effort.tries > MOST_TRIES.saturating_mul(options.count.max(ROUND)) {
             bail!(
                 "{} puzzles rated {} are still missing after {} tries: give harder seeds with --seeds, or a smaller share \
                  with --ratings",
-                left[unfilled],
+                state.left[unfilled],
                 parts[unfilled],
-                effort.tries
+                made.effort.tries
             );
         }
-        let tasks = (2 * left.iter().sum::<u64>()).clamp(64, ROUND);
+        let tasks = (2 * state.left.iter().sum::<u64>()).clamp(64, ROUND);
         let grown: Vec<_> = (0..tasks)
             .into_par_iter()
             .map(|task| {
-                let mut rng = stream(Purpose::Generate, options.seed, round, task);
+                let mut rng = stream(Purpose::Generate, options.seed, number, task);
                 let grown = if options.fast {
                     let seed = below(&mut rng, seeds.len() as u32) as usize;
                     vec![filled_in(seeds.question(seed), seeds.answer(seed), &mut rng)?]
                 } else {
-                    let parent = pool.parent(draw_part(&left, &mut rng), &mut rng)?;
+                    let parent = state.pool.parent(draw_part(&state.left, &mut rng), &mut rng)?;
                     let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
                     dresses(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
                 };
@@ -207,34 +259,79 @@ pub fn grow_sudokus(
                 Some((grown, Key::of_form(&form)))
             })
             .collect();
-        let before = found.len();
+        let mut round = Round::default();
         for task in grown {
-            effort.tries += 1;
+            round.effort.tries += 1;
             let Some((dresses, key)) = task else { continue };
-            if known.contains(&key) {
-                effort.known += 1;
+            if state.known.contains(&key) {
+                round.effort.known += 1;
                 continue;
             }
             // The part that is furthest from what it should have.
-            let open =
-                |grown: &Grown| parts.iter().position(|part| part.holds(grown.rating)).filter(|&part| left[part] > 0);
-            let missing = |part: usize| left[part] as f64 / quotas[part] as f64;
-            let wanted = dresses.iter().filter_map(|grown| Some((open(grown)?, grown)));
+            let missing = |part: usize| state.left[part] as f64 / quotas[part] as f64;
+            let wanted = dresses.iter().filter_map(|grown| Some((state.wanting(grown.rating)?, grown)));
             let Some((part, grown)) = wanted.max_by(|a, b| missing(a.0).total_cmp(&missing(b.0))) else {
-                effort.unwanted += 1;
+                round.effort.unwanted += 1;
                 continue;
             };
-            known.insert(key);
-            left[part] -= 1;
-            if !options.fast {
-                pool.add(grown.question, mean_rating(&dresses), parts);
-            }
+            let hardness = (!options.fast).then(|| mean_rating(&dresses));
+            state.take(key, part, grown.question, hardness);
+            round.hardness.extend(hardness);
             let (question, answer) = (grown.question.to_string(), grown.answer.to_string());
-            found.push(Generated { question, answer, rating: grown.rating });
+            round.found.push(Generated { question, answer, rating: grown.rating });
         }
-        progress.advance((found.len() - before) as u64);
+        keep(&round)?;
+        progress.advance(round.found.len() as u64);
+        made.add(round);
     }
-    Ok((found, effort))
+    Ok(made)
+}
+
+fn misfit(number: usize) -> String {
+    format!("round {number} is none of this work")
+}
+
+/// What a round of growing sees of those before it.
+struct Growth<'a> {
+    /// Puzzles that each part still wants.
+    left: Vec<u64>,
+    parts: &'a [RatingPart],
+    pool: Pool,
+    fast: bool,
+    known: HashSet<Key>,
+}
+
+impl Growth<'_> {
+    /// The part that still wants a puzzle of this rating.
+    fn wanting(&self, rating: u64) -> Option<usize> {
+        self.parts.iter().position(|part| part.holds(rating)).filter(|&part| self.left[part] > 0)
+    }
+
+    fn take(&mut self, key: Key, part: usize, question: Board, hardness: Option<u64>) {
+        self.known.insert(key);
+        self.left[part] -= 1;
+        if let Some(hardness) = hardness {
+            self.pool.add(question, hardness, self.parts);
+        }
+    }
+
+    /// Takes what an earlier run found in a round.
+    fn replay(&mut self, round: &Round) -> Result<()> {
+        let parents = if self.fast { 0 } else { round.found.len() };
+        ensure!(round.hardness.len() == parents, "{} parents, wanted {parents}", round.hardness.len());
+        let read = |puzzle: &Generated| -> Result<(Board, Key)> {
+            let (question, answer): (Board, Board) = (puzzle.question.parse()?, puzzle.answer.parse()?);
+            answer.check_solves(&question)?;
+            Ok((question, Key::of_form(&canonical(&question, &answer)?)))
+        };
+        let read = round.found.par_iter().map(read).collect::<Result<Vec<_>>>()?;
+        for (i, (puzzle, (question, key))) in round.found.iter().zip(read).enumerate() {
+            ensure!(!self.known.contains(&key), "puzzle {i} is known");
+            let part = self.wanting(puzzle.rating).with_context(|| format!("puzzle {i} has no wanted rating"))?;
+            self.take(key, part, question, round.hardness.get(i).copied());
+        }
+        Ok(())
+    }
 }
 
 /// A seed with one to eight of its blanks filled in, in a random dress. It has one solution because the seed has.
@@ -331,60 +428,81 @@ pub struct MazeOptions {
     pub seed: u64,
 }
 
-/// Makes mazes, no two alike however they are turned or mirrored.
+/// Makes mazes, no two alike however they are turned or mirrored. `done` holds the first rounds of the same work where
+/// it was begun earlier.
 ///
 /// Runs on the current rayon pool.
 ///
 /// # Errors
-/// A path longer than such mazes have; a cancelled run.
-pub fn make_mazes(options: &MazeOptions, progress: &dyn Progress) -> Result<(Vec<Generated>, Effort)> {
+/// A path longer than such mazes have; rounds of other work; what `keep` says.
+pub fn make_mazes(
+    options: &MazeOptions,
+    done: Vec<Round>,
+    keep: &mut Keep<'_>,
+    progress: &dyn Progress,
+) -> Result<Made> {
     let mut known = HashSet::new();
-    let mut found = Vec::new();
-    let mut effort = Effort::default();
+    let mut made = Made::default();
     progress.start(options.count);
-    for round in 0.. {
-        if found.len() as u64 >= options.count {
+    let begin = done.len() as u64;
+    for (number, round) in done.into_iter().enumerate() {
+        for puzzle in &round.found {
+            let read = |text: &str| maze::parse(text, options.side).with_context(|| misfit(number));
+            let key = Key::of(PuzzleKind::Maze, &read(&puzzle.question)?, &read(&puzzle.answer)?);
+            ensure!(known.insert(key), "{}: a maze is known", misfit(number));
+        }
+        progress.advance(round.found.len() as u64);
+        made.add(round);
+    }
+    for number in begin.. {
+        let missing = options.count.saturating_sub(made.puzzles.len() as u64);
+        if missing == 0 {
             break;
         }
-        ensure!(!progress.cancelled(), "stopped: nothing was written");
+        if progress.cancelled() {
+            made.stopped = true;
+            break;
+        }
         ensure!(
-            effort.tries <= MOST_TRIES.saturating_mul(options.count),
+            made.effort.tries <= MOST_TRIES.saturating_mul(options.count),
             "{} of {} mazes after {} tries: mazes of {2}×{2} cells hardly have paths of {} steps; lower --min-steps, or \
              raise --side",
-            found.len(),
+            made.puzzles.len(),
             options.count,
             options.side,
             options.min_steps
         );
-        let made: Vec<_> = (0..ROUND / 8)
+        let tried: Vec<_> = (0..ROUND / 8)
             .into_par_iter()
             .map(|task| {
-                let mut rng = stream(Purpose::Generate, options.seed, round, task);
+                let mut rng = stream(Purpose::Generate, options.seed, number, task);
                 let made = make_maze(options.side, options.min_steps, &mut rng)?;
                 let key = Key::of(PuzzleKind::Maze, &made.question, &made.answer);
                 Some((made, key))
             })
             .collect();
-        let before = found.len();
-        for task in made {
-            effort.tries += 1;
-            let Some((made, key)) = task else {
-                effort.unwanted += 1;
+        let mut round = Round::default();
+        for task in tried {
+            round.effort.tries += 1;
+            let Some((maze, key)) = task else {
+                round.effort.unwanted += 1;
                 continue;
             };
-            if found.len() as u64 == options.count {
+            if round.found.len() as u64 == missing {
                 break;
             }
             if !known.insert(key) {
-                effort.known += 1;
+                round.effort.known += 1;
                 continue;
             }
-            let (question, answer) = (maze::text(&made.question), maze::text(&made.answer));
-            found.push(Generated { question, answer, rating: made.steps as u64 });
+            let (question, answer) = (maze::text(&maze.question), maze::text(&maze.answer));
+            round.found.push(Generated { question, answer, rating: maze.steps as u64 });
         }
-        progress.advance((found.len() - before) as u64);
+        keep(&round)?;
+        progress.advance(round.found.len() as u64);
+        made.add(round);
     }
-    Ok((found, effort))
+    Ok(made)
 }
 
 #[cfg(test)]

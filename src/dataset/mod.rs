@@ -25,6 +25,8 @@ mod check;
 mod draws;
 mod format;
 mod generate;
+mod input;
+mod list_reader;
 mod list_writer;
 mod npy;
 mod puzzle_list;
@@ -43,7 +45,10 @@ pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, 
 pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leakage, ListBoards, check, open_splits};
 pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
 pub use format::{Dataset, DatasetSet, Memory, SetArrays};
-pub use generate::{Effort, Generated, GrowOptions, MazeOptions, RatingPart, RatingTarget, grow_sudokus, make_mazes};
+pub use generate::{
+    Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingPart, RatingTarget, Round, grow_sudokus, make_mazes,
+};
+pub use input::PuzzleInput;
 pub use list_writer::write_list;
 pub use puzzle_list::{PuzzleList, ReadOptions, RowInfo};
 pub use sequential::{SequentialSampler, SequentialState};

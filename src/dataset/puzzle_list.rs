@@ -1,17 +1,12 @@
-//! Puzzle lists: CSV files `source,question,answer,rating`, plain or gzipped, each row checked as it is read.
+//! Puzzle lists in memory, their rows checked as they are read.
 
-use std::{
-    collections::HashMap,
-    io::{BufRead, Read},
-};
+use std::{collections::HashMap, io::BufRead, sync::Arc};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::Result;
+use sha2::{Digest, Sha256};
 
-use crate::puzzle::{Board, PuzzleKind, maze, sudoku};
-
-pub(super) const COLUMNS: [&str; 4] = ["source", "question", "answer", "rating"];
-/// No row of a puzzle list is nearly this long (bytes).
-const MAX_LINE: u64 = 1 << 20;
+use super::list_reader::ListReader;
+use crate::puzzle::PuzzleKind;
 
 /// Which rows of a list to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,68 +36,55 @@ pub struct PuzzleList {
     /// `[puzzles, seq_len]`
     answers: Vec<u8>,
     ratings: Vec<i64>,
-    /// Index into `source_names`, one per puzzle.
-    sources: Vec<u32>,
-    source_names: Vec<String>,
+    /// One per puzzle.
+    sources: Vec<SourceId>,
+    names: Sources,
 }
 
 impl PuzzleList {
     /// Reads and checks a list; `name` stands for the file in errors, which also tell the line.
-    pub fn read(reader: impl BufRead, name: &str, options: &ReadOptions) -> Result<Self> {
-        let mut lines = Lines { reader, name, number: 0, buffer: Vec::new() };
-        let Some(first) = lines.next_fields()? else {
-            bail!("{name}: the file is empty; wanted the header {} and a row per puzzle", COLUMNS.join(","));
-        };
-        if !is_header(&first) {
-            bail!(
-                "{name}:{}: found {:?} where the header {} must be (the first line is never read as a puzzle)",
-                lines.number,
-                shorten(&first.join(",")),
-                COLUMNS.join(",")
-            );
+    pub fn read(reader: impl BufRead + Send, name: &str, options: &ReadOptions) -> Result<Self> {
+        let mut reader = ListReader::new(reader, name, options)?;
+        let mut list = Self::empty(options.kind);
+        while let Some(block) = reader.next_block()? {
+            list.append(&block);
         }
+        Ok(list)
+    }
 
-        let mut list = Self {
-            kind: options.kind,
-            seq_len: if options.kind == PuzzleKind::Sudoku { sudoku::CELLS } else { 0 },
+    /// A list without puzzles; the first one sets the number of cells.
+    pub(super) fn empty(kind: PuzzleKind) -> Self {
+        Self {
+            kind,
+            seq_len: 0,
             questions: Vec::new(),
             answers: Vec::new(),
             ratings: Vec::new(),
             sources: Vec::new(),
-            source_names: Vec::new(),
-        };
-        let mut known_sources = HashMap::new();
-        let mut rows = 0usize;
-        let mut highest = None;
-        while options.first_rows.is_none_or(|limit| rows < limit) {
-            let Some(fields) = lines.next_fields()? else { break };
-            let at = || format!("{name}:{}", lines.number);
-            let row = Row::check(&fields, options.kind, &mut list.seq_len).with_context(at)?;
-            rows += 1;
-            highest = highest.max(Some(row.rating));
-            if options.min_difficulty.is_some_and(|min| row.rating < min) {
-                continue;
-            }
-            list.questions.extend_from_slice(&row.question);
-            list.answers.extend_from_slice(&row.answer);
-            list.ratings.push(row.rating);
-            let next = list.source_names.len() as u32;
-            let source = *known_sources.entry(row.source).or_insert_with_key(|source: &String| {
-                list.source_names.push(source.clone());
-                next
-            });
-            list.sources.push(source);
+            names: Sources::default(),
         }
+    }
 
-        match (list.is_empty(), highest, options.min_difficulty) {
-            (true, Some(highest), Some(min)) => {
-                bail!(
-                    "{name}: no row is rated {min} or more (the highest of {rows} is {highest}); lower --min-difficulty"
-                )
-            }
-            (true, _, _) => bail!("{name}: the file has a header and no rows"),
-            _ => Ok(list),
-        }
+    /// Adds a puzzle of as many cells as the others.
+    ///
+    /// # Shapes
+    /// - question, answer: `[seq_len]`
+    pub(super) fn push(&mut self, question: &[u8], answer: &[u8], source: &str, rating: i64) {
+        self.seq_len = question.len();
+        self.questions.extend_from_slice(question);
+        self.answers.extend_from_slice(answer);
+        self.ratings.push(rating);
+        self.sources.push(self.names.id(source));
+    }
+
+    /// Adds the puzzles of a list whose puzzles have as many cells.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.seq_len = self.seq_len.max(other.seq_len);
+        self.questions.extend_from_slice(&other.questions);
+        self.answers.extend_from_slice(&other.answers);
+        self.ratings.extend_from_slice(&other.ratings);
+        let ids: Vec<SourceId> = other.names.names.iter().map(|name| self.names.id(name)).collect();
+        self.sources.extend(other.sources.iter().map(|source| ids[source.0 as usize]));
     }
 
     /// Sudoku or maze.
@@ -136,7 +118,23 @@ impl PuzzleList {
 
     /// Source and rating of the `i`-th puzzle.
     pub fn row(&self, i: usize) -> RowInfo {
-        RowInfo { source: self.source_names[self.sources[i] as usize].clone(), rating: self.ratings[i] }
+        RowInfo { source: self.source(i).to_owned(), rating: self.rating(i) }
+    }
+
+    /// Rating of the `i`-th puzzle.
+    pub(super) fn rating(&self, i: usize) -> i64 {
+        self.ratings[i]
+    }
+
+    /// Source of the `i`-th puzzle.
+    pub(super) fn source(&self, i: usize) -> &str {
+        self.names.name(self.sources[i])
+    }
+
+    /// SHA-256 over the questions and answers, the first 16 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        let hash = Sha256::new().chain_update(&self.questions).chain_update(&self.answers).finalize();
+        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Tokens of all questions and all answers. Shapes `[len, seq_len]`.
@@ -145,92 +143,31 @@ impl PuzzleList {
     }
 }
 
-/// A checked line.
-struct Row {
-    source: String,
-    question: Vec<u8>,
-    answer: Vec<u8>,
-    rating: i64,
+/// Names of sources, each kept once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sources {
+    names: Vec<Arc<str>>,
+    ids: HashMap<Arc<str>, SourceId>,
 }
 
-impl Row {
-    /// `seq_len` is set by a maze list's first row and holds for the others.
-    fn check(fields: &[String], kind: PuzzleKind, seq_len: &mut usize) -> Result<Self> {
-        let [source, question, answer, rating] = fields else {
-            bail!("{} field{}; a row is {}", fields.len(), if fields.len() == 1 { "" } else { "s" }, COLUMNS.join(","));
-        };
-        ensure!(!is_header(fields), "the header a second time: were files joined? Remove this line");
-        let parsed = rating.trim().parse();
-        let rating = parsed.map_err(|_| anyhow!("the rating is {:?}; wanted a whole number", shorten(rating)))?;
-        let (question, answer) = match kind {
-            PuzzleKind::Sudoku => {
-                let question: Board = question.parse().context("question")?;
-                let answer: Board = answer.parse().context("answer")?;
-                answer.check_solves(&question).context("the answer is no solution of its question")?;
-                (question.tokens().to_vec(), answer.tokens().to_vec())
-            }
-            PuzzleKind::Maze => {
-                let side = maze::side(if *seq_len == 0 { question.chars().count() } else { *seq_len });
-                let question = maze::parse(question, side).context("question")?;
-                let answer = maze::parse(answer, side).context("answer")?;
-                *seq_len = question.len();
-                (question, answer)
-            }
-        };
-        Ok(Self { source: source.clone(), question, answer, rating })
-    }
-}
+/// A name in [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SourceId(u32);
 
-fn is_header(fields: &[String]) -> bool {
-    fields.len() == COLUMNS.len()
-        && fields.iter().zip(COLUMNS).all(|(field, column)| field.trim().eq_ignore_ascii_case(column))
-}
-
-fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(60).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
-}
-
-/// The non-empty lines of a file, each split at its commas. No puzzle list has a line break within a field, so that a
-/// line's number is exact in every error.
-struct Lines<'a, R> {
-    reader: R,
-    name: &'a str,
-    number: u64,
-    buffer: Vec<u8>,
-}
-
-impl<R: BufRead> Lines<'_, R> {
-    fn next_fields(&mut self) -> Result<Option<Vec<String>>> {
-        loop {
-            self.number += 1;
-            self.buffer.clear();
-            let (name, number) = (self.name, self.number);
-            let read = (&mut self.reader).take(MAX_LINE).read_until(b'\n', &mut self.buffer);
-            let read = read.with_context(|| format!("{name}:{number}: cannot read on (is the file whole?)"))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            ensure!((read as u64) < MAX_LINE, "{name}:{number}: a line of more than {MAX_LINE} bytes is no puzzle's");
-            let text =
-                std::str::from_utf8(&self.buffer).ok().with_context(|| format!("{name}:{number}: not UTF-8 text"))?;
-            let text = text.strip_suffix('\n').unwrap_or(text);
-            let text = text.strip_suffix('\r').unwrap_or(text);
-            let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
-            if text.is_empty() {
-                continue;
-            }
-            if !text.contains('"') {
-                return Ok(Some(text.split(',').map(str::to_owned).collect()));
-            }
-            let mut csv = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
-            let mut record = csv::StringRecord::new();
-            csv.read_record(&mut record).with_context(|| format!("{name}:{number}: not CSV"))?;
-            return Ok(Some(record.iter().map(str::to_owned).collect()));
+impl Sources {
+    /// The id of a name, which is added where it is new.
+    pub(super) fn id(&mut self, name: &str) -> SourceId {
+        if let Some(&id) = self.ids.get(name) {
+            return id;
         }
+        let (id, name) = (SourceId(self.names.len() as u32), Arc::<str>::from(name));
+        self.names.push(Arc::clone(&name));
+        self.ids.insert(name, id);
+        id
+    }
+
+    pub(super) fn name(&self, id: SourceId) -> &str {
+        &self.names[id.0 as usize]
     }
 }
 
@@ -298,7 +235,7 @@ mod tests {
             "list.csv",
             &ReadOptions { kind: PuzzleKind::Sudoku, min_difficulty: None, first_rows: None },
         );
-        assert_eq!(not_text.map_err(|e| e.to_string()), Err("list.csv:2: not UTF-8 text".into()));
+        assert_eq!(not_text.map_err(|e| format!("{e:#}")), Err("list.csv:2: not UTF-8 text".into()));
     }
 
     #[test]

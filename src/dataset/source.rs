@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::File,
-    io::{BufRead, BufReader, Cursor, Read},
+    io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 
-use super::{PuzzleList, Split, puzzle_list::ReadOptions};
+use super::{Progress, PuzzleList, Split, puzzle_list::ReadOptions};
 use crate::puzzle::PuzzleKind;
 
 /// The bundled sample lies within the binary, so that `bundled` works wherever it is run.
@@ -72,10 +72,27 @@ impl PuzzleFile {
     /// Reads and checks the list. Gzip is recognised by content.
     pub fn read(&self, options: &ReadOptions) -> Result<PuzzleList> {
         let name = self.to_string();
-        PuzzleList::read(self.open()?, &name, options)
+        PuzzleList::read(self.open(&())?, &name, options)
     }
 
-    fn open(&self) -> Result<Box<dyn BufRead>> {
+    /// Whether the list can be read a second time; a pipe cannot.
+    pub(super) fn is_lasting(&self) -> bool {
+        match self {
+            Self::File(path) => path.is_file(),
+            Self::Bundled(_) | Self::BundledMazes(_) => true,
+        }
+    }
+
+    /// Bytes of the file; none where that is not known, or no file is read.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self {
+            Self::File(path) => path.metadata().ok().filter(|metadata| metadata.is_file()).map(|m| m.len()),
+            Self::Bundled(_) | Self::BundledMazes(_) => None,
+        }
+    }
+
+    /// Begins to read; `progress` advances by the file's bytes.
+    pub(super) fn open<'p>(&self, progress: &'p dyn Progress) -> Result<Box<dyn BufRead + Send + 'p>> {
         let path = match self {
             Self::Bundled(Split::Train) => return Ok(gunzip(TRAIN_GZ)),
             Self::Bundled(Split::Test) => return Ok(gunzip(TEST_GZ)),
@@ -84,17 +101,31 @@ impl PuzzleFile {
             Self::File(path) => path,
         };
         let cannot = || format!("{}: cannot read", path.display());
-        let mut file = File::open(path).with_context(cannot)?;
+        let mut file = Counted { inner: File::open(path).with_context(cannot)?, progress };
         let mut magic = Vec::new();
         (&mut file).take(2).read_to_end(&mut magic).with_context(cannot)?;
         let gzipped = magic == [0x1f, 0x8b];
-        let whole = Cursor::new(magic).chain(file);
-        Ok(if gzipped { gunzip(BufReader::new(whole)) } else { Box::new(BufReader::new(whole)) })
+        let whole = BufReader::with_capacity(1 << 16, Cursor::new(magic).chain(file));
+        Ok(if gzipped { gunzip(whole) } else { Box::new(whole) })
     }
 }
 
-fn gunzip<R: Read + 'static>(reader: R) -> Box<dyn BufRead> {
+fn gunzip<'p, R: Read + Send + 'p>(reader: R) -> Box<dyn BufRead + Send + 'p> {
     Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader)))
+}
+
+/// Tells how many bytes were read.
+struct Counted<'p, R> {
+    inner: R,
+    progress: &'p dyn Progress,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.progress.advance(read as u64);
+        Ok(read)
+    }
 }
 
 /// The lists of both splits.

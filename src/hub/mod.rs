@@ -3,6 +3,9 @@
 //! The hf-hub crate does the downloading. What it does not read of the environment is read here: `HF_TOKEN`,
 //! `HF_TOKEN_PATH`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `XDG_CACHE_HOME`. A download that was cut goes on where it ended, in
 //! this call or a later one, and what arrives is held against the size and, where the hub names it, the SHA-256.
+//!
+//! hf-hub makes its HTTP clients itself and sets no timeouts. So each request runs on a thread of its own, and where
+//! nothing is heard of it for a while, the caller goes on without it.
 
 mod checkpoint;
 
@@ -12,20 +15,32 @@ use std::{
     io,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hf_hub::{
     Cache, Repo, RepoType,
-    api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
+    api::{
+        Progress,
+        sync::{Api, ApiBuilder, ApiError},
+    },
 };
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 
 pub use checkpoint::fetch_checkpoint;
 
+use crate::terminal::progress_bar;
+
 /// Requests for one file before a broken connection is an error.
 const ATTEMPTS: usize = 4;
+/// Seconds of silence after which the hub counts as gone, unless [`PATIENCE_VARIABLE`] says otherwise.
+const PATIENCE: u64 = 30;
+/// As Python's huggingface_hub names it.
+const PATIENCE_VARIABLE: &str = "HF_HUB_DOWNLOAD_TIMEOUT";
 
 /// `org/name`, with `@revision` where it is not `main`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,13 +82,15 @@ pub struct Hub {
     endpoint: String,
     token: Option<String>,
     offline: bool,
+    /// The longest silence.
+    patience: Duration,
 }
 
 impl Hub {
     /// Reads the environment; nothing is asked of the hub yet.
     ///
     /// # Errors
-    /// No folder for the cache can be told.
+    /// No folder for the cache can be told; a time limit that is no number of seconds.
     pub fn from_env() -> Result<Self> {
         let var = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let home = match (var("HF_HOME"), var("XDG_CACHE_HOME"), var("HOME")) {
@@ -94,11 +111,19 @@ impl Hub {
             let value = value.to_string_lossy().to_uppercase();
             ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
         });
+        let patience = match var(PATIENCE_VARIABLE) {
+            None => PATIENCE,
+            Some(text) => {
+                let seconds = text.to_str().and_then(|text| text.trim().parse().ok()).filter(|&seconds| seconds > 0);
+                seconds.with_context(|| format!("{PATIENCE_VARIABLE} is {text:?}; wanted whole seconds, 1 or more"))?
+            }
+        };
         Ok(Self {
             cache: Cache::new(cache),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline,
+            patience: Duration::from_secs(patience),
         })
     }
 
@@ -132,10 +157,9 @@ impl Hub {
 
     fn download(&self, repo: &Repo, file: &str) -> Result<PathBuf> {
         let api = self.api()?;
-        let remote = api.repo(repo.clone());
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match self.try_download(&api, &remote, repo, file) {
+            match self.try_download(&api, repo, file) {
                 Ok(path) => return Ok(path),
                 Err(Failed::Final(e)) => return Err(e),
                 Err(Failed::Passing(e)) => last = Some(e),
@@ -145,8 +169,10 @@ impl Hub {
         Err(e.context(format!("the connection broke {ATTEMPTS} times; the same command goes on where it ended")))
     }
 
-    fn try_download(&self, api: &Api, remote: &ApiRepo, repo: &Repo, file: &str) -> Result<PathBuf, Failed> {
-        let metadata = api.metadata(&remote.url(file)).map_err(|e| self.explain(e))?;
+    fn try_download(&self, api: &Api, repo: &Repo, file: &str) -> Result<PathBuf, Failed> {
+        let (remote, client, name) = (api.repo(repo.clone()), api.clone(), file.to_owned());
+        let url = remote.url(file);
+        let metadata = self.hear(move |_| client.metadata(&url))?;
         let (etag, size) = (metadata.etag(), metadata.size() as u64);
         // Both become names of files.
         let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
@@ -160,9 +186,7 @@ impl Hub {
         if fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
             fs::remove_file(&part).map_err(|e| Failed::Final(e.into()))?;
         }
-        let bar = ProgressBar::new(0);
-        let path = remote.download_with_progress(file, bar.clone()).map_err(|e| self.explain(e))?;
-        bar.finish_and_clear();
+        let path = self.hear(move |signs| remote.download_with_progress(&name, signs))?;
         let forget = |why: String| {
             let _ = fs::remove_file(&path);
             let _ = fs::remove_file(&blob);
@@ -177,6 +201,42 @@ impl Hub {
             return Err(forget(format!("what arrived has not the SHA-256 {etag}")));
         }
         Ok(path)
+    }
+
+    /// Does what asks the hub, as long as it gives signs of life in time. A thread that is given up ends with the process
+    /// at the latest.
+    fn hear<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(Signs<T>) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let (signs, heard) = mpsc::channel();
+        thread::spawn(move || {
+            let answer = ask(Signs(signs.clone()));
+            // Nobody waits for it any more: that was told already.
+            let _ = signs.send(Sign::Answer(answer));
+        });
+        let mut bar = ProgressBar::hidden();
+        let answer = loop {
+            match heard.recv_timeout(self.patience) {
+                Ok(Sign::Begins { name, size }) => {
+                    bar.finish_and_clear();
+                    bar = progress_bar(size, &format!("fetching {name}"), "bytes");
+                }
+                Ok(Sign::Bytes(n)) => bar.inc(n),
+                Ok(Sign::Answer(answer)) => break answer.map_err(|e| self.explain(e)),
+                Err(RecvTimeoutError::Timeout) => {
+                    let (endpoint, seconds) = (&self.endpoint, self.patience.as_secs());
+                    // Not tried again: the thread that waits has the file's lock.
+                    break Err(Failed::Final(anyhow!(
+                        "{endpoint} has sent nothing for {seconds} s ({PATIENCE_VARIABLE}); the same command goes on \
+                         where it ended"
+                    )));
+                }
+                Err(RecvTimeoutError::Disconnected) => break Err(Failed::Final(anyhow!("the download broke off"))),
+            }
+        };
+        bar.finish_and_clear();
+        answer
     }
 
     /// Tells what can pass from what will stay, and names the way out.
@@ -210,12 +270,10 @@ impl Hub {
         if self.offline {
             return self.list_cached(&repo).with_context(at);
         }
-        let info = self.api()?.repo(repo).info();
-        match info {
+        let remote = self.api()?.repo(repo);
+        match self.hear(move |_| remote.info()) {
             Ok(info) => Ok(info.siblings.into_iter().map(|file| file.rfilename).collect()),
-            Err(e) => match self.explain(e) {
-                Failed::Final(e) | Failed::Passing(e) => Err(e.context(at())),
-            },
+            Err(Failed::Final(e) | Failed::Passing(e)) => Err(e.context(at())),
         }
     }
 
@@ -250,6 +308,27 @@ enum Failed {
     /// Trying again would not help.
     Final(anyhow::Error),
     Passing(anyhow::Error),
+}
+
+/// What a thread that asks the hub tells.
+enum Sign<T> {
+    Begins { name: String, size: u64 },
+    Bytes(u64),
+    Answer(Result<T, ApiError>),
+}
+
+struct Signs<T>(Sender<Sign<T>>);
+
+impl<T> Progress for Signs<T> {
+    fn init(&mut self, size: usize, name: &str) {
+        let _ = self.0.send(Sign::Begins { name: name.to_owned(), size: size as u64 });
+    }
+
+    fn update(&mut self, size: usize) {
+        let _ = self.0.send(Sign::Bytes(size as u64));
+    }
+
+    fn finish(&mut self) {}
 }
 
 fn sha256(path: &Path) -> io::Result<String> {

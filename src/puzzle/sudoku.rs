@@ -120,6 +120,22 @@ impl Board {
 
     /// The first digit that stands twice in a unit, if any. Blanks never clash.
     pub fn repeated(&self) -> Option<SolutionError> {
+        // Mostly there is none, which one look at each cell tells.
+        let (mut columns, mut boxes, mut clashes) = ([0u16; SIDE], [0u16; SIDE], 0);
+        for (r, row) in self.0.as_chunks::<SIDE>().0.iter().enumerate() {
+            let mut seen = 0;
+            for (c, &digit) in row.iter().enumerate() {
+                let bit = (1u16 << (digit & 15)) & !1;
+                let (column, block) = (&mut columns[c], &mut boxes[r / 3 * 3 + c / 3]);
+                clashes |= (seen | *column | *block) & bit;
+                seen |= bit;
+                *column |= bit;
+                *block |= bit;
+            }
+        }
+        if clashes == 0 {
+            return None;
+        }
         Unit::all().find_map(|unit| {
             let mut seen = 0u16;
             (0..SIDE).find_map(|k| {
@@ -188,6 +204,13 @@ impl FromStr for Board {
 
     /// Reads 81 characters, row by row: `1`-`9`, and `.` or `0` for a blank.
     fn from_str(text: &str) -> Result<Self, BoardError> {
+        // Good boards at once; what is wrong with others is found out below.
+        if let Ok(bytes) = <&[u8; CELLS]>::try_from(text.as_bytes()) {
+            let digits = bytes.map(|byte| if byte == b'.' { 0 } else { byte.wrapping_sub(b'0') });
+            if digits.iter().fold(true, |good, &digit| good & (digit <= 9)) {
+                return Ok(Self(digits));
+            }
+        }
         let mut digits = [0; CELLS];
         let mut count = 0;
         for found in text.chars() {
@@ -264,6 +287,21 @@ mod tests {
         Unit::all().for_each(|unit| (0..SIDE).for_each(|k| seen[unit.cell(k)] += 1));
         assert_eq!(seen, [3; CELLS]);
         assert_eq!(Unit::Box(5).cell(4), 4 * SIDE + 7);
+    }
+
+    #[test]
+    fn two_equal_digits_clash_where_they_share_a_unit() {
+        for a in 0..CELLS {
+            for b in 0..a {
+                let mut digits = [0; CELLS];
+                (digits[a], digits[b]) = (9, 9);
+                let shared = Unit::all().find(|unit| [a, b].iter().all(|&x| (0..SIDE).any(|k| unit.cell(k) == x)));
+                let found = Board(digits).repeated();
+                assert_eq!(found, shared.map(|unit| SolutionError::Repeated { digit: 9, unit }), "{a} {b}");
+                digits[b] = 8;
+                assert_eq!(Board(digits).repeated(), None);
+            }
+        }
     }
 
     #[test]

@@ -16,10 +16,7 @@ use serde_json::{Value, json};
 use tch::Device;
 
 use crate::{
-    analysis::{
-        journal::run_batches,
-        runs::{Item, PuzzleRun, run_puzzles},
-    },
+    analysis::runs::{Item, PuzzleRun, run_puzzles},
     checkpoint::Checkpoint,
     cli::{
         GlobalArgs, interrupt,
@@ -31,6 +28,7 @@ use crate::{
         ui::Ui,
         viz::weights_name,
     },
+    journal::run_batches,
     model::{Dims, Model},
     say,
 };
@@ -264,7 +262,7 @@ pub fn run_items(
     })?;
     bar.finish_and_clear();
     if found.stopped {
-        stopped(ui, found.results.len(), items.len(), output);
+        stopped(ui, found.results.len(), items.len(), output.folder());
     }
     let seconds = started.elapsed().as_secs_f64();
     if found.results.len() > before {

@@ -257,7 +257,7 @@ fn compute(
     })?;
     bar.finish_and_clear();
     let took = started.elapsed();
-    let Some(landscape) = landscape else { stopped(ui, reached, total, &output) };
+    let Some(landscape) = landscape else { stopped(ui, reached, total, output.folder()) };
     let seed = global.seed.unwrap_or(0);
     let count = (density * total as f64).round() as u32;
     let drawn = distinct(&mut stream(Purpose::Analysis, seed, 0, 0), total as u32, count);

@@ -1,12 +1,12 @@
-//! What a long analysis has found so far, on disk: a JSONL file whose first line says what was asked, and then a line an
+//! What long work has found so far, on disk: a JSONL file whose first line says what was asked, and then a line an
 //! item, appended batch by batch. A run that was stopped or killed goes on where the file ends.
 //!
 //! How many items were asked for is no part of the first line: the results of the first N are a beginning for any more.
 //! While a journal is open it is locked, so that no second process writes into it.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
+    fs::{self, File, OpenOptions},
+    io::{BufRead, BufReader, Seek, SeekFrom, Write},
     marker::PhantomData,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -50,48 +50,59 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).with_context(at)?;
         ensure!(
             take_lock(&file),
-            "{}: another process is writing it: wait for its end, or name another --output-dir",
+            "{}: another process is writing it: wait for its end, or name another output",
             path.display()
         );
-        let mut text = String::new();
         match existing {
             Existing::Refuse if file.metadata().with_context(at)?.len() > 0 => bail!(
-                "{}: results of an earlier run: --resume goes on with them, --force begins anew, --output-dir names \
-                 another folder",
+                "{}: results of an earlier run: --resume goes on with them, --force begins anew, another output keeps them",
                 path.display()
             ),
-            Existing::Replace => {}
-            _ => {
-                file.read_to_string(&mut text).with_context(at)?;
-            }
+            Existing::Replace => file.set_len(0).with_context(at)?,
+            _ => {}
         }
-        let whole = text.rfind('\n').map_or(0, |last| last + 1);
-        let mut lines = text[..whole].lines();
+        let mut reader = BufReader::new(&file);
+        let (mut line, mut number, mut whole) = (Vec::new(), 0, 0);
         let mut items = Vec::new();
-        match lines.next() {
-            None => {
-                file.set_len(0).with_context(at)?;
-                file.seek(SeekFrom::Start(0)).with_context(at)?;
-                file.write_all(format!("{asked}\n").as_bytes()).with_context(at)?;
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).with_context(at)?;
+            if !line.ends_with(b"\n") {
+                break;
             }
-            Some(first) => {
-                let found: Value = serde_json::from_str(first)
+            number += 1;
+            whole += read as u64;
+            if number == 1 {
+                let found: Value = serde_json::from_slice(&line)
                     .with_context(|| format!("{}: its first line does not say what was asked", path.display()))?;
                 same_run(path, found, asked)?;
-                for (number, line) in lines.enumerate() {
-                    let item = serde_json::from_str(line).with_context(|| {
-                        format!("{}: line {} is no result: --force begins anew", path.display(), number + 2)
-                    })?;
-                    items.push(item);
-                }
-                file.set_len(whole as u64).with_context(at)?;
-                file.seek(SeekFrom::End(0)).with_context(at)?;
+            } else {
+                let item = serde_json::from_slice(&line)
+                    .with_context(|| format!("{}: line {number} is no result: --force begins anew", path.display()))?;
+                items.push(item);
             }
+        }
+        file.set_len(whole).with_context(at)?;
+        file.seek(SeekFrom::End(0)).with_context(at)?;
+        if number == 0 {
+            file.write_all(format!("{asked}\n").as_bytes()).with_context(at)?;
         }
         Ok((Self { path: path.to_owned(), file, item: PhantomData }, items))
     }
 
-    fn append(&mut self, items: &[T]) -> Result<()> {
+    /// Removes the file, where its results are elsewhere by now or of no more use.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_file(&self.path).with_context(|| format!("{}: cannot be removed", self.path.display()))
+    }
+
+    /// Adds results at the end, a line each.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn append(&mut self, items: &[T]) -> Result<()> {
         let mut text = Vec::new();
         for item in items {
             serde_json::to_writer(&mut text, item)?;
@@ -109,7 +120,7 @@ fn same_run(path: &Path, mut found: Value, asked: &Value) -> Result<()> {
     if let Some((key, was, now)) = difference(&found, asked) {
         bail!(
             "{}: results of another run ({key} is {was} there, now {now}): ask for the same, or begin anew with --force \
-             or in another --output-dir",
+             or with another output",
             path.display()
         );
     }
@@ -174,8 +185,6 @@ pub fn run_batches<I, T: Serialize + DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use serde_json::json;
 
     use super::*;
@@ -231,6 +240,7 @@ mod tests {
         let (_, fresh) = Journal::<u64>::open(&path, &json!({"what": "squares"}), Existing::Replace).unwrap();
         assert!(fresh.is_empty());
     }
+
     #[test]
     fn results_of_some_are_a_beginning_of_more() {
         let folder = tempfile::tempdir().unwrap();
