@@ -232,6 +232,11 @@ fn digits(logits: &Tensor) -> Result<Vec<[i32; 81]>> {
     Ok(tokens.outer_iter().map(|row| std::array::from_fn(|cell| row[cell] - 1)).collect())
 }
 
+/// A Sudoku's tokens as answers are written here: '.' where there is no digit.
+pub fn digits_of(tokens: &[u8]) -> String {
+    tokens.iter().map(|&token| digit_char(i32::from(token) - 1)).collect()
+}
+
 fn digit_char(digit: i32) -> char {
     u32::try_from(digit).ok().filter(|d| (1..=9).contains(d)).and_then(|d| char::from_digit(d, 10)).unwrap_or('.')
 }
@@ -312,6 +317,8 @@ pub struct Basin {
     pub points: usize,
     /// Conflict loss of the answer.
     pub error: u32,
+    /// Given cells that it overwrites. An answer without error that is not the solution overwrites at least one.
+    pub givens_changed: u32,
     /// Equal to the solution; none where that is unknown.
     pub right: Option<bool>,
     /// The mean of where its points end.
@@ -321,8 +328,13 @@ pub struct Basin {
 }
 
 /// The answers that points settle on, by the number of points; and each point's basin, none where its answer still
-/// changes in the last `window` segments.
-pub fn basins(points: &[GridPoint], window: usize, solution: Option<&str>) -> (Vec<Basin>, Vec<Option<usize>>) {
+/// changes in the last `window` segments. `puzzle` and `solution` as answers are written, '.' where nothing is given.
+pub fn basins(
+    points: &[GridPoint],
+    window: usize,
+    puzzle: &str,
+    solution: Option<&str>,
+) -> (Vec<Basin>, Vec<Option<usize>>) {
     let mut members: HashMap<&str, Vec<usize>> = HashMap::new();
     for (i, point) in points.iter().enumerate() {
         if let Some(answer) = point.settled(window) {
@@ -346,6 +358,7 @@ pub fn basins(points: &[GridPoint], window: usize, solution: Option<&str>) -> (V
                 answer: (*answer).to_owned(),
                 points: members.len(),
                 error: conflict_loss(&std::array::from_fn(digit)),
+                givens_changed: puzzle.bytes().zip(answer.bytes()).filter(|(p, a)| *p != b'.' && p != a).count() as u32,
                 right: solution.map(|s| s == *answer),
                 middle,
                 spread: ends.iter().map(distance).fold(0.0, f64::max),
@@ -380,7 +393,10 @@ mod tests {
         };
         let points =
             [point(&["1", "1"], 1.0), point(&["2", "1"], 0.0), point(&["1", "1"], 3.0), point(&["2", "2"], 5.0)];
-        let (basins, of_point) = basins(&points, 2, Some(&"2".repeat(81)));
+        let puzzle = format!("112{}", ".".repeat(78));
+        let (basins, of_point) = basins(&points, 2, &puzzle, Some(&"2".repeat(81)));
+        assert_eq!((basins[0].givens_changed, basins[1].givens_changed), (1, 2));
+        assert_eq!(digits_of(&[1, 2, 10, 0]), ".19.");
         assert_eq!(of_point, [Some(0), None, Some(0), Some(1)]);
         assert_eq!((basins[0].points, basins[0].middle, basins[0].spread), (2, [2.0, 0.0], 1.0));
         assert_eq!((basins[0].error, basins[0].right, basins[1].right), (216, Some(false), Some(true)));

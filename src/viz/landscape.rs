@@ -595,12 +595,13 @@ impl Picture for Basins<'_> {
             canvas.outline(square, &FRAME, 1.0)
         };
         for (k, basin) in self.basins.iter().enumerate().take(BASINS.len()) {
-            let what = match (basin.right, basin.error) {
-                (Some(true), _) => "the solution".to_owned(),
-                (Some(false), 0) => "wrong, breaks no rule".to_owned(),
-                (Some(false), 1) => "wrong, breaks 1 rule".to_owned(),
-                (Some(false), n) => format!("wrong, breaks {n} rules"),
-                (None, n) => format!("breaks {n} rules"),
+            let what = match (basin.right, basin.error, basin.givens_changed) {
+                (Some(true), ..) => "the solution".to_owned(),
+                (_, 0, 0) => "breaks no rule".to_owned(),
+                (_, 0, 1) => "a Sudoku, but changes 1 given".to_owned(),
+                (_, 0, n) => format!("a Sudoku, but changes {n} givens"),
+                (_, 1, _) => "wrong, breaks 1 rule".to_owned(),
+                (_, n, _) => format!("wrong, breaks {n} rules"),
             };
             let at = legend.row(canvas, &format!("{}  {what}: {}", k + 1, percent(basin.points)), 350.0)?;
             swatch(at, color(Some(k)))?;

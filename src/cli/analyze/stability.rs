@@ -142,9 +142,8 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
             motions: motions(&all),
         });
     }
-    for (k, of) in found.iter().enumerate() {
-        print(&ui, k, of, segments);
-    }
+    print_table(&ui, &found, segments);
+    print_motions(&ui, &found, segments);
     let (left, reached) = left_of_reached(&found);
     let title = format!(
         "{:.0} % of the right answers are left again within {segments} segments; {} of {} runs reach a bitwise fixed point",
@@ -198,53 +197,72 @@ fn left_of_reached(found: &[OfCheckpoint]) -> (f64, f64) {
     })
 }
 
-fn print(ui: &Ui, k: usize, of: &OfCheckpoint, segments: usize) {
+/// All checkpoints in one table, side by side at each number of blanks.
+fn print_table(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
+    let several = found.len() > 1;
+    let own = match found {
+        [first, rest @ ..] if rest.iter().all(|of| of.own_segments == first.own_segments) => {
+            first.own_segments.to_string()
+        }
+        _ => "own".to_owned(),
+    };
     say!(ui, "");
-    say!(ui, "checkpoint {}: {}", k + 1, of.path);
     say!(
         ui,
-        "{:>6}  {:>7}  {:>9}  {:>14}  {:>9}  {:>8}  {:>10}  {:>14}  {:>9}  {:>5}  {:>6}",
+        "{:>6}  {}{:>7}  {:>9}  {:>14}  {:>9}  {:>8}  {:>10}  {:>14}  {:>9}  {:>5}  {:>6}",
         "blanks",
+        if several { "checkpoint  " } else { "" },
         "puzzles",
-        format!("right@{}", of.own_segments),
+        format!("right@{own}"),
         "95 %",
         format!("right@{segments}"),
         "reached",
         "left again",
         "95 %",
-        format!("left@{}", of.own_segments),
+        format!("left@{own}"),
         "fixed",
         "cycles"
     );
-    for row in &of.rows {
+    let lines = found.first().map_or(0, |of| of.rows.len());
+    for (line, (k, of)) in (0..lines).flat_map(|line| found.iter().enumerate().map(move |of| (line, of))) {
+        let row = &of.rows[line];
+        let of_reached = |text: String| if row.reached > 0.0 { text } else { "-".to_owned() };
         say!(
             ui,
-            "{:>6}  {:>7}  {:>9}  {:>14}  {:>9}  {:>8}  {:>10}  {:>14}  {:>9}  {:>5}  {:>6}",
-            row.blanks.to_string(),
+            "{:>6}  {}{:>7}  {:>9}  {:>14}  {:>9}  {:>8}  {:>10}  {:>14}  {:>9}  {:>5}  {:>6}",
+            if k == 0 { row.blanks.to_string() } else { String::new() },
+            if several { format!("{:>10}  ", k + 1) } else { String::new() },
             row.puzzles,
             percent(row.right_at),
             between(&row.right_at_interval),
             percent(row.right_at_end),
             percent(row.reached),
-            if row.reached > 0.0 { percent(row.left) } else { "-".to_owned() },
-            if row.reached > 0.0 { between(&row.left_interval) } else { "-".to_owned() },
-            if row.reached > 0.0 { percent(row.left_by_at) } else { "-".to_owned() },
+            of_reached(percent(row.left)),
+            of_reached(between(&row.left_interval)),
+            of_reached(percent(row.left_by_at)),
             row.fixed_points,
             row.cycles
         );
     }
-    for motion in of.motions.iter().filter(|m| m.puzzles > 0) {
-        let at = |k: usize| motion.median.get(k.saturating_sub(1)).copied().unwrap_or(f64::NAN);
-        say!(
-            ui,
-            "|dz|/|z| of those that {} ({}): median {:.1e} at segment 2, {:.1e} at {}, {:.1e} at {segments}",
-            motion.fate.name(),
-            motion.puzzles,
-            at(2),
-            at(of.own_segments),
-            of.own_segments,
-            at(segments)
-        );
+}
+
+fn print_motions(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
+    for (k, of) in found.iter().enumerate() {
+        say!(ui, "");
+        say!(ui, "checkpoint {}: {}", k + 1, of.path);
+        for motion in of.motions.iter().filter(|m| m.puzzles > 0) {
+            let at = |k: usize| motion.median.get(k.saturating_sub(1)).copied().unwrap_or(f64::NAN);
+            say!(
+                ui,
+                "|dz|/|z| of those that {} ({}): median {:.1e} at segment 2, {:.1e} at {}, {:.1e} at {segments}",
+                motion.fate.name(),
+                motion.puzzles,
+                at(2),
+                at(of.own_segments),
+                of.own_segments,
+                at(segments)
+            );
+        }
     }
     say!(ui, "");
 }

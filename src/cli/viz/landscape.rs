@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::puzzle::{Chosen, PuzzleArgs};
 use crate::{
-    analysis::landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, explore},
+    analysis::landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, digits_of, explore},
     checkpoint::Checkpoint,
     cli::{
         GlobalArgs, interrupt,
@@ -125,7 +125,8 @@ const FLOW_DETAILS: &str = "\
 From every point of the landscape's grid (see `hrm viz landscape`) the model goes on for --segments segments. Points that \
 end at the same answer are one basin of attraction. A point has settled when its answer stays the same over its last \
 --settle segments; the others are left white. The picture numbers the basins by size, marks where their points end, and \
-draws the ways of a --density share of the points.
+draws the ways of a --density share of the points. Of a wrong answer it tells how many rules it breaks, or, where it is a \
+whole Sudoku, how many of the givens it changes.
 
 Files in --output-dir: flow.png, flow.json (every point's way and end, the basins with their answers), points.jsonl; and as \
 grids whose first index goes along PC1: basin.npy (int32 [side, side], index into flow.json's basins, -1 where the answer \
@@ -367,10 +368,10 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
     );
     let segments = usize::try_from(args.segments)?;
     let explored = compute(&ui, global, &args.subject, &args.grid, args.density, segments, (&args.output, "flow"))?;
-    let solution = explored.chosen.puzzle.solution.as_ref().map(|s| {
-        s.iter().map(|&t| if (2..=10).contains(&t) { char::from(b'0' + t - 1) } else { '.' }).collect::<String>()
-    });
-    let (found, of_point) = basins(&explored.landscape.points, args.settle as usize, solution.as_deref());
+    let puzzle = &explored.chosen.puzzle;
+    let solution = puzzle.solution.as_deref().map(digits_of);
+    let (found, of_point) =
+        basins(&explored.landscape.points, args.settle as usize, &digits_of(&puzzle.tokens), solution.as_deref());
     let total = explored.landscape.points.len() as f64;
     let percent = |n: usize| 100.0 * n as f64 / total;
     let right: usize = found.iter().filter(|b| b.right == Some(true)).map(|b| b.points).sum();
@@ -388,8 +389,13 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
     let pictures = explored.output.picture("flow", &picture)?;
     say!(ui, "{title}; {:.0} % still change after {segments} segments", percent(unsettled));
     for (k, basin) in found.iter().take(9).enumerate() {
-        let what = if basin.right == Some(true) { "the solution" } else { "another answer" };
-        say!(ui, "{:>3}  {:>6.2} %  error {:>3}  {what}  {}", k + 1, percent(basin.points), basin.error, basin.answer);
+        let what = if basin.right == Some(true) {
+            "the solution".to_owned()
+        } else {
+            format!("changes {:>2} givens", basin.givens_changed)
+        };
+        let (share, error) = (percent(basin.points), basin.error);
+        say!(ui, "{:>3}  {share:>6.2} %  error {error:>3}  {what:<17}  {}", k + 1, basin.answer);
     }
     explored.say_speed(&ui);
     say!(ui, "picture: {}", pictures.join(", "));
