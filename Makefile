@@ -49,6 +49,7 @@ fmt: ## Check the formatting
 
 clippy: setup ## Lints; a warning is an error
 	$(CARGO) clippy --release --all-targets -- -D warnings
+	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --bins --target-dir target/fuzz -- -D warnings
 
 doc: setup ## The library's documentation
 	$(CARGO) doc --release --no-deps --open

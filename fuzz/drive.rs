@@ -4,7 +4,7 @@
 use std::{fs, io::BufReader, path::Path};
 
 use hrm::{
-    dataset::{Dataset, PuzzleFile, PuzzleList, ReadOptions, Split},
+    dataset::{Dataset, PuzzleFile, PuzzleInput, PuzzleList, ReadOptions, Split},
     puzzle::PuzzleKind,
 };
 
@@ -15,9 +15,18 @@ pub fn puzzle_list(bytes: &[u8], folder: &Path) -> bool {
         let options = ReadOptions { kind, min_difficulty: None, first_rows: None };
         let path = folder.join("list");
         if bytes.starts_with(&[0x1f, 0x8b]) && fs::write(&path, bytes).is_ok() {
-            read |= used(PuzzleFile::File(path).read(&options));
+            read |= used(PuzzleFile::File(path.clone()).read(&options));
         }
-        read |= used(PuzzleList::read(BufReader::new(bytes), "list.csv", &options));
+        let list = PuzzleList::read(BufReader::new(bytes), "list.csv", &options);
+        // A build reads the same file block by block, and must find the same in it.
+        if !bytes.starts_with(&[0x1f, 0x8b]) && fs::write(&path, bytes).is_ok() {
+            let input = PuzzleInput::read(&PuzzleFile::File(path.clone()), &options, &());
+            match (&list, &input) {
+                (Ok(list), Ok(input)) => assert_eq!((list.len(), list.seq_len()), (input.len(), input.seq_len())),
+                (list, input) => assert_eq!(list.is_ok(), input.is_ok()),
+            }
+        }
+        read |= used(list);
     }
     read
 }

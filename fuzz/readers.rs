@@ -1,5 +1,5 @@
 //! The readers of datasets as a crate of their own, under the name that they have in the program.
-#![allow(dead_code, reason = "the targets use a part")]
+#![allow(dead_code, unused_imports, reason = "the targets use a part")]
 
 #[path = "../src/dataset/mod.rs"]
 pub mod dataset;

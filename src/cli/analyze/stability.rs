@@ -251,16 +251,15 @@ fn print_motions(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
         say!(ui, "");
         say!(ui, "checkpoint {}: {}", k + 1, of.path);
         for motion in of.motions.iter().filter(|m| m.puzzles > 0) {
-            let at = |k: usize| motion.median.get(k.saturating_sub(1)).copied().unwrap_or(f64::NAN);
+            let at = |k: usize| motion.median.get(k.saturating_sub(1)).map(|median| format!("{median:.1e} at {k}"));
+            let mut told = vec![2, of.own_segments, segments];
+            told.dedup();
             say!(
                 ui,
-                "|dz|/|z| of those that {} ({}): median {:.1e} at segment 2, {:.1e} at {}, {:.1e} at {segments}",
+                "|dz|/|z| of those that {} ({}), median by segment: {}",
                 motion.fate.name(),
                 motion.puzzles,
-                at(2),
-                at(of.own_segments),
-                of.own_segments,
-                at(segments)
+                told.into_iter().filter_map(at).collect::<Vec<_>>().join(", ")
             );
         }
     }
