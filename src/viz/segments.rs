@@ -129,14 +129,17 @@ impl SegmentsPicture<'_> {
                     run.loss.get(usize::try_from(k - 1).ok()?).copied()
                 })
                 .collect();
+            // A median of a few late puzzles would say nothing of the solved.
+            let enough = values.len() >= solved.len().div_ceil(20);
             values.sort_by(f64::total_cmp);
-            Some([offset as f64, *values.get(values.len() / 2)?])
+            Some([offset as f64, *values.get(values.len() / 2).filter(|_| enough)?])
         });
         let median = place(&axes, median);
         curve(canvas, &median, Stroke::solid(PAPER, 6.0))?;
         curve(canvas, &median, Stroke::solid(INK, 3.4))?;
         let at = [ALIGNED.left, ALIGNED.bottom() + 76.0];
-        legend_line(canvas, at, 400.0, Stroke::solid(INK, 3.4), "median of the solved").map(drop)
+        legend_line(canvas, at, 400.0, Stroke::solid(INK, 3.4), "median of the solved, where 5 % of them are or more")
+            .map(drop)
     }
 
     fn draw_steps<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
