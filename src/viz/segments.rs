@@ -138,8 +138,7 @@ impl SegmentsPicture<'_> {
         curve(canvas, &median, Stroke::solid(PAPER, 6.0))?;
         curve(canvas, &median, Stroke::solid(INK, 3.4))?;
         let at = [ALIGNED.left, ALIGNED.bottom() + 76.0];
-        legend_line(canvas, at, 400.0, Stroke::solid(INK, 3.4), "median of the solved, where 5 % of them are or more")
-            .map(drop)
+        legend_line(canvas, at, 400.0, Stroke::solid(INK, 3.4), "median of the solved").map(drop)
     }
 
     fn draw_steps<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
