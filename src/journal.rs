@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::checkpoint::store::take_lock;
+use crate::{checkpoint::store::take_lock, difference::first_difference};
 
 /// An open file of results of one type.
 #[derive(Debug)]
@@ -117,7 +117,8 @@ fn same_run(path: &Path, mut found: Value, asked: &Value) -> Result<()> {
     if let Some(puzzles) = found.get_mut("puzzles").and_then(Value::as_object_mut) {
         puzzles.shift_remove("count");
     }
-    if let Some((key, was, now)) = difference(&found, asked) {
+    if let Some(difference) = first_difference(&found, asked) {
+        let (key, [was, now]) = (&difference.at, difference.values());
         bail!(
             "{}: results of another run ({key} is {was} there, now {now}): ask for the same, or begin anew with --force \
              or with another output",
@@ -125,24 +126,6 @@ fn same_run(path: &Path, mut found: Value, asked: &Value) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The first key whose value differs, `a.b` where it lies within `a`, and both values.
-fn difference(found: &Value, asked: &Value) -> Option<(String, String, String)> {
-    let (Some(old), Some(new)) = (found.as_object(), asked.as_object()) else {
-        return (found != asked).then(|| (String::new(), found.to_string(), asked.to_string()));
-    };
-    let text = |value: Option<&Value>| value.map_or_else(|| "missing".to_owned(), Value::to_string);
-    let keys = new.keys().chain(old.keys().filter(|key| !new.contains_key(*key)));
-    keys.filter(|key| old.get(*key) != new.get(*key))
-        .map(|key| match (old.get(key), new.get(key)) {
-            (Some(old @ Value::Object(_)), Some(new @ Value::Object(_))) => match difference(old, new) {
-                Some((inner, was, now)) => (format!("{key}.{inner}"), was, now),
-                None => (key.clone(), old.to_string(), new.to_string()),
-            },
-            (old, new) => (key.clone(), text(old), text(new)),
-        })
-        .next()
 }
 
 /// Results in the order of the items.

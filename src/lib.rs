@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod dataset;
+pub mod difference;
 pub mod eval;
 pub mod hub;
 pub mod journal;

@@ -165,6 +165,23 @@ fn a_killed_run_goes_on_where_it_was() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn one_process_at_a_time_writes_the_results() -> Result<()> {
+    let folder = prepared(4)?;
+    let run = format!("{RUN} --output r.jsonl");
+    ok(&mut infer(folder.path(), &run))?;
+    let path = folder.path().join("r.jsonl");
+    let before = fs::read(&path)?;
+    let other = fs::File::open(&path)?;
+    other.lock()?; // as a process that is writing it has it
+    let error = fails(&mut infer(folder.path(), &format!("{run} --resume")))?;
+    assert!(error.contains("r.jsonl: another process is writing it"), "{error}");
+    assert_eq!(fs::read(&path)?, before);
+    drop(other);
+    ok(&mut infer(folder.path(), &format!("{run} --resume")))?;
+    Ok(())
+}
+
 fn merged(folder: &Path, files: &[&str]) -> Result<Value> {
     let mut command = hrm(folder);
     command.args(["infer", "--json", "-", "--merge"]).args(files);

@@ -12,7 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
@@ -21,7 +21,6 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     engine::StopRule,
@@ -29,7 +28,11 @@ use super::{
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
 };
-use crate::{checkpoint::store::write_atomic, dataset::RowInfo};
+use crate::{
+    checkpoint::store::{take_lock, write_atomic},
+    dataset::RowInfo,
+    difference::{Difference, first_difference},
+};
 
 /// The first line's mark; another number is another form.
 const VERSION: u32 = 1;
@@ -103,29 +106,15 @@ pub struct StoredResults {
 }
 
 impl RunIdentity {
-    /// The first thing in which two runs differ, names and paths apart: the key, what `self` has, what `other` has.
-    fn difference(&self, other: &Self) -> Option<(String, Value, Value)> {
-        let (mut a, mut b) = (Value::Null, Value::Null);
-        for (value, run) in [(&mut a, self), (&mut b, other)] {
+    /// The first thing in which two runs differ, names and paths apart.
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        let told = [self, other].map(|run| {
             let mut run = run.clone();
             run.data = String::new();
             run.checkpoints.iter_mut().for_each(|c| c.path = String::new());
-            *value = serde_json::to_value(run).unwrap_or_default();
-        }
-        first_difference("", &a, &b)
-    }
-}
-
-fn first_difference(at: &str, a: &Value, b: &Value) -> Option<(String, Value, Value)> {
-    let name = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) => {
-            x.iter().find_map(|(key, value)| first_difference(&name(key), value, y.get(key).unwrap_or(&Value::Null)))
-        }
-        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
-            x.iter().zip(y).enumerate().find_map(|(i, (p, q))| first_difference(&name(&(i + 1).to_string()), p, q))
-        }
-        _ => (a != b).then(|| (at.to_owned(), a.clone(), b.clone())),
+            serde_json::to_value(run).unwrap_or_default()
+        });
+        first_difference(&told[0], &told[1])
     }
 }
 
@@ -234,7 +223,8 @@ impl StoredResults {
         let mut other = run.clone();
         other.shape.stop = self.run.shape.stop;
         (other.compare_stops, other.puzzles) = (self.run.compare_stops, self.run.puzzles);
-        if let Some((key, found, wanted)) = self.run.difference(&other) {
+        if let Some(difference) = self.run.difference(&other) {
+            let (key, [found, wanted]) = (&difference.at, difference.values());
             bail!("its {key} is {found}, this run's is {wanted}");
         }
         let (there, here) = (self.run.shape.stop, run.shape.stop);
@@ -267,7 +257,8 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
     let mut ranges = vec![(whole.puzzles.clone(), first)];
     for path in others {
         let part = read(path)?;
-        if let Some((key, found, wanted)) = part.run.difference(&whole.run) {
+        if let Some(difference) = part.run.difference(&whole.run) {
+            let (key, [found, wanted]) = (&difference.at, difference.values());
             bail!("{}: its {key} is {found}, but {} has {wanted}: not of one run", path.display(), first.display());
         }
         ranges.push((part.puzzles.clone(), path));
@@ -341,6 +332,16 @@ fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
     Ok(out.write_all(b"\n")?)
 }
 
+/// Keeps other processes from the file as long as it is open.
+fn lock(file: &File, path: &Path) -> Result<()> {
+    ensure!(
+        take_lock(file),
+        "{}: another process is writing it: wait for its end, or name another file with --output",
+        path.display()
+    );
+    Ok(())
+}
+
 /// Writes results as they come.
 #[derive(Debug)]
 pub struct ResultsWriter {
@@ -368,6 +369,12 @@ impl ResultsWriter {
             ),
             Err(e) => return Err(e).with_context(|| format!("{}: cannot be written", path.display())),
         };
+        lock(&file, path)?;
+        Self::begin(path, file, run, puzzles)
+    }
+
+    /// Writes the first line.
+    fn begin(path: &Path, file: File, run: &RunIdentity, puzzles: Range<usize>) -> Result<Self> {
         let header = Header { hrm_results: VERSION, run: run.clone(), first: puzzles.start, end: puzzles.end };
         let mut writer = Self::over(path, file);
         writer.line(&header)?;
@@ -381,14 +388,19 @@ impl ResultsWriter {
     /// # Errors
     /// Another run, by the name of what differs; other puzzles; a damaged file.
     pub fn resume(path: &Path, run: &RunIdentity, puzzles: Range<usize>) -> Result<(Self, Option<StoredResults>)> {
-        if barely_begun(path)? {
-            fs::remove_file(path).with_context(|| format!("{}: cannot be written", path.display()))?;
-        }
         if !path.exists() {
             return Ok((Self::create(path, run, puzzles)?, None));
         }
+        let at = || format!("{}: cannot be written", path.display());
+        let mut file = OpenOptions::new().write(true).open(path).with_context(at)?;
+        lock(&file, path)?;
+        if barely_begun(path)? {
+            file.set_len(0).with_context(at)?;
+            return Ok((Self::begin(path, file, run, puzzles)?, None));
+        }
         let stored = read(path)?;
-        if let Some((key, found, wanted)) = stored.run.difference(run) {
+        if let Some(difference) = stored.run.difference(run) {
+            let (key, [found, wanted]) = (&difference.at, difference.values());
             bail!(
                 "{}: cannot be resumed: its {key} is {found}, this run's is {wanted}; name another file with --output",
                 path.display()
@@ -403,8 +415,6 @@ impl ResultsWriter {
             puzzles.start,
             puzzles.end
         );
-        let at = || format!("{}: cannot be written", path.display());
-        let mut file = OpenOptions::new().write(true).open(path).with_context(at)?;
         file.set_len(stored.whole).with_context(at)?;
         file.seek(SeekFrom::End(0)).with_context(at)?;
         Ok((Self::over(path, file), Some(stored)))
