@@ -371,8 +371,14 @@ fn a_full_disk_loses_nothing() -> Result<()> {
 #[test]
 fn the_bundled_mazes_can_be_made_again() -> Result<()> {
     let temp = tempfile::tempdir()?;
-    for (name, count, seed) in [("maze-30x30-train-160.csv.gz", "160", "1"), ("maze-30x30-test-40.csv.gz", "40", "2")] {
-        let args = ["generate", "--dataset", "maze", "--count", count, "--seed", seed, "--output", name];
+    for (name, side, count, seed) in [
+        ("maze-30x30-train-160.csv.gz", "30", "160", "1"),
+        ("maze-30x30-test-40.csv.gz", "30", "40", "2"),
+        ("maze-11x11-train-1000.csv.gz", "11", "1000", "1"),
+        ("maze-11x11-test-200.csv.gz", "11", "200", "2"),
+    ] {
+        let args =
+            ["generate", "--dataset", "maze", "--side", side, "--count", count, "--seed", seed, "--output", name];
         ok(&mut dataset(temp.path(), &args))?;
         let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
         let text = |path: &Path| -> Result<String> {
@@ -382,7 +388,14 @@ fn the_bundled_mazes_can_be_made_again() -> Result<()> {
         };
         assert_eq!(text(&temp.path().join(name))?, text(&bundled)?);
     }
-    ok(&mut dataset(temp.path(), &["check", "bundled", "--dataset", "maze"]))?;
+    for source in ["bundled", "bundled-small"] {
+        let output = ok(&mut dataset(temp.path(), &["check", source, "--dataset", "maze"]))?;
+        assert!(output.stdout.contains("equivalent to a training board (0 groups): 0"), "{}", output.stdout);
+    }
+    ok(hrm(temp.path()).args(["build-dataset", "--dataset", "maze", "--source", "bundled-small", "--aug"]))?;
+    assert_eq!(names(&temp.path().join("data"))?, ["maze-11x11"]);
+    let sudoku = fails(hrm(temp.path()).args(["build-dataset", "--source", "bundled-small"]))?;
+    assert!(sudoku.contains("bundled-small holds mazes: add --dataset maze"), "{sudoku}");
     Ok(())
 }
 

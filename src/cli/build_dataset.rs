@@ -32,15 +32,15 @@ use crate::{
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct BuildDatasetArgs {
-    /// Folder to write (default: data/sudoku-extreme-full, -hint appended with --hint; mazes: data/maze-30x30-hard-1k)
+    /// Folder to write (default: data/sudoku-extreme-full, -hint appended with --hint; mazes: data/maze-30x30-hard-1k, data/maze-11x11 for bundled-small)
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Kind of puzzle (default: sudoku)
     #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze")]
     dataset: Option<PuzzleKind>,
-    /// Where puzzles come from: a folder with train.csv and test.csv, a file of training puzzles, or the bundled sample
-    /// (default: bundled)
-    #[arg(long, value_name = "bundled|DIR|FILE")]
+    /// Where puzzles come from: a folder with train.csv and test.csv, a file of training puzzles, or the bundled sample;
+    /// bundled-small: mazes of 11x11 cells (default: bundled)
+    #[arg(long, value_name = "bundled|bundled-small|DIR|FILE")]
     source: Option<PuzzleSource>,
     /// Take the puzzles from a repository of the Hugging Face hub, train.csv and test.csv, through the cache that Python's
     /// huggingface_hub uses
@@ -96,7 +96,9 @@ Examples:
       the same from the whole of Sudoku-Extreme on the Hugging Face hub (HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, \
 HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT are honoured)
   hrm build-dataset --source puzzles.csv.gz --min-difficulty 20 --output-dir data/hard
-      your own training puzzles, the bundled test rows rated 20 or more";
+      your own training puzzles, the bundled test rows rated 20 or more
+  hrm build-dataset --dataset maze --source bundled-small --aug
+      mazes that a laptop can train on: 1,000 of 11x11 cells in eight versions each, and 200 to test";
 
 /// `--test-rows N|all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +207,7 @@ impl Plan {
         let folder = match (kind, args.hint) {
             (PuzzleKind::Sudoku, false) => "data/sudoku-extreme-full",
             (PuzzleKind::Sudoku, true) => "data/sudoku-extreme-full-hint",
+            (PuzzleKind::Maze, _) if args.source == Some(PuzzleSource::BundledSmall) => "data/maze-11x11",
             (PuzzleKind::Maze, _) => "data/maze-30x30-hard-1k",
         };
         let given = args.output_dir.as_ref().map(|path| path.display().to_string());

@@ -323,7 +323,7 @@ Examples:
   hrm dataset check new.csv.gz --test bundled
       a list, and the bundled test rows against it")]
 struct CheckArgs {
-    /// A dataset folder, a folder with train.csv and test.csv, a list of puzzles, or bundled
+    /// A dataset folder, a folder with train.csv and test.csv, a list of puzzles, bundled, or bundled-small (mazes)
     #[arg(value_name = "DIR|FILE|bundled")]
     path: PathBuf,
     /// Test puzzles in place of its own: a dataset's test split, a folder's test.csv, a list, or the bundled test rows
@@ -362,7 +362,10 @@ impl Subject {
         if [split, other].iter().any(|split| path.join(split.name()).join("dataset.json").exists()) {
             return Self::split(path, split);
         }
-        let source = if path == Path::new("bundled") { PuzzleSource::Bundled } else { PuzzleSource::Path(path.into()) };
+        let source = match path.to_str() {
+            Some(text) => text.parse()?,
+            None => PuzzleSource::Path(path.into()),
+        };
         Self::list(&find_list(kind, &source, split)?, kind)
     }
 
@@ -381,7 +384,7 @@ impl Subject {
 fn check_command(args: &CheckArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let train = Subject::find(&args.path, Split::Train, args.dataset)?;
-    let has_test = args.path == Path::new("bundled")
+    let has_test = ["bundled", "bundled-small"].iter().any(|name| args.path == Path::new(name))
         || ["test", "test.csv", "test.csv.gz"].iter().any(|name| args.path.join(name).exists());
     let test = match &args.test {
         Some(path) => Some(Subject::find(path, Split::Test, args.dataset)?),

@@ -193,8 +193,9 @@ fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
     let sizes = infer_dims(checkpoint);
     let (dataset, origin) = match sizes.vocab_size {
         Some(n) if n == PuzzleKind::Maze.vocab_size() => {
-            let mazes = Dataset::bundled_test_mazes()?;
-            let origin = format!("the {} bundled test mazes of 30x30 cells", mazes.len());
+            let mazes = Dataset::bundled_test_mazes(sizes.seq_len)?;
+            let side = usize::try_from(mazes.meta().seq_len)?.isqrt();
+            let origin = format!("the {} bundled test mazes of {side}x{side} cells", mazes.len());
             (mazes, origin)
         }
         Some(n) if n != PuzzleKind::Sudoku.vocab_size() => bail!(

@@ -137,9 +137,13 @@ impl Dataset {
         Self::of_list(PuzzleFile::Bundled(Split::Test), PuzzleKind::Sudoku, Some(rows.unwrap_or(BUNDLED_TEST_ROWS)))
     }
 
-    /// The bundled test mazes, 40 of 30×30 cells.
-    pub fn bundled_test_mazes() -> Result<Self> {
-        Self::of_list(PuzzleFile::BundledMazes(Split::Test), PuzzleKind::Maze, None)
+    /// The bundled test mazes: 40 of 30×30 cells, or 200 of 11×11 where that is the size wanted.
+    pub fn bundled_test_mazes(cells: Option<usize>) -> Result<Self> {
+        let file = match cells {
+            Some(121) => PuzzleFile::BundledSmallMazes(Split::Test),
+            _ => PuzzleFile::BundledMazes(Split::Test),
+        };
+        Self::of_list(file, PuzzleKind::Maze, None)
     }
 
     fn of_list(file: PuzzleFile, kind: PuzzleKind, first_rows: Option<usize>) -> Result<Self> {

@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::{Progress, PuzzleList, Split, puzzle_list::ReadOptions};
@@ -19,12 +19,16 @@ const TRAIN_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-train-1k.csv.g
 const TEST_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-test-10k.csv.gz");
 const MAZE_TRAIN_GZ: &[u8] = include_bytes!("../../data/maze-30x30-train-160.csv.gz");
 const MAZE_TEST_GZ: &[u8] = include_bytes!("../../data/maze-30x30-test-40.csv.gz");
+const SMALL_MAZE_TRAIN_GZ: &[u8] = include_bytes!("../../data/maze-11x11-train-1000.csv.gz");
+const SMALL_MAZE_TEST_GZ: &[u8] = include_bytes!("../../data/maze-11x11-test-200.csv.gz");
 
 /// What the user named as a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PuzzleSource {
-    /// The sample of Sudoku-Extreme, or the mazes, that come with the program.
+    /// The sample of Sudoku-Extreme, or the mazes of 30×30 cells, that come with the program.
     Bundled,
+    /// The mazes of 11×11 cells that come with the program.
+    BundledSmall,
     /// A folder with train.csv and test.csv, or one file.
     Path(PathBuf),
 }
@@ -32,7 +36,11 @@ pub enum PuzzleSource {
 impl FromStr for PuzzleSource {
     type Err = std::convert::Infallible;
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Ok(if s == "bundled" { Self::Bundled } else { Self::Path(s.into()) })
+        Ok(match s {
+            "bundled" => Self::Bundled,
+            "bundled-small" => Self::BundledSmall,
+            path => Self::Path(path.into()),
+        })
     }
 }
 
@@ -40,6 +48,7 @@ impl fmt::Display for PuzzleSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bundled => f.write_str("bundled"),
+            Self::BundledSmall => f.write_str("bundled-small"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }
@@ -52,6 +61,8 @@ pub enum PuzzleFile {
     Bundled(Split),
     /// 160 training mazes of 30×30 cells, or 40 test mazes, made by [`super::make_mazes`].
     BundledMazes(Split),
+    /// 1,000 training mazes of 11×11 cells, or 200 test mazes, made in the same way.
+    BundledSmallMazes(Split),
     /// A CSV file, gzipped or not.
     File(PathBuf),
 }
@@ -63,6 +74,8 @@ impl fmt::Display for PuzzleFile {
             Self::Bundled(Split::Test) => f.write_str("bundled sudoku-extreme-test-10k.csv"),
             Self::BundledMazes(Split::Train) => f.write_str("bundled maze-30x30-train-160.csv"),
             Self::BundledMazes(Split::Test) => f.write_str("bundled maze-30x30-test-40.csv"),
+            Self::BundledSmallMazes(Split::Train) => f.write_str("bundled maze-11x11-train-1000.csv"),
+            Self::BundledSmallMazes(Split::Test) => f.write_str("bundled maze-11x11-test-200.csv"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -79,7 +92,7 @@ impl PuzzleFile {
     pub(super) fn is_lasting(&self) -> bool {
         match self {
             Self::File(path) => path.is_file(),
-            Self::Bundled(_) | Self::BundledMazes(_) => true,
+            Self::Bundled(_) | Self::BundledMazes(_) | Self::BundledSmallMazes(_) => true,
         }
     }
 
@@ -87,7 +100,7 @@ impl PuzzleFile {
     pub(super) fn size(&self) -> Option<u64> {
         match self {
             Self::File(path) => path.metadata().ok().filter(|metadata| metadata.is_file()).map(|m| m.len()),
-            Self::Bundled(_) | Self::BundledMazes(_) => None,
+            Self::Bundled(_) | Self::BundledMazes(_) | Self::BundledSmallMazes(_) => None,
         }
     }
 
@@ -98,6 +111,8 @@ impl PuzzleFile {
             Self::Bundled(Split::Test) => return Ok(gunzip(TEST_GZ)),
             Self::BundledMazes(Split::Train) => return Ok(gunzip(MAZE_TRAIN_GZ)),
             Self::BundledMazes(Split::Test) => return Ok(gunzip(MAZE_TEST_GZ)),
+            Self::BundledSmallMazes(Split::Train) => return Ok(gunzip(SMALL_MAZE_TRAIN_GZ)),
+            Self::BundledSmallMazes(Split::Test) => return Ok(gunzip(SMALL_MAZE_TEST_GZ)),
             Self::File(path) => path,
         };
         let cannot = || format!("{}: cannot read", path.display());
@@ -148,7 +163,7 @@ pub fn resolve_sources(
     let test = match (test_source, source) {
         (Some(test_source), _) => find_list(kind, test_source, Split::Test)?,
         (None, PuzzleSource::Path(path)) if path.is_dir() => find_list(kind, source, Split::Test)?,
-        (None, PuzzleSource::Bundled) => find_list(kind, source, Split::Test)?,
+        (None, PuzzleSource::Bundled | PuzzleSource::BundledSmall) => find_list(kind, source, Split::Test)?,
         (None, _) if kind == PuzzleKind::Sudoku => PuzzleFile::Bundled(Split::Test),
         (None, _) => bail!("a file of training mazes needs test mazes of its size: name them with --test-source FILE"),
     };
@@ -164,11 +179,15 @@ pub fn find_list(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Resul
                 PuzzleKind::Maze => PuzzleFile::BundledMazes(split),
             });
         }
+        PuzzleSource::BundledSmall => {
+            ensure!(kind == PuzzleKind::Maze, "bundled-small holds mazes: add --dataset maze, or name another source");
+            return Ok(PuzzleFile::BundledSmallMazes(split));
+        }
         PuzzleSource::Path(path) => path,
     };
     let metadata = path.metadata().with_context(|| {
         format!(
-            "{}: cannot be used as a source; wanted `bundled`, a folder with train.csv and test.csv, or a CSV file",
+            "{}: cannot be used as a source; wanted `bundled`, `bundled-small`, a folder with train.csv and test.csv, or a CSV file",
             path.display()
         )
     })?;
@@ -205,9 +224,13 @@ mod tests {
     #[test]
     fn the_bundled_mazes_are_whole() -> Result<()> {
         let options = ReadOptions { kind: PuzzleKind::Maze, min_difficulty: None, first_rows: None };
-        let files = resolve_sources(PuzzleKind::Maze, &PuzzleSource::Bundled, None)?;
-        let (train, test) = (files.train.read(&options)?, files.test.read(&options)?);
-        assert_eq!((train.len(), test.len(), train.seq_len(), test.seq_len()), (160, 40, 900, 900));
+        for (source, wanted) in [("bundled", (160, 40, 900, 900)), ("bundled-small", (1000, 200, 121, 121))] {
+            let source: PuzzleSource = source.parse()?;
+            let files = resolve_sources(PuzzleKind::Maze, &source, None)?;
+            let (train, test) = (files.train.read(&options)?, files.test.read(&options)?);
+            assert_eq!((train.len(), test.len(), train.seq_len(), test.seq_len()), wanted, "{source}");
+        }
+        assert!(resolve_sources(PuzzleKind::Sudoku, &PuzzleSource::BundledSmall, None).is_err());
         Ok(())
     }
 }
