@@ -25,6 +25,8 @@ pub mod torch_writer;
 
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
+
 pub use load::{Dims, Loaded, Weights, infer_dims};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use meta::CheckpointMeta;
@@ -62,5 +64,15 @@ impl Checkpoint {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<&RawTensor> {
         self.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// SHA-256 over the tensors' names, shapes, dtypes and bytes, in hex: results of other weights are never mixed.
+    pub fn weights_digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, tensor) in &self.tensors {
+            hash.update(format!("{name} {:?} {}\n", tensor.shape, tensor.dtype));
+            hash.update(&tensor.data);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

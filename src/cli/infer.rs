@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::{
@@ -14,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use sha2::{Digest, Sha256};
 
 use super::{
     GlobalArgs,
@@ -517,17 +515,8 @@ fn puzzles_to_run(args: &InferArgs, set: &DatasetSet, batch_size: usize) -> usiz
 }
 
 fn checkpoint_identity(checkpoint: &Checkpoint, model: &Model) -> CheckpointIdentity {
-    let mut hash = Sha256::new();
-    for (name, tensor) in &checkpoint.tensors {
-        hash.update(format!("{name} {:?} {}\n", tensor.shape, tensor.dtype));
-        hash.update(&tensor.data);
-    }
-    let weights = hash.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
     CheckpointIdentity {
-        weights,
+        weights: checkpoint.weights_digest(),
         step: checkpoint.step,
         dtype: dtype_name(model.config().forward_dtype).to_owned(),
         path: checkpoint.path.display().to_string(),

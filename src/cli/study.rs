@@ -7,17 +7,13 @@ use clap::ValueEnum;
 use ndarray_npy::WriteNpyExt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{
     interrupt,
     ui::{JsonArg, Ui, to_json},
 };
 use crate::{
-    checkpoint::{
-        Checkpoint,
-        store::{create_folder, write_bytes, write_npy},
-    },
+    checkpoint::store::{create_folder, write_bytes, write_npy},
     journal::{Existing, Journal},
     model::Model,
     say,
@@ -127,16 +123,6 @@ impl Output {
         write_bytes(&path, &to_json(value)?)?;
         Ok(path.display().to_string())
     }
-}
-
-/// SHA-256 over a checkpoint's tensors, the first 16 hexadecimal digits: results of other weights are never mixed.
-pub fn weights_digest(checkpoint: &Checkpoint) -> String {
-    let mut hash = Sha256::new();
-    for (name, tensor) in &checkpoint.tensors {
-        hash.update(name.as_bytes());
-        hash.update(&tensor.data);
-    }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Rows of a batch: what was asked for, else what fills a GPU, else a number that is good for a CPU.

@@ -11,7 +11,7 @@ use super::{
     analyze::many::{Count, RunArgs, items},
     interrupt,
     sources::{dtype_name, load_checkpoint, test_puzzles},
-    study::{OutputArgs, batch_size, stopped, weights_digest},
+    study::{OutputArgs, batch_size, stopped},
     ui::Ui,
 };
 use crate::{
@@ -136,7 +136,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     let output = args.output.open("trace")?;
     let rows: Vec<usize> = chosen.iter().map(|i| i.index).collect();
     let asked = json!({
-        "what": "trace", "weights": weights_digest(&checkpoint), "data": puzzles.origin, "rows": rows,
+        "what": "trace", "weights": checkpoint.weights_digest(), "data": puzzles.origin, "rows": rows,
         "segments": segments, "z_l": args.z_l, "f32": args.f32, "dtype": dtype_name(model.config().forward_dtype),
     });
     let (mut journal, mut done) = output.journal::<usize>("rows.jsonl", &asked)?;

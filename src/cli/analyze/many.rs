@@ -24,7 +24,7 @@ use crate::{
             DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, load_checkpoints,
             test_puzzles,
         },
-        study::{Output, OutputArgs, batch_size, stopped, weights_digest},
+        study::{Output, OutputArgs, batch_size, stopped},
         ui::Ui,
         viz::weights_name,
     },
@@ -230,7 +230,7 @@ pub fn run_items(
 ) -> Result<Vec<PuzzleRun>> {
     let segments = args.segments(model)?;
     let asked = json!({
-        "what": "runs", "weights": weights_digest(checkpoint), "puzzles": asked, "segments": segments,
+        "what": "runs", "weights": checkpoint.weights_digest(), "puzzles": asked, "segments": segments,
         "dtype": dtype_name(model.config().forward_dtype),
     });
     let (mut journal, mut done) = output.journal::<PuzzleRun>(name, &asked)?;

@@ -18,7 +18,7 @@ use crate::{
     cli::{
         GlobalArgs, interrupt,
         sources::{device_name, dtype_name},
-        study::{Output, OutputArgs, batch_size, stopped, weights_digest},
+        study::{Output, OutputArgs, batch_size, stopped},
         ui::Ui,
     },
     model::Model,
@@ -228,7 +228,7 @@ fn compute(
     ensure!((1..=last).contains(&centre_segment), "--centre {centre_segment}: the model runs segments 1 to {last}");
     let output = output.open(name)?;
     let asked = json!({
-        "what": name, "weights": weights_digest(&checkpoint), "puzzle": chosen.puzzle.tokens, "grid": grid,
+        "what": name, "weights": checkpoint.weights_digest(), "puzzle": chosen.puzzle.tokens, "grid": grid,
         "segments": segments, "centre": centre_segment, "dtype": dtype_name(model.config().forward_dtype),
     });
     let (mut journal, mut done) = output.journal::<GridPoint>("points.jsonl", &asked)?;
