@@ -130,7 +130,7 @@ fn a_plain_models_file_loads_with_the_expected_bytes() {
     let expected = json["unprefixed"]["expected"].as_object().unwrap();
     assert_eq!(checkpoint.tensors.len(), expected.len());
     for (name, tensor) in &checkpoint.tensors {
-        let hash: String = Sha256::digest(&tensor.data).iter().map(|b| format!("{b:02x}")).collect();
+        let hash = hex::encode(Sha256::digest(&tensor.data));
         assert_eq!(hash, expected[name]["sha256_le_bytes"].as_str().unwrap(), "{name}");
         assert_eq!(format!("torch.{}", tensor.dtype), expected[name]["dtype"].as_str().unwrap(), "{name}");
         assert_eq!(serde_json::json!(tensor.shape), expected[name]["shape"], "{name}");

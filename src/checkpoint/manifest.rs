@@ -43,7 +43,7 @@ impl FileRecord {
             hash.update(&buffer[..n]);
             bytes += n as u64;
         }
-        Ok(Self { bytes, sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect() })
+        Ok(Self { bytes, sha256: hex::encode(hash.finalize()) })
     }
 }
 

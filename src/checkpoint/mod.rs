@@ -73,6 +73,6 @@ impl Checkpoint {
             hash.update(format!("{name} {:?} {}\n", tensor.shape, tensor.dtype));
             hash.update(&tensor.data);
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(hash.finalize())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -225,11 +224,7 @@ impl Dataset {
         for set in &self.sets {
             set.hash_into(&mut hash);
         }
-        let mut hex = String::with_capacity(64);
-        for byte in hash.finalize() {
-            write!(hex, "{byte:02x}")?;
-        }
-        Ok(hex)
+        Ok(hex::encode(hash.finalize()))
     }
 }
 

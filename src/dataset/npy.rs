@@ -54,7 +54,8 @@ impl NpyDtype {
     }
 }
 
-/// The bytes before the data of a C-ordered array, as numpy 2 writes them (format 1.0).
+/// The bytes before the data of a C-ordered array, as numpy 2 writes them (format 1.0). Not ndarray-npy's: it leaves out
+/// numpy's trailing comma, and a dataset's fingerprint counts these bytes.
 pub(super) fn header(dtype: NpyDtype, shape: &[usize]) -> Vec<u8> {
     let dims = match shape {
         [n] => format!("({n},)"),

@@ -134,7 +134,7 @@ impl PuzzleList {
     /// SHA-256 over the questions and answers, the first 16 hexadecimal digits.
     pub fn digest(&self) -> String {
         let hash = Sha256::new().chain_update(&self.questions).chain_update(&self.answers).finalize();
-        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&hash[..8])
     }
 
     /// Tokens of all questions and all answers. Shapes `[len, seq_len]`.

@@ -68,5 +68,5 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }

@@ -37,7 +37,7 @@ pub fn cubin(name: &str, source: &str, defines: &[String], architecture: &str) -
     hash.update(&source);
     hash.update(options.join(" "));
     hash.update(version());
-    let digest: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    let digest = hex::encode(&hash.finalize()[..16]);
     let file = cache_folder().map(|folder| folder.join(format!("{name}-{digest}.cubin")));
     cached(file.as_deref(), || compile(name, &source, &options))
 }
