@@ -1,6 +1,8 @@
 //! The readers of datasets as a crate of their own, under the name that they have in the program.
 #![allow(dead_code, unused_imports, reason = "the targets use a part")]
 
+#[path = "../src/batch.rs"]
+pub mod batch;
 #[path = "../src/dataset/mod.rs"]
 pub mod dataset;
 #[path = "../src/puzzle/mod.rs"]
@@ -8,9 +10,5 @@ pub mod puzzle;
 #[path = "../src/rng.rs"]
 pub mod rng;
 
-#[path = "../src/checkpoint/store.rs"]
+#[path = "../src/store.rs"]
 pub mod store;
-
-pub mod checkpoint {
-    pub use super::store;
-}

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{checkpoint::store::take_lock, difference::first_difference};
+use crate::{difference::first_difference, store::take_lock};
 
 /// An open file of results of one type.
 #[derive(Debug)]

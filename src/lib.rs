@@ -4,6 +4,7 @@
 //! formats; `puzzle` knows no tensors; `viz` draws what `analysis` computed.
 
 pub mod analysis;
+pub mod batch;
 pub mod bench;
 pub mod checkpoint;
 #[doc(hidden)]
@@ -18,8 +19,10 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod puzzle;
+pub mod raw_tensor;
 pub mod rng;
 pub mod runtime;
+pub mod store;
 pub mod terminal;
 pub mod train;
 pub mod viz;

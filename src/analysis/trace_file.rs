@@ -15,8 +15,8 @@ use tch::{Kind, Tensor};
 
 use super::runs::Item;
 use crate::{
-    checkpoint::store::sync_folder,
     model::{HrmConfig, Model, Segment, to_raw},
+    store::sync_folder,
 };
 
 /// What of a trace is kept, and as what.

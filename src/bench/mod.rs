@@ -16,11 +16,11 @@ use serde_json::json;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{
-    checkpoint::{RawDtype, store},
+    checkpoint::RawDtype,
     config::TrainConfig,
     dataset::Batch,
     model::{DeviceBatch, Exploration, HrmConfig, Model, to_raw},
-    runtime,
+    runtime, store,
     train::Trainer,
 };
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::store;
+use crate::store;
 
 /// The file's name in a checkpoint folder.
 pub const MANIFEST_FILE: &str = "manifest.json";

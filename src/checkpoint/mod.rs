@@ -18,8 +18,6 @@ mod meta;
 mod pickle;
 pub mod resolve;
 pub mod safetensors_file;
-pub mod store;
-mod tensor;
 pub mod torch_file;
 pub mod torch_writer;
 
@@ -31,7 +29,8 @@ pub use load::{Dims, Loaded, Weights, infer_dims};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use meta::CheckpointMeta;
 pub use resolve::{Format, Resolved, resolve, resolve_or_default};
-pub use tensor::{RawDtype, RawTensor};
+
+pub use crate::raw_tensor::{RawDtype, RawTensor};
 
 use crate::config::TrainConfig;
 

@@ -13,8 +13,8 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{CONFIG_FILE, CheckpointMeta, META_FILE, RawDtype, RawTensor, WEIGHTS_FILE, lfs, store};
-use crate::config::TrainConfig;
+use super::{CONFIG_FILE, CheckpointMeta, META_FILE, RawDtype, RawTensor, WEIGHTS_FILE, lfs};
+use crate::{config::TrainConfig, store};
 
 /// The largest header that is read; 100 MB is the format's own limit, a model here has a few kB.
 const MAX_HEADER: u64 = 16 << 20;

@@ -20,8 +20,8 @@ use zip::{CompressionMethod, ZipArchive};
 use super::{
     RawTensor, lfs,
     pickle::{self, MAX_PICKLE, StorageRef, TensorRef, show},
-    tensor::byte_len,
 };
+use crate::raw_tensor::byte_len;
 
 /// Put before every name by torch.compile.
 const COMPILED_PREFIX: &str = "_orig_mod.";

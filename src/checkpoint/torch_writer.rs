@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use super::{CONFIG_FILE, RawDtype, RawTensor, store};
-use crate::config::TrainConfig;
+use super::{CONFIG_FILE, RawDtype, RawTensor};
+use crate::{config::TrainConfig, store};
 
 /// Storages begin at multiples of this, so that they can be mapped.
 const ALIGNMENT: u16 = 64;

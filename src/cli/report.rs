@@ -18,10 +18,11 @@ use crate::{
         segments::{SegmentsSummary, summarise},
         trajectory::trace_puzzle,
     },
-    checkpoint::{Checkpoint, store::write_bytes},
+    checkpoint::Checkpoint,
     eval::stats::wilson,
     model::Model,
     say,
+    store::write_bytes,
     viz::{
         PictureFormat,
         canvas::render,

@@ -13,10 +13,10 @@ use super::{
     ui::{JsonArg, Ui, to_json},
 };
 use crate::{
-    checkpoint::store::{create_folder, write_bytes, write_npy},
     journal::{Existing, Journal},
     model::Model,
     say,
+    store::{create_folder, write_bytes, write_npy},
     viz::{Picture, save},
 };
 

@@ -10,7 +10,7 @@ use anyhow::Result;
 use flate2::{Compression, GzBuilder};
 
 use super::{Generated, list_reader::COLUMNS};
-use crate::checkpoint::store::write_atomic;
+use crate::store::write_atomic;
 
 /// Writes a list, gzipped where the name ends with `.gz`. The file appears when it is whole.
 ///

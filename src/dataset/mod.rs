@@ -37,9 +37,9 @@ mod train_sampler;
 
 use std::fmt;
 
-use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
+pub use crate::batch::{Batch, IGNORE_LABEL};
 pub(crate) use build::give_hints;
 pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, build};
 pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leakage, ListBoards, check, open_splits};
@@ -71,22 +71,8 @@ pub struct DatasetMeta {
     pub sets: Vec<String>,
 }
 
-/// The label of a cell that no loss and no metric looks at.
-pub const IGNORE_LABEL: i32 = -100;
-
 /// Rows of the bundled test file that stand for it unless more are asked for.
 pub const BUNDLED_TEST_ROWS: usize = 2000;
-
-/// Host rows that go through the model together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Tokens. Shape `[rows, seq_len]`.
-    pub inputs: Array2<i32>,
-    /// Tokens, [`IGNORE_LABEL`] where there is none. Shape `[rows, seq_len]`.
-    pub labels: Array2<i32>,
-    /// Shape `[rows]`.
-    pub puzzle_identifiers: Array1<i32>,
-}
 
 /// What a sampler yields: one rank's part of a global batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    checkpoint::{RawTensor, safetensors_file, store},
+    checkpoint::{RawTensor, safetensors_file},
     model::{Segment, to_raw},
+    store,
 };
 
 /// What can be kept, under upstream's names. N rows in the files' order, padding left out.

@@ -29,9 +29,9 @@ use super::{
     scores::RunShape,
 };
 use crate::{
-    checkpoint::store::{take_lock, write_atomic},
     dataset::RowInfo,
     difference::{Difference, first_difference},
+    store::{take_lock, write_atomic},
 };
 
 /// The first line's mark; another number is another form.

@@ -6,7 +6,7 @@
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{LossGrads, Model, inner::Tape};
-use crate::{dataset::Batch, runtime};
+use crate::{batch::Batch, runtime};
 
 /// A batch on the model's device.
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use super::{
     segments::RecordedCell,
 };
 use crate::{
-    checkpoint::{Checkpoint, RawTensor},
+    checkpoint::Checkpoint,
     config::{Dtype, PosEncodings},
     ops::{self, Attended, Normed, Ops, RopeTables},
+    raw_tensor::RawTensor,
 };
 
 /// Positions of a layer's four weights in [`Params`].

@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 
 use super::Segment;
 use crate::{
+    batch::IGNORE_LABEL,
     config::LossType,
-    dataset::IGNORE_LABEL,
     ops::{self, Ops},
 };
 

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::HrmConfig;
 use crate::{
-    checkpoint::{RawDtype, RawTensor},
     config::PosEncodings,
+    raw_tensor::{RawDtype, RawTensor},
 };
 
 /// Where a parameter lies in the flat buffer and how it is drawn.

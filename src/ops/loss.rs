@@ -6,7 +6,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{config::LossType, dataset::IGNORE_LABEL};
+use crate::{batch::IGNORE_LABEL, config::LossType};
 
 /// Loss of every token and its gradient.
 #[derive(Debug)]

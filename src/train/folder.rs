@@ -12,8 +12,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::{STATE_FILE, STATE_TENSORS_FILE, TrainingState};
 use crate::{
-    checkpoint::{CheckpointMeta, EMA_FILE, Manifest, RawTensor, safetensors_file, store},
+    checkpoint::{CheckpointMeta, EMA_FILE, Manifest, RawTensor, safetensors_file},
     config::TrainConfig,
+    store,
 };
 
 /// Names the newest checkpoint.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::TrainPlan;
-use crate::{checkpoint::store::take_lock, eval::evaluate::Evaluation, model::METRICS, runtime};
+use crate::{eval::evaluate::Evaluation, model::METRICS, runtime, store::take_lock};
 
 /// The file's name in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";

@@ -16,10 +16,11 @@ use super::{
     Trainer, TrainingState,
 };
 use crate::{
-    checkpoint::{CONFIG_FILE, Checkpoint, CheckpointMeta, WEIGHTS_FILE, safetensors_file, store},
+    checkpoint::{CONFIG_FILE, Checkpoint, CheckpointMeta, WEIGHTS_FILE, safetensors_file},
     dataset::{SampledBatch, SamplerState, SequentialSampler, TrainSampler},
     eval::evaluate::{Evaluation, EvaluationSums},
     model::{DeviceBatch, Exploration, Model},
+    store,
 };
 
 /// What happens during a run, for whoever watches it. `step` and `evaluating` return false to ask for a stop: the run

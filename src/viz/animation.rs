@@ -14,7 +14,7 @@ use super::{
     style::{GRID, INK, PAPER, RIGHT, SOFT_INK, WRONG, size},
     trajectory::draw_arrow,
 };
-use crate::{analysis::trajectory::Trajectory, checkpoint::store::write_bytes};
+use crate::{analysis::trajectory::Trajectory, store::write_bytes};
 
 /// Hundredths of a second that a frame and the last frame stand.
 const STANDS: u16 = 35;

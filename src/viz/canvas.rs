@@ -20,7 +20,7 @@ use plotters::{
 };
 
 use super::style::{FONT_NAMES, Fonts, PAPER, fonts};
-use crate::checkpoint::store::write_bytes;
+use crate::store::write_bytes;
 
 /// Saved pixels per unit: a picture 1,200 wide is 2,400 pixels, 20 cm in print.
 const DENSITY: u32 = 2;

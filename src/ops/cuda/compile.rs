@@ -14,7 +14,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use cudarc::nvrtc::{result, sys};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::store;
+use crate::store;
 
 /// Whether NVRTC can be called.
 pub fn check() -> Result<()> {

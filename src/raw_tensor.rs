@@ -1,4 +1,4 @@
-//! Tensors as bytes.
+//! Tensors as bytes: what checkpoint files hold and models are made of, without any libtorch type.
 
 use std::fmt;
 
@@ -68,7 +68,7 @@ pub struct RawTensor {
 }
 
 /// Bytes of a dense tensor, none where the product overflows.
-pub(super) fn byte_len(dtype: RawDtype, shape: &[usize]) -> Option<usize> {
+pub(crate) fn byte_len(dtype: RawDtype, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size(), |n, d| n.checked_mul(*d))
 }
 
