@@ -3,7 +3,7 @@
 mod common;
 
 use common::tensors::{Tensors, assert_close, assert_near, config, f64s, json, raw_tensors};
-use hrm::model::{DeviceBatch, METRICS, Model, Segment, loss_head};
+use hrm::model::{DeviceBatch, METRICS, Model, Rows, Segment, loss_head};
 use serde_json::Value;
 use tch::{Device, Tensor};
 
@@ -38,13 +38,7 @@ impl Case {
         (0..self.info["num_segments"].as_u64().unwrap())
             .map(|_| {
                 let mut segment = self.model.segment(&carry, &self.batch, true);
-                let next = hrm::model::Carry {
-                    z_h: segment.carry.z_h.copy(),
-                    z_l: segment.carry.z_l.copy(),
-                    steps: segment.carry.steps.copy(),
-                    halted: segment.carry.halted.copy(),
-                    batch: segment.carry.batch.shallow_clone(),
-                };
+                let next = segment.carry.copy();
                 carry = std::mem::replace(&mut segment.carry, next);
                 segment
             })

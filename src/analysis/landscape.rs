@@ -20,7 +20,7 @@ use super::{conflict::conflict_loss, pca::Pca, trajectory::WatchedPuzzle};
 use crate::{
     eval::infer::host_tokens,
     journal::{Journal, run_batches},
-    model::{DeviceBatch, Model},
+    model::{DeviceBatch, Model, Rows},
     puzzle::PuzzleKind,
 };
 

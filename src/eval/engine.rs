@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     dataset::DatasetSet,
-    model::{Model, Segment, SegmentLoop, StartStates},
+    model::{Model, Rows as _, Segment, SegmentLoop, StartStates, rows},
     puzzle::PuzzleKind,
     runtime,
 };
@@ -337,6 +337,7 @@ struct Snapshot {
     halted: Tensor,
     verified: Tensor,
 }
+rows!(Snapshot { answer, segments, margin, halted, verified });
 
 /// A segment that the device may still be working on.
 struct Running {
@@ -395,10 +396,7 @@ impl<'a> Lane<'a> {
         self.assign(&fresh);
         let rows = self.rows.as_mut().context("rows are there once a pass is")?;
         if let Some(states) = &self.starts {
-            rows.segments.start_rows(&StartStates {
-                z_h: states.z_h.index_select(0, &rows.guess),
-                z_l: states.z_l.index_select(0, &rows.guess),
-            });
+            rows.segments.start_rows(&states.select_rows(&rows.guess));
             if self.shared.guesses.noisy() {
                 // An empty slot computes what nobody looks at.
                 let jobs = self.slots.iter().map(|job| job.unwrap_or(Job { puzzle: 0, guess: 0, segments: 0 }));
@@ -469,9 +467,9 @@ impl<'a> Lane<'a> {
         }
         rows.guess = rows.guess.index_select(0, &at);
         rows.undo = self.shared.guesses.undoing(&rows.guess);
-        rows.questions = rows.questions.select(&at);
+        rows.questions = rows.questions.select_rows(&at);
         for snapshot in [&mut rows.halt, &mut rows.verified].into_iter().flatten() {
-            *snapshot = snapshot.select(&at);
+            *snapshot = snapshot.select_rows(&at);
         }
         self.slots = keep.iter().map(|&slot| self.slots[slot]).collect();
         Ok(())
@@ -498,7 +496,7 @@ impl<'a> Lane<'a> {
         let at: Vec<i64> = stopped.iter().map(|(at, ..)| *at).collect();
         let at = runtime::upload(&Tensor::from_slice(&at), self.model.device());
         let (answers, margins) = running.now.answers_of(&at)?;
-        let other = |snapshot: &Option<Snapshot>| snapshot.as_ref().map(|s| s.select(&at).endings()).transpose();
+        let other = |snapshot: &Option<Snapshot>| snapshot.as_ref().map(|s| s.select_rows(&at).endings()).transpose();
         let (halt, verified) = (other(&rows.halt)?, other(&rows.verified)?);
         let first = |list: &Option<Vec<Ending>>, i: usize, end: &Ending| match list {
             Some(list) if list[i].segments > 0 => list[i].clone(),
@@ -585,22 +583,7 @@ impl Snapshot {
         let take = when.logical_and(&known.logical_not());
         // A row at its first segment is a new pass: what is kept of the old one goes.
         let segments = &self.segments * &known;
-        self.answer = now.answer.where_self(&take.unsqueeze(1), &self.answer);
-        self.segments = now.segments.where_self(&take, &segments);
-        self.margin = now.margin.where_self(&take, &self.margin);
-        self.halted = now.halted.where_self(&take, &self.halted);
-        self.verified = now.verified.where_self(&take, &self.verified);
-    }
-
-    fn select(&self, rows: &Tensor) -> Self {
-        let pick = |t: &Tensor| t.index_select(0, rows);
-        Self {
-            answer: pick(&self.answer),
-            segments: pick(&self.segments),
-            margin: pick(&self.margin),
-            halted: pick(&self.halted),
-            verified: pick(&self.verified),
-        }
+        *self = Self { segments, ..self.shallow_clone() }.replace_rows(&take, now);
     }
 
     /// Answers and margins of these rows, on the host.

@@ -8,11 +8,14 @@
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::puzzle::{
-    Board, PuzzleKind,
-    maze::{self, GOAL, PATH, START},
-    shortest_path,
-    sudoku::{SIDE, Unit},
+use crate::{
+    model::rows,
+    puzzle::{
+        Board, PuzzleKind,
+        maze::{self, GOAL, PATH, START},
+        shortest_path,
+        sudoku::{SIDE, Unit},
+    },
 };
 
 /// Puzzles on a device, with what their verification needs.
@@ -32,14 +35,7 @@ pub struct Questions {
     pub tokens: Tensor,
     distances: Option<Tensor>,
 }
-
-impl Questions {
-    /// These rows alone, `[rows]` int64.
-    pub fn select(&self, rows: &Tensor) -> Self {
-        let pick = |t: &Tensor| t.index_select(0, rows);
-        Self { tokens: pick(&self.tokens), distances: self.distances.as_ref().map(pick) }
-    }
-}
+rows!(Questions { tokens, distances });
 
 #[derive(Debug)]
 enum Rules {

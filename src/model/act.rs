@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{LossGrads, Model, inner::Tape};
+use super::{LossGrads, Model, Rows, inner::Tape, rows::rows};
 use crate::{batch::Batch, runtime};
 
 /// A batch on the model's device.
@@ -39,50 +39,8 @@ impl DeviceBatch {
     pub fn rows(&self) -> i64 {
         self.inputs.size()[0]
     }
-
-    pub fn shallow_clone(&self) -> Self {
-        Self {
-            inputs: self.inputs.shallow_clone(),
-            labels: self.labels.shallow_clone(),
-            puzzle_identifiers: self.puzzle_identifiers.shallow_clone(),
-        }
-    }
-
-    /// Copies another batch of the same shape into these tensors.
-    pub(crate) fn assign(&self, other: &Self) {
-        self.inputs.shallow_clone().copy_(&other.inputs);
-        self.labels.shallow_clone().copy_(&other.labels);
-        self.puzzle_identifiers.shallow_clone().copy_(&other.puzzle_identifiers);
-    }
-
-    /// The same rows in memory of their own.
-    pub fn copy(&self) -> Self {
-        Self {
-            inputs: self.inputs.copy(),
-            labels: self.labels.copy(),
-            puzzle_identifiers: self.puzzle_identifiers.copy(),
-        }
-    }
-
-    /// Rows `first..first + rows`, in the same memory.
-    pub(crate) fn part(&self, first: i64, rows: i64) -> Self {
-        Self {
-            inputs: self.inputs.narrow(0, first, rows),
-            labels: self.labels.narrow(0, first, rows),
-            puzzle_identifiers: self.puzzle_identifiers.narrow(0, first, rows),
-        }
-    }
-
-    /// Row by row: `other` where `take`, else `self`. `take`: `[B]` bool.
-    fn replace(&self, take: &Tensor, other: &Self) -> Self {
-        let wide = take.unsqueeze(1);
-        Self {
-            inputs: other.inputs.where_self(&wide, &self.inputs),
-            labels: other.labels.where_self(&wide, &self.labels),
-            puzzle_identifiers: other.puzzle_identifiers.where_self(take, &self.puzzle_identifiers),
-        }
-    }
 }
+rows!(DeviceBatch { inputs, labels, puzzle_identifiers });
 
 /// What goes from one segment to the next.
 #[derive(Debug)]
@@ -98,43 +56,9 @@ pub struct Carry {
     pub batch: DeviceBatch,
 }
 
+rows!(Carry { z_h, z_l, steps, halted, batch });
+
 impl Carry {
-    /// Copies another carry of the same shape into these tensors.
-    pub(crate) fn assign(&self, other: &Self) {
-        self.z_h.shallow_clone().copy_(&other.z_h);
-        self.z_l.shallow_clone().copy_(&other.z_l);
-        self.steps.shallow_clone().copy_(&other.steps);
-        self.halted.shallow_clone().copy_(&other.halted);
-        self.batch.assign(&other.batch);
-    }
-
-    /// Rows `first..first + rows`, in the same memory.
-    pub(crate) fn rows(&self, first: i64, rows: i64) -> Self {
-        Self {
-            z_h: self.z_h.narrow(0, first, rows),
-            z_l: self.z_l.narrow(0, first, rows),
-            steps: self.steps.narrow(0, first, rows),
-            halted: self.halted.narrow(0, first, rows),
-            batch: self.batch.part(first, rows),
-        }
-    }
-
-    /// The rows of several carries, one after the other.
-    pub(crate) fn joined(parts: &[&Self]) -> Self {
-        let cat = |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(|p| of(p)).collect::<Vec<_>>(), 0);
-        Self {
-            z_h: cat(|c| &c.z_h),
-            z_l: cat(|c| &c.z_l),
-            steps: cat(|c| &c.steps),
-            halted: cat(|c| &c.halted),
-            batch: DeviceBatch {
-                inputs: cat(|c| &c.batch.inputs),
-                labels: cat(|c| &c.batch.labels),
-                puzzle_identifiers: cat(|c| &c.batch.puzzle_identifiers),
-            },
-        }
-    }
-
     /// The tensors with the names that a training checkpoint has them under.
     pub fn named(&self) -> [(&'static str, &Tensor); 7] {
         [
@@ -146,27 +70,6 @@ impl Carry {
             ("carry.labels", &self.batch.labels),
             ("carry.puzzle_identifiers", &self.batch.puzzle_identifiers),
         ]
-    }
-
-    /// The same state in memory of its own.
-    pub fn copy(&self) -> Self {
-        Self {
-            z_h: self.z_h.copy(),
-            z_l: self.z_l.copy(),
-            steps: self.steps.copy(),
-            halted: self.halted.copy(),
-            batch: self.batch.copy(),
-        }
-    }
-
-    pub fn shallow_clone(&self) -> Self {
-        Self {
-            z_h: self.z_h.shallow_clone(),
-            z_l: self.z_l.shallow_clone(),
-            steps: self.steps.shallow_clone(),
-            halted: self.halted.shallow_clone(),
-            batch: self.batch.shallow_clone(),
-        }
     }
 }
 
@@ -182,6 +85,7 @@ pub struct Segment {
     /// z_H after each H cycle, `[B, T, h]` each; empty unless captured.
     pub trace: Vec<Tensor>,
 }
+rows!(Segment { carry, logits, q_halt, q_continue, trace });
 
 impl Segment {
     /// The most likely token of each cell, first index on ties. `[B, S]`, int64.
@@ -204,6 +108,7 @@ pub struct Exploration {
     /// Integers in `[2, halt_max_steps]`. `[B]`, int32.
     pub min_steps: Tensor,
 }
+rows!(Exploration { uniform, min_steps });
 
 /// One training segment's result, ready for its backward pass.
 #[derive(Debug)]
@@ -259,7 +164,7 @@ impl Model {
             z_l: l_init.where_self(&wide, &carry.z_l),
             steps: carry.steps.masked_fill(&carry.halted, 0),
             halted: carry.halted.shallow_clone(),
-            batch: carry.batch.replace(&carry.halted, batch),
+            batch: carry.batch.replace_rows(&carry.halted, batch),
         }
     }
 

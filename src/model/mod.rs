@@ -7,6 +7,7 @@ mod config;
 mod inner;
 mod loss;
 mod params;
+mod rows;
 mod segments;
 mod unroll;
 
@@ -15,5 +16,7 @@ pub use config::{Dims, HrmConfig, kind_of};
 pub use inner::Model;
 pub use loss::{LossGrads, METRICS, Metrics, loss_head};
 pub use params::{ERF_SQRT2, ParamSpec, Params, to_raw, to_tensor, truncated_normal, truncated_normal_of};
+pub use rows::Rows;
+pub(crate) use rows::rows;
 pub use segments::{SegmentLoop, StartStates};
 pub use unroll::AttentionMap;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Tensor, no_grad};
 
-use super::{Carry, DeviceBatch, Model, Segment};
+use super::{Carry, DeviceBatch, Model, Rows, Segment, rows::rows};
 use crate::runtime::{CudaGraph, device_memory, graphs_wanted};
 
 /// A recorded segment for batches of one size.
@@ -62,6 +62,7 @@ pub struct StartStates {
     pub z_h: Tensor,
     pub z_l: Tensor,
 }
+rows!(StartStates { z_h, z_l });
 
 impl Model {
     /// Runs a batch from a fresh carry through all `halt_max_steps` segments; `each` sees them in order and must copy
@@ -222,37 +223,14 @@ impl SegmentLoop<'_> {
     pub fn narrow(&mut self, rows: &Tensor) -> bool {
         let Some(plain) = &mut self.plain else { return false };
         no_grad(|| {
-            let pick = |t: &Tensor| t.index_select(0, rows);
-            let batch = |b: &DeviceBatch| DeviceBatch {
-                inputs: pick(&b.inputs),
-                labels: pick(&b.labels),
-                puzzle_identifiers: pick(&b.puzzle_identifiers),
-            };
-            let c = &plain.carry;
-            let carry = Carry {
-                z_h: pick(&c.z_h),
-                z_l: pick(&c.z_l),
-                steps: pick(&c.steps),
-                halted: pick(&c.halted),
-                batch: batch(&c.batch),
-            };
-            *plain = Plain { carry, batch: batch(&plain.batch) };
+            *plain = Plain { carry: plain.carry.select_rows(rows), batch: plain.batch.select_rows(rows) };
         });
         true
     }
 
     /// A segment in memory of its own.
     fn keep(&self, segment: Segment) -> Segment {
-        if self.plain.is_some() {
-            return segment;
-        }
-        Segment {
-            carry: segment.carry.copy(),
-            logits: segment.logits.copy(),
-            q_halt: segment.q_halt.copy(),
-            q_continue: segment.q_continue.copy(),
-            trace: Vec::new(),
-        }
+        if self.plain.is_some() { segment } else { segment.copy() }
     }
 }
 

@@ -13,11 +13,11 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{PuzzleGrad, StopReason, TrainPlan, Trainer, changes};
+use super::{StopReason, TrainPlan, Trainer, changes};
 use crate::{
     config::TrainConfig,
     eval::evaluate::EvaluationSums,
-    model::{Carry, DeviceBatch, METRICS},
+    model::{METRICS, Rows},
     runtime::dist::Group,
 };
 
@@ -115,30 +115,12 @@ impl Peers {
         Ok(())
     }
 
-    /// The puzzle embedding's gradient of all ranks' rows.
-    pub fn gather_puzzle(&self, local: PuzzleGrad) -> Result<PuzzleGrad> {
-        if self.are_none() {
-            return Ok(local);
-        }
-        Ok(PuzzleGrad { identifiers: self.gather_rows(&local.identifiers)?, grad: self.gather_rows(&local.grad)? })
-    }
-
-    /// The carry of the global batch.
-    pub fn gather_carry(&self, local: &Carry) -> Result<Carry> {
+    /// The rows of all ranks, in the order of the global batch.
+    pub fn gather<T: Rows>(&self, local: &T) -> Result<T> {
         if self.are_none() {
             return Ok(local.shallow_clone());
         }
-        Ok(Carry {
-            z_h: self.gather_rows(&local.z_h)?,
-            z_l: self.gather_rows(&local.z_l)?,
-            steps: self.gather_rows(&local.steps)?,
-            halted: self.gather_rows(&local.halted)?,
-            batch: DeviceBatch {
-                inputs: self.gather_rows(&local.batch.inputs)?,
-                labels: self.gather_rows(&local.batch.labels)?,
-                puzzle_identifiers: self.gather_rows(&local.batch.puzzle_identifiers)?,
-            },
-        })
+        local.try_map_tensors(&mut |t: &Tensor| self.gather_rows(t))
     }
 
     /// This rank's rows of a tensor of the global batch; where its rows cannot be shared equally, the tensor itself.

@@ -423,7 +423,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.finish_save()?;
-        let carry = self.trainer.peers.gather_carry(&self.trainer.carry)?;
+        let carry = self.trainer.peers.gather(&self.trainer.carry)?;
         self.saved_step = Some(step);
         let Some(folder) = self.folder.clone() else { return Ok(()) };
         let began = Instant::now();

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::Peers;
 use crate::{
     config::TrainConfig,
-    model::{Carry, DeviceBatch, Exploration, METRICS, Metrics, Model, TrainSegment, loss_head},
+    model::{Carry, DeviceBatch, Exploration, METRICS, Metrics, Model, Rows, TrainSegment, loss_head, rows},
     optim::{AdamAtan2, AdamConfig, AdamScalars, CosineSchedule, sparse_sign_sgd},
     runtime::{self, CudaGraph},
 };
@@ -143,7 +143,7 @@ impl Trainer {
         let done = pass(&mut self.model, &self.carry, batch, draws, plan);
         self.carry = done.carry;
         let metrics = self.exchange(done.metrics)?;
-        let puzzle = done.puzzle.map(|local| self.peers.gather_puzzle(local)).transpose()?;
+        let puzzle = self.peers.gather(&done.puzzle)?;
         let lr = self.apply(puzzle.as_ref());
         Ok(StepReport { metrics, lr })
     }
@@ -179,8 +179,7 @@ impl Trainer {
         let on_device = scalars.upload(self.model.device());
         if let Recorded::Graph(graph) = &self.recorded {
             graph.batch.assign(batch);
-            graph.draws.uniform.shallow_clone().copy_(&draws.uniform);
-            graph.draws.min_steps.shallow_clone().copy_(&draws.min_steps);
+            graph.draws.assign(draws);
             graph.scalars.shallow_clone().copy_(&on_device);
             graph.graph.replay()?;
             let metrics = self.exchange(graph.metrics.copy())?;
@@ -192,7 +191,7 @@ impl Trainer {
         }
         let Device::Cuda(device) = self.model.device() else { panic!("graphs are for GPUs") };
         let batch = batch.copy();
-        let draws = Exploration { uniform: draws.uniform.copy(), min_steps: draws.min_steps.copy() };
+        let draws = draws.copy();
         let plan = self.pass_plan();
         if !self.peers.are_none() {
             return self.record_halves(device, batch, draws, on_device);
@@ -250,14 +249,12 @@ impl Trainer {
                 carry.assign(&done.carry);
                 metrics.shallow_clone().copy_(&done.metrics);
             });
-            if let (Some(to), Some(from)) = (&local, &done.puzzle) {
-                to.assign(from);
-            }
+            local.assign(&done.puzzle);
             runs += 1;
         });
         assert!(runs > 0, "the step ran before it was recorded");
         let summed = self.exchange(metrics.copy())?;
-        let gathered = local.as_ref().map(|local| self.peers.gather_puzzle(local.shallow_clone())).transpose()?;
+        let gathered = self.peers.gather(&local)?;
         let (model, adam) = (&mut self.model, &mut self.adam);
         let (ema, decay) = (self.ema.as_ref(), self.config.ema_decay);
         let mut runs = 0;
@@ -353,11 +350,8 @@ fn pass(model: &mut Model, carry: &Carry, batch: &DeviceBatch, draws: &Explorati
         let mut sum = model.params().gradient_sum();
         let parts = (0..plan.parts).map(|part| {
             let at = part * rows;
-            let draws = Exploration {
-                uniform: draws.uniform.narrow(0, at, rows),
-                min_steps: draws.min_steps.narrow(0, at, rows),
-            };
-            let done = accumulate(model, &carry.rows(at, rows), &batch.part(at, rows), &draws, plan.scale);
+            let (carry, batch) = (carry.narrow_rows(at, rows), batch.narrow_rows(at, rows));
+            let done = accumulate(model, &carry, &batch, &draws.narrow_rows(at, rows), plan.scale);
             model.params_mut().move_grad_to(&mut sum);
             Passed::new(done)
         });
@@ -384,14 +378,10 @@ impl Passed {
 
     fn joined(parts: &[Self]) -> Self {
         let metrics = Tensor::stack(&parts.iter().map(|p| &p.metrics).collect::<Vec<_>>(), 0);
-        let puzzles: Option<Vec<&PuzzleGrad>> = parts.iter().map(|p| p.puzzle.as_ref()).collect();
         Self {
-            carry: Carry::joined(&parts.iter().map(|p| &p.carry).collect::<Vec<_>>()),
+            carry: Rows::joined(&parts.iter().map(|p| &p.carry).collect::<Vec<_>>()),
             metrics: metrics.sum_dim_intlist(&[0i64][..], false, Kind::Double),
-            puzzle: puzzles.map(|puzzles| PuzzleGrad {
-                identifiers: Tensor::cat(&puzzles.iter().map(|p| &p.identifiers).collect::<Vec<_>>(), 0),
-                grad: Tensor::cat(&puzzles.iter().map(|p| &p.grad).collect::<Vec<_>>(), 0),
-            }),
+            puzzle: Rows::joined(&parts.iter().map(|p| &p.puzzle).collect::<Vec<_>>()),
         }
     }
 }
@@ -440,26 +430,11 @@ pub struct PuzzleGrad {
     /// `[B, ndim]`, f32.
     pub grad: Tensor,
 }
-
-impl PuzzleGrad {
-    fn shallow_clone(&self) -> Self {
-        Self { identifiers: self.identifiers.shallow_clone(), grad: self.grad.shallow_clone() }
-    }
-
-    /// Copies another gradient of the same shape into these tensors.
-    fn assign(&self, other: &Self) {
-        no_grad(|| {
-            self.identifiers.shallow_clone().copy_(&other.identifiers);
-            self.grad.shallow_clone().copy_(&other.grad);
-        });
-    }
-}
+rows!(PuzzleGrad { identifiers, grad });
 
 impl SecondGraph {
     fn exchange(&self, peers: &Peers) -> Result<()> {
-        if let (Some(local), Some(gathered)) = (&self.local, &self.gathered) {
-            gathered.assign(&peers.gather_puzzle(local.shallow_clone())?);
-        }
+        self.gathered.assign(&peers.gather(&self.local)?);
         Ok(())
     }
 }
