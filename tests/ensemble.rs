@@ -264,6 +264,37 @@ fn processes_of_one_command_give_what_one_process_gives() -> Result<()> {
     Ok(())
 }
 
+/// Ranks that another program started: nobody but rank 0 sees that one of them is gone.
+#[test]
+fn a_rank_that_does_not_come_or_ends_early_is_named_within_the_peer_timeout() -> Result<()> {
+    let folder = prepared(6)?;
+    let at = folder.path();
+    let rank = |rank: &str, more: &str| {
+        let mut command = infer(at, &format!("{RUN} --output r.jsonl {more}"));
+        command.env("RANK", rank).env("WORLD_SIZE", "2").env("LOCAL_RANK", rank);
+        command
+    };
+    let text = fails(&mut rank("0", "--peer-timeout 0.2"))?;
+    assert!(text.contains("rank 1 of 2 did not come: its part r.shard-2-of-2.jsonl"), "{text}");
+    assert!(text.contains("after 0.2 s") && text.lines().count() == 1, "{text}");
+
+    // Rank 1 is killed in the midst of its part.
+    let mut peer = infer(at, "--permutes 9 --relabel --output r.jsonl --batch-size 1 --segments 100000");
+    peer.env("RANK", "1").env("WORLD_SIZE", "2").env("LOCAL_RANK", "1");
+    let (mut peer, part) = (peer.stdout(Stdio::null()).spawn()?, at.join("r.shard-2-of-2.jsonl"));
+    while !part.exists() {
+        ensure!(peer.try_wait()?.is_none(), "rank 1 ended by itself");
+        thread::sleep(Duration::from_millis(10));
+    }
+    peer.kill()?;
+    peer.wait()?;
+    let mut lonely = rank("0", "--resume");
+    let text = fails(lonely.env("HRM_PEER_TIMEOUT", "0.2"))?;
+    assert!(text.contains("rank 1 of 2 ended before its part was done: r.shard-2-of-2.jsonl"), "{text}");
+    assert!(!at.join("r.jsonl").exists(), "nothing was joined");
+    Ok(())
+}
+
 #[test]
 fn another_run_is_refused_by_what_differs() -> Result<()> {
     let folder = prepared(6)?;

@@ -1,5 +1,7 @@
 //! `hrm infer`.
 
+mod print;
+
 use std::{
     collections::BTreeMap,
     ops::{ControlFlow, Range},
@@ -8,18 +10,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{
     GlobalArgs,
-    infer_report::{How, Report, of_each},
+    args::launch::LaunchArgs,
     interrupt,
-    launch::{self, LaunchArgs, Role},
-    sources::{DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoints, test_puzzles},
+    sources::{
+        DtypeChoice, TestPuzzles, WeightsArg, checkpoint_files, device_name, dtype_name, load_checkpoints, test_puzzles,
+    },
     ui::{JsonArg, Ui, only_errors, writable},
 };
 use crate::{
@@ -29,6 +31,8 @@ use crate::{
         engine::StopRule,
         guess::GuessOptions,
         infer::{Event, InferPlan, infer},
+        parts::{Part, wait_and_join},
+        report::{Circumstances, InferReport, of_each},
         results_file::{self, CheckpointIdentity, Differences, ResultsWriter, RunIdentity, StoredResults},
         scores::Tally,
         shard::Shard,
@@ -36,7 +40,11 @@ use crate::{
     },
     model::{Dims, Model},
     puzzle::PuzzleKind,
-    runtime::{DeviceChoice, Runtime},
+    runtime::{
+        Runtime,
+        dist::Place,
+        launch::{Launch, Role},
+    },
     say,
     viz::{
         PictureFormat,
@@ -189,44 +197,20 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
         return merge(&args, global);
     }
     let role = args.launch.role(global.device)?;
-    only_errors(role.speaks_not());
+    only_errors(!role.reports());
     let ui = Ui::new(&args.json);
-    let part = part(&args, &role)?;
-    let device = match role {
-        Role::Launcher(launch) => return launch::run(launch),
-        Role::Rank(ref place) => launch::device_of(place, global.device)?,
-        Role::Alone => global.device,
-    };
-    let job = Job::prepare(&ui, &args, global, device, part)?;
-    job.run(&ui, &args, global)
+    let part = Part::new(&role, args.shard, args.output.as_deref(), args.resume)?;
+    if let Role::Launcher(launch) = &role {
+        return start(launch, &ui, &args);
+    }
+    let job = Job::prepare(&ui, &args, global, &role, part)?;
+    job.run(&ui, &args, global, &role)
 }
 
-/// Which puzzles this process takes, and where its results go.
-#[derive(Clone, Debug)]
-struct Part {
-    shard: Shard,
-    output: Option<PathBuf>,
-    /// Where the parts of several processes are joined.
-    whole: Option<PathBuf>,
-}
-
-fn part(args: &InferArgs, role: &Role) -> Result<Part> {
-    if let Role::Alone = role {
-        let shard = args.shard.unwrap_or(Shard::WHOLE);
-        return Ok(Part { shard, output: args.output.clone(), whole: None });
-    }
-    let shard = Shard { index: role.rank(), count: role.world() };
-    ensure!(args.shard.is_none(), "--shard: each of the {} processes has its part already", shard.count);
-    let Some(output) = &args.output else {
-        bail!("{} processes need --output FILE, to join their results", shard.count)
-    };
-    let parts = role.ranks().map(|index| Shard { index, ..shard }.file(output));
-    if !args.resume
-        && let Some(there) = [output.clone()].into_iter().chain(parts).find(|file| file.exists())
-    {
-        bail!("{}: is there already: --resume goes on with it, or name another file", there.display());
-    }
-    Ok(Part { shard, output: Some(shard.file(output)), whole: Some(output.clone()) })
+/// Starts the ranks, with the checkpoints that all of them take.
+fn start(launch: &Launch, ui: &Ui, args: &InferArgs) -> Result<()> {
+    let files = checkpoint_files(ui, &args.checkpoints)?;
+    interrupt::end_as(launch.run(&files)?)
 }
 
 /// Everything that is loaded and checked before the first segment.
@@ -242,13 +226,15 @@ struct Job {
 }
 
 impl Job {
-    fn prepare(ui: &Ui, args: &InferArgs, global: &GlobalArgs, device: DeviceChoice, part: Part) -> Result<Self> {
+    fn prepare(ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role, part: Part) -> Result<Self> {
         ensure!(
             !args.compare_stops || args.stop == StopRule::Never,
             "--compare-stops shows all rules from passes that run to the end: leave --stop {} out",
             args.stop.name()
         );
-        let mut checkpoints = load_checkpoints(ui, &args.checkpoints, args.weights)?;
+        let handed_down = role.handed_down::<Vec<PathBuf>>()?;
+        let files = handed_down.as_ref().unwrap_or(&args.checkpoints);
+        let mut checkpoints = load_checkpoints(ui, files, args.weights)?;
         let last = checkpoints.last().context("no checkpoint")?;
         let puzzles = chosen_puzzles(ui, args, last)?;
         let set = puzzles.set()?;
@@ -261,7 +247,7 @@ impl Job {
             }
         }
 
-        let runtime = global.init_on(device)?;
+        let runtime = global.init_on(role.device(global.device)?)?;
         let dims = Dims::from(puzzles.dataset.meta());
         let mut models = Vec::with_capacity(checkpoints.len());
         for checkpoint in &checkpoints {
@@ -308,7 +294,7 @@ impl Job {
         Ok(Self { puzzles, models, runtime, plan, identity, part, against })
     }
 
-    fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs) -> Result<()> {
+    fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role) -> Result<()> {
         let stored = self.open(ui, args)?;
         let (writer, known, before) = match stored {
             (writer, Some(stored)) => (writer, stored.records, stored.seconds),
@@ -338,15 +324,14 @@ impl Job {
         let seed = global.seed.unwrap_or(0);
         let setup = outcome.work.setup.as_secs_f64();
         let seconds = before + (started.elapsed().as_secs_f64() - setup).max(0.0);
-        if let Part { shard, whole: Some(whole), .. } = &self.part {
-            if shard.index > 0 {
+        if let (Some(whole), Role::Rank(rank)) = (&self.part.whole, role) {
+            if rank.place.rank > 0 {
                 return Ok(());
             }
-            let joined = wait_and_join(ui, whole, shard.count, &asked_to_stop)?;
-            joined.write(whole)?;
+            let joined = join_parts(ui, whole, &rank.place, &asked_to_stop)?;
             return report_stored(ui, args, &joined, seed);
         }
-        let how = How {
+        let how = Circumstances {
             shard: args.shard.map(|s| s.to_string()),
             batch_size: Some(self.plan.batch_size),
             device: Some(device_name(self.runtime.device)),
@@ -354,7 +339,7 @@ impl Job {
             setup_seconds: Some(setup),
             against: differences,
         };
-        let report = Report::new(&self.identity, &outcome.tally, how, seed, seconds);
+        let report = InferReport::new(&self.identity, &outcome.tally, how, seed, seconds);
         finish(ui, args, &report, &outcome.tally, &self.identity)
     }
 
@@ -538,32 +523,30 @@ fn merge(args: &InferArgs, global: &GlobalArgs) -> Result<()> {
 fn report_stored(ui: &Ui, args: &InferArgs, stored: &StoredResults, seed: u64) -> Result<()> {
     let mut tally = Tally::new(stored.run.shape.clone());
     stored.records.values().for_each(|record| tally.add(record));
-    let report = Report::new(&stored.run, &tally, How::default(), seed, stored.seconds);
+    let report = InferReport::new(&stored.run, &tally, Circumstances::default(), seed, stored.seconds);
     finish(ui, args, &report, &tally, &stored.run)
 }
 
-/// Waits until every process has finished its part.
-fn wait_and_join(ui: &Ui, whole: &Path, count: usize, asked_to_stop: &AtomicBool) -> Result<StoredResults> {
-    let files: Vec<PathBuf> = (0..count).map(|index| Shard { index, count }.file(whole)).collect();
-    let mut told = Instant::now();
-    loop {
-        let missing: Vec<&PathBuf> = files.iter().filter(|file| !results_file::is_complete(file)).collect();
-        let Some(first) = missing.first() else { return results_file::join(&files) };
-        if asked_to_stop.load(Ordering::SeqCst) {
-            say!(ui, "interrupted while {} part(s) were not finished; --resume goes on", missing.len());
-            std::process::exit(interrupt::INTERRUPTED);
-        }
+/// Waits for the parts of the other processes.
+fn join_parts(ui: &Ui, whole: &Path, place: &Place, asked_to_stop: &AtomicBool) -> Result<StoredResults> {
+    let (mut told, mut left) = (Instant::now(), 0);
+    let joined = wait_and_join(whole, place.world, place.timeout, |open| {
+        left = open.len();
         if told.elapsed() > Duration::from_secs(30) {
-            say!(ui, "waiting for {} part(s), {} first", missing.len(), first.display());
+            say!(ui, "waiting for {left} part(s), {} first", open[0].display());
             told = Instant::now();
         }
-        thread::sleep(Duration::from_millis(100));
-    }
+        if asked_to_stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(joined.unwrap_or_else(|| {
+        say!(ui, "interrupted while {left} part(s) were not finished; --resume goes on");
+        std::process::exit(interrupt::INTERRUPTED)
+    }))
 }
 
 /// Text, picture and JSON.
-fn finish(ui: &Ui, args: &InferArgs, report: &Report, tally: &Tally, run: &RunIdentity) -> Result<()> {
-    report.print(ui);
+fn finish(ui: &Ui, args: &InferArgs, report: &InferReport, tally: &Tally, run: &RunIdentity) -> Result<()> {
+    print::print(report, ui);
     if let Some(path) = &args.plot {
         let curve = tally.curve();
         let line = |name: &str, of: fn(&crate::eval::scores::CurvePoint) -> f64| PassLine {

@@ -10,10 +10,19 @@ use std::{
     },
 };
 
-use super::ui;
+use anyhow::Result;
 
-/// The exit code of a command that was asked to stop before it was done: 128 + SIGINT, as shells have it.
-pub const INTERRUPTED: i32 = 130;
+use super::ui;
+pub use crate::runtime::launch::INTERRUPTED;
+use crate::runtime::launch::LaunchEnd;
+
+/// Ends the process as its ranks ended.
+pub fn end_as(end: LaunchEnd) -> Result<()> {
+    match end {
+        LaunchEnd::Done => Ok(()),
+        LaunchEnd::Interrupted => process::exit(INTERRUPTED),
+    }
+}
 
 /// Becomes true at the first signal, which also prints `note` for people, if there is one. To be called once in a
 /// process; where no handler can be set, a signal goes on ending the process at once.

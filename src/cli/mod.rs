@@ -1,6 +1,7 @@
 //! The command line: every file here turns one command's arguments into a checked plan and a call into the library.
 
 mod analyze;
+mod args;
 mod bench;
 mod build_dataset;
 mod checkpoint;
@@ -9,9 +10,7 @@ mod dataset;
 mod doctor;
 mod eval;
 mod infer;
-mod infer_report;
 mod interrupt;
-mod launch;
 mod manual;
 mod report;
 mod runs;
@@ -129,7 +128,7 @@ pub fn main() -> ExitCode {
             }
         },
         Err(e) => {
-            launch::hold_back(&e);
+            thread::sleep(runtime::launch::report_delay(&e));
             let _ = writeln!(io::stderr().lock(), "error: {e:#}");
             ExitCode::FAILURE
         }

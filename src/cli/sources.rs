@@ -86,10 +86,26 @@ pub fn load_checkpoints(ui: &Ui, paths: &[PathBuf], weights: WeightsArg) -> Resu
     if paths.is_empty() {
         return Ok(vec![load_checkpoint(ui, None, weights)?]);
     }
-    if paths.iter().any(|p| p.as_os_str().is_empty()) {
-        bail!("--checkpoints: an empty name between commas");
-    }
+    check_names(paths)?;
     paths.iter().map(|path| load_checkpoint(ui, Some(path), weights)).collect()
+}
+
+/// The weights files that `paths` name, for none of them the newest: what [`load_checkpoints`] would load.
+pub fn checkpoint_files(ui: &Ui, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let find = |path: Option<&Path>| -> Result<PathBuf> {
+        let resolved = resolve_or_default(path, Path::new(""))?;
+        if let Some(taken) = &resolved.taken {
+            say!(ui, "checkpoint: {taken}");
+        }
+        Ok(resolved.weights)
+    };
+    check_names(paths)?;
+    if paths.is_empty() { Ok(vec![find(None)?]) } else { paths.iter().map(|path| find(Some(path))).collect() }
+}
+
+fn check_names(paths: &[PathBuf]) -> Result<()> {
+    ensure!(!paths.iter().any(|p| p.as_os_str().is_empty()), "--checkpoints: an empty name between commas");
+    Ok(())
 }
 
 /// [`load_checkpoint`] with what lies beside the weights.

@@ -10,23 +10,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{
-    GlobalArgs, interrupt,
-    launch::{self, LaunchArgs, Role},
+    GlobalArgs,
+    args::launch::LaunchArgs,
+    interrupt,
     sources::{DtypeChoice, device_name, dtype_name},
     ui::{self, JsonArg, Ui, sparkline, warn},
 };
 use crate::{
-    bench,
-    config::{self, TrainConfig},
+    bench, config,
     eval::evaluate::Evaluation,
-    runtime::{self, OutOfMemory, Runtime, catch_out_of_memory, dist::Group},
+    runtime::{self, Runtime, catch_out_of_memory, dist::Group, launch::Role},
     say,
-    train::{self, EventFile, Peers, ResumePoint, StopReason, TrainMetrics, TrainObserver, TrainPlan},
+    train::{
+        self, DecidedRun, Peers, Resume, StopReason, TrainMetrics, TrainObserver, TrainPlan, TrainRequest, TrainSummary,
+    },
 };
 
 const DETAILS: &str = "\
@@ -104,19 +106,17 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         runtime::make_deterministic()?;
     }
     let role = args.launch.role(global.device)?;
-    // Checked before anything is started; the ranks then tell what they take.
-    ui::only_errors(role.speaks_not() && !args.dry_run);
-    let mut plan = plan(&args, global, &ui)?;
+    ui::only_errors(!role.reports() && !args.dry_run);
+    let mut plan = plan(&args, global, &role, &ui)?;
     plan.share(role.rank(), role.world())?;
-    let runtime = match role {
-        Role::Launcher(launch) if !args.dry_run => {
-            drop(plan);
-            return launch::run(launch);
-        }
-        Role::Rank(ref place) => global.init_on(launch::device_of(place, global.device)?)?,
-        _ => global.init()?,
-    };
-    let device = runtime.device;
+    if let Role::Launcher(launch) = &role
+        && !args.dry_run
+    {
+        let decided = DecidedRun::from(&plan);
+        drop(plan);
+        return interrupt::end_as(launch.run(&decided)?);
+    }
+    let runtime = global.init_on(role.device(global.device)?)?;
     if role.rank() == 0 {
         describe(&ui, &plan, runtime, role.world(), global.threads.is_some());
     }
@@ -125,28 +125,53 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
     }
 
     let stop = interrupt::flag("stopping after this step with a checkpoint; Ctrl-C again stops at once");
-    let mut watcher = Watcher {
-        bar: ui.progress(plan.total_steps as u64, "training", "steps"),
-        ui: ui.clone(),
-        stop,
-        total: plan.total_steps,
-        printed: Instant::now(),
-        losses: Vec::new(),
-        told: 0,
-        events: Events { wanted: args.tensorboard && role.rank() == 0, folder: plan.run_dir.clone(), file: None },
-    };
-    watcher.bar.set_position(plan.resume.as_ref().map_or(0, |point| point.state.step as u64));
-    watcher.bar.reset_eta();
+    let mut watcher = Watcher::new(&ui, &plan, stop);
     let summary = catch_out_of_memory(|| {
         let peers = match role {
-            Role::Rank(place) => Peers::new(Group::join(place, device)?),
+            Role::Rank(rank) => Peers::new(Group::join(rank.place, runtime.device)?),
             _ => Peers::alone(),
         };
-        train::run(&plan, device, peers, &mut watcher)
+        train::run(&plan, runtime.device, peers, &mut watcher)
     })
-    .map_err(|e| smaller_batch(e, &plan))?;
-    watcher.events.flush(&watcher.bar);
+    .map_err(|e| plan.with_advice(e))?;
     watcher.bar.finish_and_clear();
+    summarise(&ui, &summary, &watcher.losses);
+    ui.emit(&summary)?;
+    if summary.stopped_by == Some(StopReason::Asked) {
+        process::exit(interrupt::INTERRUPTED);
+    }
+    Ok(())
+}
+
+/// What the launcher decided, else what the user asked for; checked.
+fn plan(args: &TrainArgs, global: &GlobalArgs, role: &Role, ui: &Ui) -> Result<TrainPlan> {
+    if let Some(decided) = role.handed_down::<DecidedRun>()? {
+        return decided.plan();
+    }
+    let request = TrainRequest {
+        config_file: args.config.clone(),
+        overrides: args.overrides.clone(),
+        seed: global.seed,
+        dtype: args.dtype.map(Into::into),
+        resume: match &args.resume {
+            None => Resume::No,
+            Some(path) if path == Path::new("auto") => Resume::Auto,
+            Some(path) => Resume::From(path.clone()),
+        },
+        force: args.force,
+        tensorboard: args.tensorboard,
+    };
+    let planned = request.plan(&mut rand::rng())?;
+    for warning in &planned.warnings {
+        warn(format_args!("{warning}"));
+    }
+    for note in &planned.notes {
+        say!(ui, "{note}");
+    }
+    Ok(planned.plan)
+}
+
+fn summarise(ui: &Ui, summary: &TrainSummary, losses: &[f64]) {
     if summary.stopped {
         let why = if summary.stopped_by == Some(StopReason::MaxMinutes) { ", as max_minutes asks" } else { "" };
         say!(ui, "stopped at step {} of {}{why}", summary.steps, summary.total_steps);
@@ -155,7 +180,6 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "done: {} steps", summary.steps);
     }
     // Rows work on a puzzle for several steps: means of some dozen steps show what single losses hide.
-    let losses = &watcher.losses;
     if losses.len() >= 200 {
         let (first, last) = (mean(&losses[..50]), mean(&losses[losses.len() - 50..]));
         say!(ui, "loss:       {first:.3} {} {last:.3} (first and last 50 steps)", sparkline(losses, 40));
@@ -164,86 +188,6 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "checkpoint: {}", at.display());
         say!(ui, "try it:     hrm infer --checkpoint '{}'", at.display());
     }
-    ui.emit(&summary)?;
-    if summary.stopped_by == Some(StopReason::Asked) {
-        process::exit(interrupt::INTERRUPTED);
-    }
-    Ok(())
-}
-
-/// What the user asked for, checked against the dataset and against the run that goes on.
-fn plan(args: &TrainArgs, global: &GlobalArgs, ui: &Ui) -> Result<TrainPlan> {
-    let auto = args.resume.as_deref() == Some(Path::new("auto"));
-    let named = match args.resume.as_deref().filter(|_| !auto) {
-        None => None,
-        Some(path) => Some(ResumePoint::find(path)?.with_context(|| {
-            format!("{}: there is no checkpoint to go on from; leave --resume out to start", path.display())
-        })?),
-    };
-    let resolved = config::resolve_over(named.as_ref().map(|p| &p.config), args.config.as_deref(), &args.overrides)?;
-    let mut config = resolved.config;
-    if let Some(seed) = global.seed {
-        if args.overrides.iter().any(|o| o.trim_start_matches('+').starts_with("seed=")) && config.seed != seed {
-            bail!("--seed {seed} and seed={} disagree: give one of them", config.seed);
-        }
-        config.seed = seed;
-    }
-    if let Some(dtype) = args.dtype {
-        config.arch.forward_dtype = Some(dtype.into());
-    }
-    for line in &resolved.taken {
-        say!(ui, "{line}");
-    }
-    if args.resume.is_none() {
-        config.fill_names(&mut rand::rng());
-        return TrainPlan::new(config);
-    }
-    let point = match named {
-        Some(point) => Some(point),
-        None => resume_auto(&mut config)?,
-    };
-    match &point {
-        None => say!(ui, "--resume auto: nothing to go on from, a new run starts"),
-        Some(point) => {
-            for warning in &point.warnings {
-                warn(format_args!("{warning}"));
-            }
-            say!(ui, "going on    from step {}, {}", point.state.step, point.folder.display());
-            // Where the run lies is the path that the user gave, not the one that it was started under.
-            config.checkpoint_path = Some(point.run_dir.display().to_string());
-            let own = |name: &Option<String>, of_run: &Option<String>| name.clone().or_else(|| of_run.clone());
-            config.run_name = own(&config.run_name, &point.config.run_name);
-            config.project_name = own(&config.project_name, &point.config.project_name);
-        }
-    }
-    TrainPlan::resume(config, point, args.force)
-}
-
-/// The run that a configuration means: that of its name or path, else the newest of its project with the same settings.
-fn resume_auto(config: &mut TrainConfig) -> Result<Option<ResumePoint>> {
-    let named = config.run_name.is_some() || config.checkpoint_path.is_some();
-    config.fill_names(&mut rand::rng());
-    let run_dir = PathBuf::from(config.checkpoint_path.clone().unwrap_or_default());
-    if named {
-        return if run_dir.is_dir() { ResumePoint::find(&run_dir) } else { Ok(None) };
-    }
-    Ok(ResumePoint::beside(&run_dir, config))
-}
-
-/// What to do where a batch does not fit.
-fn smaller_batch(error: anyhow::Error, plan: &TrainPlan) -> anyhow::Error {
-    let Some(OutOfMemory(why)) = error.downcast_ref() else { return error };
-    let rows = plan.sampler.local_batch_size();
-    let parts = usize::try_from(plan.config.grad_accum).unwrap_or(1);
-    // The next number of parts that divides the rows.
-    let more = (2 * parts..=rows).find(|parts| rows.is_multiple_of(*parts));
-    let advice =
-        more.map_or_else(String::new, |n| format!("set grad_accum={n}, which works them off in {n} parts, or "));
-    anyhow!(
-        "{why}: {rows} rows a process (global_batch_size={}, grad_accum={parts}) do not fit: {advice}lower \
-         global_batch_size",
-        plan.config.global_batch_size
-    )
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -319,52 +263,24 @@ struct Watcher {
     losses: Vec<f64>,
     /// How many of them earlier lines have told.
     told: usize,
-    events: Events,
-}
-
-/// `--tensorboard`: event files beside metrics.jsonl. What goes wrong with them is told once, and does not stop a run.
-struct Events {
-    wanted: bool,
-    folder: PathBuf,
-    /// Started at the first values.
-    file: Option<EventFile>,
-}
-
-impl Events {
-    fn write<'a>(&mut self, bar: &ProgressBar, step: i64, values: impl IntoIterator<Item = (&'a str, f64)>) {
-        if !self.wanted {
-            return;
-        }
-        let file = match self.file.take() {
-            Some(file) => Ok(file),
-            None => EventFile::create(&self.folder, Some(step).filter(|&step| step > 1)),
-        };
-        let written = file.and_then(|mut file| {
-            file.scalars(step, values)?;
-            Ok(file)
-        });
-        self.keep(bar, written);
-    }
-
-    fn flush(&mut self, bar: &ProgressBar) {
-        if let Some(mut file) = self.file.take() {
-            let flushed = file.flush().map(|()| file);
-            self.keep(bar, flushed);
-        }
-    }
-
-    fn keep(&mut self, bar: &ProgressBar, file: Result<EventFile>) {
-        match file {
-            Ok(file) => self.file = Some(file),
-            Err(e) => {
-                self.wanted = false;
-                bar.suspend(|| warn(format_args!("{e:#}: training goes on without TensorBoard files")));
-            }
-        }
-    }
 }
 
 impl Watcher {
+    fn new(ui: &Ui, plan: &TrainPlan, stop: Arc<AtomicBool>) -> Self {
+        let bar = ui.progress(plan.total_steps as u64, "training", "steps");
+        bar.set_position(plan.resume.as_ref().map_or(0, |point| point.state.step as u64));
+        bar.reset_eta();
+        Self {
+            ui: ui.clone(),
+            bar,
+            stop,
+            total: plan.total_steps,
+            printed: Instant::now(),
+            losses: Vec::new(),
+            told: 0,
+        }
+    }
+
     fn line(&self, text: std::fmt::Arguments<'_>) {
         self.bar.suspend(|| self.ui.say(text));
     }
@@ -374,11 +290,6 @@ impl TrainObserver for Watcher {
     fn step(&mut self, step: i64, metrics: &TrainMetrics) -> bool {
         let get = |name| metrics.get(name).unwrap_or(f64::NAN);
         self.losses.push(get("lm_loss"));
-        if self.events.wanted {
-            let named: Vec<_> = metrics.values.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
-            let values = named.iter().map(|(name, value)| (name.as_str(), *value));
-            self.events.write(&self.bar, step, values.chain([("train/lr", metrics.lr)]));
-        }
         self.bar.set_position(step as u64);
         self.bar.set_message(format!("loss {:.3} exact {:.1} %", get("lm_loss"), 100.0 * get("exact_accuracy")));
         let every = if self.bar.is_hidden() { Duration::from_secs(10) } else { Duration::from_secs(60) };
@@ -403,10 +314,6 @@ impl TrainObserver for Watcher {
     }
 
     fn evaluated(&mut self, step: i64, evaluation: &Evaluation) {
-        let sets = evaluation.sets.iter();
-        let named: Vec<_> = sets.flat_map(|(set, m)| m.iter().map(move |(k, v)| (format!("{set}/{k}"), *v))).collect();
-        self.events.write(&self.bar, step, named.iter().map(|(name, value)| (name.as_str(), *value)));
-        self.events.flush(&self.bar);
         for (set, metrics) in &evaluation.sets {
             let get = |name: &str| 100.0 * metrics.get(name).copied().unwrap_or(f64::NAN);
             self.line(format_args!(

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What the user asked to compute on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum DeviceChoice {
     Auto,
     Cpu,

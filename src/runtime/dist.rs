@@ -144,6 +144,14 @@ pub fn peer_timeout(value: Option<&str>) -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// [`peer_timeout`] of this process's environment.
+///
+/// # Errors
+/// As [`peer_timeout`].
+pub fn peer_timeout_from_env() -> Result<Duration> {
+    peer_timeout(env::var(PEER_TIMEOUT_VARIABLE).ok().filter(|v| !v.is_empty()).as_deref())
+}
+
 /// A collective that failed: a peer ended, or did not answer in time.
 #[derive(Clone, Debug, Error)]
 #[error("rank {rank} of {world} lost its peers in {what}: {why}")]

@@ -4,6 +4,7 @@ mod device;
 pub mod dist;
 pub mod driver;
 mod graph;
+pub mod launch;
 pub mod libtorch;
 mod memory;
 mod plugin;

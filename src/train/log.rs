@@ -1,7 +1,7 @@
 //! metrics.jsonl: one JSON object a line; the first tells what the run is.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -11,7 +11,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::TrainPlan;
-use crate::{eval::evaluate::Evaluation, model::METRICS, runtime, store::take_lock};
+use crate::{
+    eval::evaluate::Evaluation,
+    model::METRICS,
+    runtime,
+    store::{is_locked, take_lock},
+};
 
 /// The file's name in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -125,8 +130,7 @@ impl MetricsLog {
 
 /// Whether a process is training the run in this folder.
 pub fn is_running(folder: &Path) -> bool {
-    let file = File::open(folder.join(METRICS_FILE));
-    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    is_locked(&folder.join(METRICS_FILE))
 }
 
 /// Where the lines up to a step end: the first line, those of steps before, the step's own, and of evaluations the first

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{ResumePoint, changes};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     dataset::{Dataset, DatasetMeta, SamplerConfig, Split, TrainSampler},
     model::{Dims, HrmConfig, Params},
     optim::total_steps,
+    runtime::OutOfMemory,
 };
 
 /// Everything that a run needs to know and that can be known beforehand.
@@ -35,6 +36,8 @@ pub struct TrainPlan {
     pub resume: Option<ResumePoint>,
     /// Go on in spite of a changed configuration or dataset.
     pub forced: bool,
+    /// Write TensorBoard's event files beside metrics.jsonl.
+    pub tensorboard: bool,
 }
 
 /// Numbers that follow from a plan, for the user to see first.
@@ -145,6 +148,7 @@ impl TrainPlan {
             fingerprint,
             resume: None,
             forced: false,
+            tensorboard: false,
         })
     }
 
@@ -158,6 +162,23 @@ impl TrainPlan {
         check_parts(&self.config, &self.sampler)
     }
 
+    /// What to do about an error of the run: where a batch does not fit into memory, a smaller one, or more parts.
+    pub fn with_advice(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(OutOfMemory(why)) = error.downcast_ref() else { return error };
+        let rows = self.sampler.local_batch_size();
+        let parts = usize::try_from(self.config.grad_accum).unwrap_or(1);
+        // The next number of parts that divides the rows.
+        let more = (2 * parts..=rows).find(|parts| rows.is_multiple_of(*parts));
+        let advice =
+            more.map_or_else(String::new, |n| format!("set grad_accum={n}, which works them off in {n} parts, or "));
+        anyhow!(
+            "{why}: {rows} rows a process (global_batch_size={}, grad_accum={parts}) do not fit: {advice}lower \
+             global_batch_size",
+            self.config.global_batch_size
+        )
+    }
+
+    /// Numbers that follow from the plan.
     pub fn derived(&self) -> Derived {
         let c = &self.model;
         Derived {

@@ -12,8 +12,8 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Best, DeviceData, MetricsLog, OnlineAugment, Peers, RunFolder, Snapshot, StepReport, TrainMetrics, TrainPlan,
-    Trainer, TrainingState,
+    Best, DeviceData, OnlineAugment, Peers, RunFolder, Sinks, Snapshot, StepReport, TrainMetrics, TrainPlan, Trainer,
+    TrainingState,
 };
 use crate::{
     checkpoint::{CONFIG_FILE, Checkpoint, CheckpointMeta, WEIGHTS_FILE, safetensors_file},
@@ -70,7 +70,7 @@ struct Run<'a> {
     augment: Option<OnlineAugment>,
     /// Where this process writes; none where another does.
     folder: Option<RunFolder>,
-    log: MetricsLog,
+    sinks: Sinks,
     observer: &'a mut dyn TrainObserver,
     /// Steps whose metrics are still on the device.
     pending: Vec<Pending>,
@@ -111,16 +111,16 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
     );
     peers.agree_on(plan)?;
     let leads = peers.leads();
-    let mut log = MetricsLog::none();
+    let mut sinks = Sinks::none();
     let mut folder = None;
     if leads {
         store::create_folder(&plan.run_dir)?;
         // Held before anything in the folder is touched: another process may be at work there.
-        log = MetricsLog::open(&plan.run_dir)?;
+        sinks = Sinks::open(plan)?;
         folder = Some(RunFolder::open(&plan.run_dir, plan.config.keep_last)?);
     }
     let (trainer, sampler) = prepare(plan, device, peers, observer)?;
-    log.start(plan)?;
+    sinks.start(plan)?;
     if let Some(folder) = &folder {
         if let Some(point) = &plan.resume {
             for told in folder.set_aside_after(point.state.step)? {
@@ -136,7 +136,7 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
         augment,
         plan,
         folder,
-        log,
+        sinks,
         observer,
         pending: Vec::new(),
         saving: None,
@@ -158,7 +158,11 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
         },
         trainer,
     };
-    let outcome = run.all_passes(sampler).and_then(|()| run.log.flush());
+    let outcome = run.all_passes(sampler).and_then(|()| {
+        let finished = run.sinks.finish()?;
+        run.warn(finished);
+        Ok(())
+    });
     // A checkpoint that was begun is finished, whatever happened since.
     let written = run.finish_save();
     outcome?;
@@ -229,7 +233,8 @@ impl Run<'_> {
             }
             let Some(evaluation) = self.evaluate()? else { return self.stopped(before_end) };
             let step = self.trainer.step;
-            self.log.evaluation(step, &evaluation)?;
+            let written = self.sinks.evaluation(step, &evaluation)?;
+            self.warn(written);
             self.observer.evaluated(step, &evaluation);
             self.passes += 1;
             let exact_accuracy = evaluation.best_exact_accuracy();
@@ -310,9 +315,10 @@ impl Run<'_> {
         for (done, sums) in std::mem::take(&mut self.pending).into_iter().zip(values.chunks(width)) {
             let Pending { step, report, .. } = &done;
             let metrics = TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue);
-            self.log.step(*step, &metrics)?;
+            let written = self.sinks.step(*step, &metrics)?;
+            self.warn(written);
             if let Some((name, value)) = metrics.values.iter().find(|(_, v)| !v.is_finite()) {
-                self.log.flush()?;
+                self.sinks.flush()?;
                 return Err(self.not_finite(&done, name, *value)?);
             }
             if !self.observer.step(*step, &metrics) {
@@ -389,6 +395,12 @@ impl Run<'_> {
         Ok(Some(evaluation))
     }
 
+    fn warn(&mut self, text: Option<String>) {
+        if let Some(text) = text {
+            self.observer.warn(&text);
+        }
+    }
+
     fn out_of_time(&self) -> bool {
         time_is_up(self.plan, self.started, self.save_time)
     }
@@ -418,7 +430,7 @@ impl Run<'_> {
     fn save(&mut self, place: SamplerState) -> Result<()> {
         let step = self.trainer.step;
         self.read_metrics()?;
-        self.log.sync()?;
+        self.sinks.sync()?;
         if self.saved_step == Some(step) {
             return Ok(());
         }

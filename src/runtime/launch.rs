@@ -1,7 +1,8 @@
-//! Many processes from one command: starts this program once for every rank, as torchrun does, and ends them together.
+//! Several processes from one command: starts this program once for every rank, as torchrun does, and ends them together.
 //!
 //! Rank 0 has the terminal. What the others write to standard error is shown with their rank before it. The launchers of
-//! several hosts meet in the store that the first of them keeps.
+//! several hosts meet in the store that the first of them keeps. What a launcher decided (the device, and whatever the
+//! command adds) is handed to its ranks, which do not decide it again.
 
 use std::{
     env,
@@ -9,25 +10,31 @@ use std::{
     num::NonZero,
     ops::Range,
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{self, Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    str::FromStr,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 
-use super::{interrupt, ui};
-use crate::runtime::{
+use super::{
     CudaState, DeviceChoice,
-    dist::{PEER_TIMEOUT_VARIABLE, PeerLost, Place, Store, peer_timeout},
+    dist::{PeerLost, Place, Store, peer_timeout_from_env},
 };
 
-/// Set in the environment of the ranks that we start: their launch flags have been followed already.
+/// Set in the environment of the ranks that we start, to what was decided for them: their launch flags have been followed
+/// already.
 const LAUNCHED: &str = "HRM_LAUNCHED";
+
+/// The exit code of a process that was asked to stop before it was done: 128 + SIGINT, as shells have it.
+pub const INTERRUPTED: i32 = 130;
 
 /// torchrun's.
 const DEFAULT_PORT: u16 = 29500;
@@ -36,45 +43,40 @@ const DEFAULT_PORT: u16 = 29500;
 const TICK: Duration = Duration::from_millis(50);
 const STORE_TICK: Duration = Duration::from_millis(500);
 
-/// How long a rank that lost a peer says nothing: by then its launcher, ours or torchrun, has told which one ended first,
-/// and has ended it.
-const HOLD_BACK: Duration = Duration::from_secs(5);
+/// How long a rank that lost a peer waits before it reports that: by then its launcher, ours or torchrun, has reported
+/// which rank ended first, and has ended it.
+const PEER_LOST_DELAY: Duration = Duration::from_secs(5);
 
 /// How long the first launcher keeps the store for the others after its own ranks have ended.
-const FAREWELL: Duration = Duration::from_secs(30);
+const STORE_GRACE: Duration = Duration::from_secs(30);
 
-/// Flags of every command that can run as many processes.
-#[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Many processes")]
-pub struct LaunchArgs {
-    /// Start N processes on this host, one for each GPU, that share the work; `gpu` counts the GPUs
-    #[arg(long, value_name = "N|gpu")]
-    nproc_per_node: Option<Processes>,
-    /// Number of hosts; the same command is started on each, with its own --node-rank [default: 1]
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=1 << 16), requires = "nproc_per_node")]
-    nnodes: Option<u32>,
-    /// This host's number, from 0
-    #[arg(long, value_name = "R", requires = "nnodes")]
-    node_rank: Option<u32>,
-    /// Name or address of host 0
-    #[arg(long, value_name = "HOST", requires = "nnodes")]
-    master_addr: Option<String>,
-    /// A free port of host 0 [default: 29500; on one host any free one]
-    #[arg(long, value_name = "PORT", requires = "nproc_per_node")]
-    master_port: Option<u16>,
-    /// Seconds to wait for a process that does not come or does not answer [default: HRM_PEER_TIMEOUT, else 600]
-    #[arg(long, value_name = "SECONDS")]
-    peer_timeout: Option<String>,
+/// What was asked for, before the environment is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct LaunchRequest {
+    /// Processes to start on this host; none leaves the start to another launcher, or is a single process.
+    pub processes: Option<Processes>,
+    /// Hosts [default: 1].
+    pub nodes: Option<usize>,
+    /// This host's number, from 0.
+    pub node: Option<usize>,
+    /// Name or address of host 0.
+    pub host: Option<String>,
+    /// A free port of host 0.
+    pub port: Option<u16>,
+    /// How long to wait for a peer [default: HRM_PEER_TIMEOUT, else 600 s].
+    pub peer_timeout: Option<Duration>,
 }
 
-/// `--nproc-per-node`.
+/// Processes of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Processes {
+pub enum Processes {
+    /// 1 to 1024.
     Number(usize),
+    /// One for each GPU that can be used.
     Gpus,
 }
 
-impl std::str::FromStr for Processes {
+impl FromStr for Processes {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         match (s, s.parse()) {
@@ -89,20 +91,36 @@ impl std::str::FromStr for Processes {
 #[derive(Debug)]
 pub enum Role {
     /// It does all the work.
-    Alone,
+    Single,
     /// One of several.
-    Rank(Place),
+    Rank(Rank),
     /// It starts the ranks.
     Launcher(Launch),
 }
 
+/// One of several processes.
+#[derive(Debug)]
+pub struct Rank {
+    pub place: Place,
+    /// From our launcher; none where another one started this process.
+    decided: Option<Decided>,
+}
+
+/// What a launcher decided for its ranks.
+#[derive(Debug, Serialize, Deserialize)]
+struct Decided {
+    device: DeviceChoice,
+    /// What the command adds.
+    job: Value,
+}
+
 impl Role {
-    /// Whether another process prints what this one would.
-    pub fn speaks_not(&self) -> bool {
+    /// Whether this process prints what concerns all: rank 0, or the launcher that starts it.
+    pub fn reports(&self) -> bool {
         match self {
-            Self::Alone => false,
-            Self::Rank(place) => place.rank > 0,
-            Self::Launcher(_) => true,
+            Self::Single => true,
+            Self::Rank(rank) => rank.place.rank == 0,
+            Self::Launcher(launch) => launch.node == 0,
         }
     }
 
@@ -114,9 +132,10 @@ impl Role {
         }
     }
 
+    /// This process's rank; 0 for a single process and a launcher.
     pub fn rank(&self) -> usize {
         match self {
-            Self::Rank(place) => place.rank,
+            Self::Rank(rank) => rank.place.rank,
             _ => 0,
         }
     }
@@ -124,10 +143,31 @@ impl Role {
     /// Number of processes that share the work.
     pub fn world(&self) -> usize {
         match self {
-            Self::Alone => 1,
-            Self::Rank(place) => place.world,
+            Self::Single => 1,
+            Self::Rank(rank) => rank.place.world,
             Self::Launcher(launch) => launch.nodes * launch.local_world,
         }
+    }
+
+    /// Where this process computes, if the user chose `choice`.
+    ///
+    /// # Errors
+    /// One GPU named for several ranks, or too few GPUs.
+    pub fn device(&self, choice: DeviceChoice) -> Result<DeviceChoice> {
+        match self {
+            Self::Rank(rank) => rank.device(choice),
+            _ => Ok(choice),
+        }
+    }
+
+    /// What our launcher handed to this rank; none in any other process.
+    ///
+    /// # Errors
+    /// A launcher of another version.
+    pub fn handed_down<J: DeserializeOwned>(&self) -> Result<Option<J>> {
+        let Self::Rank(Rank { decided: Some(decided), .. }) = self else { return Ok(None) };
+        let job = serde_json::from_value(decided.job.clone());
+        job.map(Some).with_context(|| format!("{LAUNCHED}: not what this command's launcher hands down"))
     }
 }
 
@@ -141,120 +181,140 @@ pub struct Launch {
     /// 0: any.
     port: u16,
     timeout: Duration,
+    /// Of the ranks.
+    device: DeviceChoice,
 }
 
-impl LaunchArgs {
-    /// From the flags and the environment.
+/// How the ranks ended, where none failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchEnd {
+    Done,
+    /// Asked to stop before they were done.
+    Interrupted,
+}
+
+impl LaunchRequest {
+    /// What this process is, from the request and the environment.
     ///
     /// # Errors
-    /// Flags that do not fit together or the environment.
+    /// A request that does not fit together, or not to the environment.
     pub fn role(&self, device: DeviceChoice) -> Result<Role> {
-        let launched = env::var_os(LAUNCHED).is_some();
-        if let Some(seconds) = &self.peer_timeout {
-            peer_timeout(Some(seconds)).map_err(|_| anyhow!("--peer-timeout {seconds}: give a number of seconds"))?;
-        }
-        let place = Place::from_env()?.map(|place| -> Result<Place> {
-            let timeout = peer_timeout(self.peer_timeout.as_deref())?;
-            Ok(if self.peer_timeout.is_some() { Place { timeout, ..place } } else { place })
-        });
-        let wanted = match self.nproc_per_node.filter(|_| !launched) {
+        let decided = match env::var(LAUNCHED) {
+            Ok(text) => Some(serde_json::from_str(&text).with_context(|| format!("{LAUNCHED}={text}"))?),
+            Err(_) => None,
+        };
+        let wanted = match self.processes.filter(|_| decided.is_none()) {
             None => None,
             Some(Processes::Number(n)) => Some(n),
             Some(Processes::Gpus) => {
-                let state = CudaState::probe();
-                Some(state.usable.map_err(|why| anyhow!("--nproc-per-node gpu: {why}"))?)
+                let usable = CudaState::probe().usable;
+                Some(usable.map_err(|why| anyhow::anyhow!("--nproc-per-node gpu: {why}"))?)
             }
         };
-        match (place.transpose()?, wanted) {
+        match (Place::from_env()?, wanted) {
             (Some(_), Some(_)) => {
                 bail!("RANK and WORLD_SIZE are set, so another launcher is at work: leave --nproc-per-node to it")
             }
-            (Some(place), None) => Ok(Role::Rank(place)),
+            (Some(place), None) => {
+                let timeout = self.peer_timeout.unwrap_or(place.timeout);
+                Ok(Role::Rank(Rank { place: Place { timeout, ..place }, decided }))
+            }
             (None, Some(local_world)) => {
-                let launch = self.launch(local_world)?;
+                let mut launch = self.launch(local_world)?;
                 if launch.nodes * launch.local_world == 1 {
-                    return Ok(Role::Alone);
+                    return Ok(Role::Single);
                 }
-                check_gpus(device, local_world)?;
+                launch.device = device_of_ranks(device, local_world)?;
                 Ok(Role::Launcher(launch))
             }
-            (None, None) => Ok(Role::Alone),
+            (None, None) => Ok(Role::Single),
         }
     }
 
     fn launch(&self, local_world: usize) -> Result<Launch> {
-        let nodes = usize::try_from(self.nnodes.unwrap_or(1))?;
-        let node = usize::try_from(self.node_rank.unwrap_or(0))?;
+        let (nodes, node) = (self.nodes.unwrap_or(1), self.node.unwrap_or(0));
         ensure!(node < nodes, "--node-rank {node} with --nnodes {nodes}: hosts go from 0 to {}", nodes - 1);
         if nodes > 1 {
-            ensure!(self.node_rank.is_some(), "--nnodes {nodes}: say with --node-rank which of them this host is");
-            ensure!(self.master_addr.is_some(), "--nnodes {nodes}: name host 0 with --master-addr");
+            ensure!(self.node.is_some(), "--nnodes {nodes}: say with --node-rank which of them this host is");
+            ensure!(self.host.is_some(), "--nnodes {nodes}: name host 0 with --master-addr");
         }
-        let value = self.peer_timeout.clone().or_else(|| env::var(PEER_TIMEOUT_VARIABLE).ok());
         Ok(Launch {
             nodes,
             node,
             local_world,
-            host: self.master_addr.clone().unwrap_or_else(|| "127.0.0.1".into()),
-            port: self.master_port.unwrap_or(if nodes > 1 { DEFAULT_PORT } else { 0 }),
-            timeout: peer_timeout(value.as_deref())?,
+            host: self.host.clone().unwrap_or_else(|| "127.0.0.1".into()),
+            port: self.port.unwrap_or(if nodes > 1 { DEFAULT_PORT } else { 0 }),
+            timeout: self.peer_timeout.map_or_else(peer_timeout_from_env, Ok)?,
+            device: DeviceChoice::Auto,
         })
     }
 }
 
-fn check_gpus(device: DeviceChoice, local_world: usize) -> Result<()> {
+/// What the ranks of a host compute on: a GPU each where there are any.
+fn device_of_ranks(device: DeviceChoice, local_world: usize) -> Result<DeviceChoice> {
     if device == DeviceChoice::Cpu {
-        return Ok(());
+        return Ok(device);
     }
     match CudaState::probe().usable {
-        Ok(gpus) => ensure!(
-            local_world <= gpus,
-            "--nproc-per-node {local_world}: this machine has {gpus} usable GPU(s): give {gpus} or less, or --device cpu"
-        ),
-        // `auto` goes on with the CPU; the ranks say why, as a single process does.
-        Err(why) => ensure!(device == DeviceChoice::Auto, "--device cuda: {why}"),
-    }
-    Ok(())
-}
-
-/// The device for one of several processes: `auto` and `cuda` mean the GPU of its own number.
-///
-/// # Errors
-/// One GPU named for all of them, or too few.
-pub fn device_of(place: &Place, choice: DeviceChoice) -> Result<DeviceChoice> {
-    match choice {
-        DeviceChoice::Cpu => Ok(DeviceChoice::Cpu),
-        DeviceChoice::Cuda(n) if n > 0 => {
-            bail!("--device cuda:{n} with {} processes: each has a GPU of its own, so give --device cuda", place.world)
+        Ok(gpus) => {
+            ensure!(
+                local_world <= gpus,
+                "--nproc-per-node {local_world}: this machine has {gpus} usable GPU(s): give {gpus} or less, or --device \
+                 cpu"
+            );
+            Ok(if device == DeviceChoice::Auto { DeviceChoice::Cuda(0) } else { device })
         }
-        DeviceChoice::Auto | DeviceChoice::Cuda(_) => match CudaState::probe().usable {
-            Ok(gpus) => {
-                ensure!(
-                    place.local_rank < gpus,
-                    "rank {} has the number {} on this host, which has {gpus} usable GPU(s): start that many processes \
-                     a host, or give --device cpu",
-                    place.rank,
-                    place.local_rank
-                );
-                Ok(DeviceChoice::Cuda(place.local_rank))
+        // `auto` goes on with the CPU; the ranks say why, as a single process does.
+        Err(why) => {
+            ensure!(device == DeviceChoice::Auto, "--device cuda: {why}");
+            Ok(device)
+        }
+    }
+}
+
+impl Rank {
+    /// `auto` and `cuda` mean the GPU of this rank's own number.
+    fn device(&self, choice: DeviceChoice) -> Result<DeviceChoice> {
+        let place = &self.place;
+        match self.decided.as_ref().map_or(choice, |decided| decided.device) {
+            DeviceChoice::Cpu => Ok(DeviceChoice::Cpu),
+            DeviceChoice::Cuda(n) if n > 0 => {
+                bail!(
+                    "--device cuda:{n} with {} processes: each has a GPU of its own, so give --device cuda",
+                    place.world
+                )
             }
-            Err(_) => Ok(choice),
-        },
+            choice => match CudaState::probe().usable {
+                Ok(gpus) => {
+                    ensure!(
+                        place.local_rank < gpus,
+                        "rank {} has the number {} on this host, which has {gpus} usable GPU(s): start that many \
+                         processes a host, or give --device cpu",
+                        place.rank,
+                        place.local_rank
+                    );
+                    Ok(DeviceChoice::Cuda(place.local_rank))
+                }
+                Err(_) => Ok(choice),
+            },
+        }
     }
 }
 
-/// Before an error is printed: a rank that lost a peer waits to be ended, so that the peer's own end is told instead of
-/// its consequences; and rank 0 goes first, as all ranks may have met the same error.
-pub fn hold_back(error: &anyhow::Error) {
+/// How long to wait before an error is printed: a rank that lost a peer waits to be ended, so that the peer's own end is
+/// reported instead of its consequences; and rank 0 goes first, as all ranks may have met the same error.
+pub fn report_delay(error: &anyhow::Error) -> Duration {
     if error.downcast_ref::<PeerLost>().is_some() {
-        thread::sleep(HOLD_BACK);
-    } else if ui::silent() && env::var_os("RANK").is_some() {
-        thread::sleep(HOLD_BACK / 5);
+        return PEER_LOST_DELAY;
+    }
+    match Place::from_env() {
+        Ok(Some(place)) if place.rank > 0 => PEER_LOST_DELAY / 5,
+        _ => Duration::ZERO,
     }
 }
 
-/// One rank that was started.
-struct Rank {
+/// A rank that was started.
+struct Started {
     rank: usize,
     child: Child,
     ended: Option<ExitStatus>,
@@ -262,12 +322,13 @@ struct Rank {
 }
 
 impl Launch {
-    /// Starts the ranks with this program's own arguments and waits for them. Returns the exit code: 0, or that of a
-    /// command which was asked to stop.
+    /// Starts the ranks with this program's own arguments and waits for them. `job` is what the command decided for all of
+    /// them, see [`Role::handed_down`].
     ///
     /// # Errors
     /// A rank of any host that failed, by name; all of them have ended then.
-    pub fn run(self) -> Result<i32> {
+    pub fn run(&self, job: &impl Serialize) -> Result<LaunchEnd> {
+        let decided = serde_json::to_string(&Decided { device: self.device, job: serde_json::to_value(job)? })?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).context("cannot listen for signals")?;
         let (store, port) = if self.node == 0 {
             Store::serve(self.port)?
@@ -277,14 +338,15 @@ impl Launch {
         let store = store.prefixed("launch/")?;
         self.same_on_all_hosts(&store)?;
         let mut ranks = Vec::new();
-        let outcome = self.start(port, &mut ranks).and_then(|()| self.watch(&mut ranks, &store, &mut signals));
+        let outcome =
+            self.start(port, &decided, &mut ranks).and_then(|()| self.watch(&mut ranks, &store, &mut signals));
         if outcome.is_err() {
             end(&mut ranks);
         }
         for reader in ranks.iter_mut().flat_map(|r| r.readers.drain(..)) {
             let _ = reader.join();
         }
-        self.part(&store, outcome.as_ref().err());
+        self.sign_off(&store, outcome.as_ref().err());
         outcome
     }
 
@@ -305,7 +367,7 @@ impl Launch {
         }
     }
 
-    fn start(&self, port: u16, ranks: &mut Vec<Rank>) -> Result<()> {
+    fn start(&self, port: u16, decided: &str, ranks: &mut Vec<Started>) -> Result<()> {
         let program = env::current_exe().context("cannot find this program's own file")?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = (cores / self.local_world).max(1);
@@ -321,7 +383,7 @@ impl Launch {
                 ("MASTER_ADDR", self.host.clone()),
                 ("MASTER_PORT", port.to_string()),
                 ("TORCHELASTIC_USE_AGENT_STORE", "True".into()),
-                (LAUNCHED, "1".into()),
+                (LAUNCHED, decided.to_owned()),
             ] {
                 command.env(name, value);
             }
@@ -346,12 +408,12 @@ impl Launch {
             let mut readers = Vec::new();
             readers.extend(child.stdout.take().map(|s| forward(rank, s)));
             readers.extend(child.stderr.take().map(|s| forward(rank, s)));
-            ranks.push(Rank { rank, child, ended: None, readers });
+            ranks.push(Started { rank, child, ended: None, readers });
         }
         Ok(())
     }
 
-    fn watch(&self, ranks: &mut [Rank], store: &Store, signals: &mut Signals) -> Result<i32> {
+    fn watch(&self, ranks: &mut [Started], store: &Store, signals: &mut Signals) -> Result<LaunchEnd> {
         let mut asked_to_stop = false;
         let mut looked = Instant::now();
         loop {
@@ -362,16 +424,16 @@ impl Launch {
                     unsafe { libc::kill(rank.child.id().cast_signed(), signal) };
                 }
             }
-            let stopped = |status: &ExitStatus| status.code() == Some(interrupt::INTERRUPTED);
+            let stopped = |status: &ExitStatus| status.code() == Some(INTERRUPTED);
             for rank in ranks.iter_mut().filter(|r| r.ended.is_none()) {
                 rank.ended = rank.child.try_wait().context("cannot wait for a rank")?;
                 if let Some(status) = rank.ended.filter(|s| !s.success() && !stopped(s)) {
-                    bail!("{}", self.obituary(rank.rank, status));
+                    bail!("{}", self.describe_failure(rank.rank, status));
                 }
             }
             if ranks.iter().all(|r| r.ended.is_some()) {
                 let any = ranks.iter().any(|r| r.ended.as_ref().is_some_and(stopped));
-                return Ok(if any || asked_to_stop { interrupt::INTERRUPTED } else { 0 });
+                return Ok(if any || asked_to_stop { LaunchEnd::Interrupted } else { LaunchEnd::Done });
             }
             if self.nodes > 1 && looked.elapsed() >= STORE_TICK {
                 looked = Instant::now();
@@ -385,7 +447,7 @@ impl Launch {
         }
     }
 
-    fn obituary(&self, rank: usize, status: ExitStatus) -> String {
+    fn describe_failure(&self, rank: usize, status: ExitStatus) -> String {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("failed with exit code {code}"),
             (_, Some(signal)) => format!("was killed by signal {signal}{}", name_of(signal)),
@@ -396,7 +458,7 @@ impl Launch {
     }
 
     /// Tells the other launchers how it went here. The first one keeps the store until they know.
-    fn part(&self, store: &Store, error: Option<&anyhow::Error>) {
+    fn sign_off(&self, store: &Store, error: Option<&anyhow::Error>) {
         if self.nodes == 1 {
             return;
         }
@@ -404,11 +466,11 @@ impl Launch {
             let _ = store.set("failed", &format!("{error:#}"));
         }
         let _ = store.set(&format!("done/{}", self.node), "1");
-        let patience = if error.is_some() { FAREWELL / 6 } else { FAREWELL };
+        let grace = if error.is_some() { STORE_GRACE / 6 } else { STORE_GRACE };
         let start = Instant::now();
         let waiting =
             |store: &Store| (1..self.nodes).any(|node| matches!(store.get(&format!("done/{node}")), Ok(None)));
-        while self.node == 0 && start.elapsed() < patience && waiting(store) {
+        while self.node == 0 && start.elapsed() < grace && waiting(store) {
             thread::sleep(TICK);
         }
     }
@@ -419,7 +481,7 @@ fn name_of(signal: i32) -> String {
 }
 
 /// Ends what still runs, at once: a rank whose peers are gone has nothing left to save.
-fn end(ranks: &mut [Rank]) {
+fn end(ranks: &mut [Started]) {
     for rank in ranks.iter_mut().filter(|r| r.ended.is_none()) {
         let _ = rank.child.kill();
     }
@@ -436,15 +498,4 @@ fn forward(rank: usize, stream: impl Read + Send + 'static) -> JoinHandle<()> {
             let _ = writeln!(io::stderr().lock(), "[rank {rank}] {}", String::from_utf8_lossy(&line));
         }
     })
-}
-
-/// Runs the launcher to its end, and ends the process as its ranks did.
-///
-/// # Errors
-/// Those of [`Launch::run`].
-pub fn run(launch: Launch) -> Result<()> {
-    match launch.run()? {
-        0 => Ok(()),
-        code => process::exit(code),
-    }
 }

@@ -1,0 +1,167 @@
+//! What an inference run comes to: the JSON document of `hrm infer`.
+
+use serde::Serialize;
+
+use super::{
+    engine::StopRule,
+    guess::GuessOptions,
+    results_file::{CheckpointIdentity, Differences, RunIdentity},
+    scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stops, Tally},
+    stats::{Interval, normal_share, wilson},
+};
+use crate::puzzle::PuzzleKind;
+
+/// The JSON document. Later versions add keys and change none.
+#[derive(Clone, Debug, Serialize)]
+pub struct InferReport {
+    /// Puzzles really run.
+    pub total: u64,
+    pub exact_accuracy: f64,
+    pub exact_accuracy_interval: Interval,
+    pub cell_accuracy: f64,
+    pub cell_accuracy_interval: Interval,
+    pub passes: Vec<PassReport>,
+    pub stop: StopRule,
+    pub scores: Scores,
+    pub stops: Stops,
+    /// Null unless every pass ran all segments.
+    pub upstream_rule: Option<UpstreamRule>,
+    /// Under upstream's rule, 0 or 1 per puzzle, in order.
+    pub solved: Option<Vec<u8>>,
+    pub pass_at_k: Vec<CurvePoint>,
+    pub breakdown: Option<Breakdown>,
+    pub puzzles: PuzzleList,
+    pub dataset: PuzzleKind,
+    pub data: String,
+    pub checkpoints: Vec<CheckpointReport>,
+    pub permutes: u32,
+    pub guesses: GuessOptions,
+    pub dtype: String,
+    pub seed: u64,
+    #[serde(flatten)]
+    pub how: Circumstances,
+    pub seconds: f64,
+    pub puzzles_per_second: f64,
+}
+
+/// What does not decide the results.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Circumstances {
+    /// `I/N`; null for all puzzles.
+    pub shard: Option<String>,
+    pub batch_size: Option<usize>,
+    pub device: Option<String>,
+    /// Row segments that went through a model, empty slots included; of this process.
+    pub row_segments: Option<u64>,
+    /// Making models ready, not in `seconds`.
+    pub setup_seconds: Option<f64>,
+    /// With `--against`.
+    pub against: Option<Differences>,
+}
+
+/// One pass over the puzzles.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassReport {
+    /// The weights file.
+    pub checkpoint: String,
+    pub permutation: u32,
+    pub exact: f64,
+    pub exact_interval: Interval,
+    pub cell: f64,
+    pub cell_interval: Interval,
+    pub halted: f64,
+    pub verified: f64,
+    pub segments_mean: f64,
+    /// Puzzles that the pass ran on.
+    pub puzzles: u64,
+}
+
+/// Puzzles solved under the rule of upstream's program.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct UpstreamRule {
+    pub correct: u64,
+    pub total: u64,
+    pub accuracy: f64,
+    pub interval: Interval,
+}
+
+/// A checkpoint that was run.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckpointReport {
+    pub path: String,
+    pub step: Option<u64>,
+    pub segments: u32,
+    pub dtype: String,
+}
+
+/// One value per checkpoint: said once where all are equal, else all with slashes between.
+pub fn of_each<T: PartialEq + ToString>(values: impl Iterator<Item = T>) -> String {
+    let mut values: Vec<T> = values.collect();
+    if values.iter().all(|v| *v == values[0]) {
+        values.truncate(1);
+    }
+    values.iter().map(T::to_string).collect::<Vec<_>>().join("/")
+}
+
+/// `part` of `whole`; 0 of nothing.
+pub fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+impl InferReport {
+    /// `seed`: of the intervals.
+    pub fn new(run: &RunIdentity, tally: &Tally, how: Circumstances, seed: u64, seconds: f64) -> Self {
+        let total = tally.total();
+        let shape = tally.shape();
+        let passes = tally.passes().iter().map(|pass| PassReport {
+            checkpoint: run.checkpoints[pass.checkpoint].path.clone(),
+            permutation: pass.permutation,
+            exact: share(pass.exact, pass.run),
+            exact_interval: wilson(pass.exact, pass.run),
+            cell: share(pass.cells, pass.run * shape.cells as u64),
+            cell_interval: normal_share(pass.cells, pass.cells_squared, pass.run, shape.cells as u64),
+            halted: share(pass.halted, pass.run),
+            verified: share(pass.verified, pass.run),
+            segments_mean: share(pass.segments, pass.run),
+            puzzles: pass.run,
+        });
+        let (exact, cell) = (tally.exact_accuracy(seed), tally.cell_accuracy(seed));
+        let solved: Option<Vec<u8>> = tally.upstream().map(|list| list.into_iter().map(u8::from).collect());
+        let upstream_rule = solved.as_ref().map(|solved| {
+            let correct = solved.iter().map(|&s| u64::from(s)).sum();
+            UpstreamRule { correct, total, accuracy: share(correct, total), interval: wilson(correct, total) }
+        });
+        let checkpoint = |(c, segments): (&CheckpointIdentity, &u32)| CheckpointReport {
+            path: c.path.clone(),
+            step: c.step,
+            segments: *segments,
+            dtype: c.dtype.clone(),
+        };
+        Self {
+            total,
+            exact_accuracy: exact.value,
+            exact_accuracy_interval: exact.interval,
+            cell_accuracy: cell.value,
+            cell_accuracy_interval: cell.interval,
+            passes: passes.collect(),
+            stop: shape.stop,
+            scores: tally.scores(),
+            stops: tally.stops(seconds),
+            upstream_rule,
+            solved,
+            pass_at_k: tally.curve(),
+            breakdown: tally.breakdown(),
+            puzzles: tally.puzzles(),
+            dataset: shape.kind,
+            data: run.data.clone(),
+            checkpoints: run.checkpoints.iter().zip(&shape.segments).map(checkpoint).collect(),
+            permutes: shape.guesses,
+            guesses: run.options,
+            dtype: of_each(run.checkpoints.iter().map(|c| c.dtype.as_str())),
+            seed,
+            how,
+            seconds,
+            puzzles_per_second: if seconds > 0.0 { total as f64 / seconds } else { 0.0 },
+        }
+    }
+}
