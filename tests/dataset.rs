@@ -20,9 +20,8 @@ use hrm::{
         check_output_folder,
     },
     puzzle::{
-        Board, DIHEDRAL_INVERSE, PuzzleKind, SudokuShuffle, dihedral, inverse_dihedral, shift_digits,
+        Board, DIHEDRAL_INVERSE, Geometry, PuzzleKind, SudokuShuffle, dihedral, inverse_dihedral,
         shuffle::{ShuffleDraws, ShuffleError},
-        swap_start_goal, unshift_digits,
     },
 };
 use ndarray::Array2;
@@ -100,9 +99,9 @@ fn digit_shift_and_maze_swap_match_upstream() -> Result<()> {
     for case in shifts {
         let perm = case["perm"].as_u64().context("perm")? as u32;
         let mut tokens = x.clone().into_raw_vec_and_offset().0;
-        shift_digits(&mut tokens, perm);
+        Geometry::SUDOKU.permute(&mut tokens, perm);
         assert_eq!(tokens, grid(&case["out"])?.into_raw_vec_and_offset().0, "perm {perm}");
-        unshift_digits(&mut tokens, perm);
+        Geometry::SUDOKU.permute(&mut tokens, 9 - perm % 9);
         assert_eq!(tokens, x.clone().into_raw_vec_and_offset().0, "perm {perm} undone");
     }
     let y = grid(&record["y"])?;
@@ -110,7 +109,7 @@ fn digit_shift_and_maze_swap_match_upstream() -> Result<()> {
     assert_eq!(swaps.len(), 3);
     for case in swaps {
         let mut tokens = y.clone().into_raw_vec_and_offset().0;
-        swap_start_goal(&mut tokens, case["perm"].as_u64().context("perm")? as u32);
+        Geometry::maze(30).permute(&mut tokens, case["perm"].as_u64().context("perm")? as u32);
         assert_eq!(tokens, grid(&case["out"])?.into_raw_vec_and_offset().0);
     }
     Ok(())

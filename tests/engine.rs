@@ -13,10 +13,9 @@ use hrm::{
         engine::{Ending, EnginePlan, FinishedPass, Progress, StopRule, Todo, Work, run},
         guess::{Guess, GuessOptions, guesses},
         infer::host_tokens,
-        verify::is_right,
     },
     model::{DeviceBatch, HrmConfig, Model},
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
 };
 use ndarray::{Array1, Array2};
 
@@ -24,7 +23,7 @@ const PUZZLES: usize = 40;
 
 /// Every segment of every pass, by all_segments on batches of seven puzzles, verified on the host.
 fn plain(
-    kind: PuzzleKind,
+    geometry: Geometry,
     models: &[Model],
     set: &DatasetSet,
     list: &[Guess],
@@ -37,7 +36,7 @@ fn plain(
                 let stored = set.rows_as_stored(rows)?.inputs;
                 let questions: Vec<Vec<u8>> =
                     stored.outer_iter().map(|row| row.iter().map(|&t| t as u8).collect()).collect();
-                let flat: Vec<i32> = questions.iter().flat_map(|q| guess.apply(q)).map(i32::from).collect();
+                let flat: Vec<i32> = questions.iter().flat_map(|q| guess.disguise.apply(q)).map(i32::from).collect();
                 let inputs = Array2::from_shape_vec((rows.len(), set.seq_len()), flat)?;
                 let batch = Batch { labels: inputs.clone(), inputs, puzzle_identifiers: Array1::zeros(rows.len()) };
                 let mut k = 0;
@@ -50,9 +49,9 @@ fn plain(
                         let answers = host_tokens(&segment.predictions())?;
                         for (i, answer) in answers.outer_iter().enumerate() {
                             let answer: Vec<u8> = answer.iter().map(|&t| t as u8).collect();
-                            let answer = guess.undo(&answer);
+                            let answer = guess.disguise.undo(&answer);
                             all.entry((rows[i], pass)).or_insert_with(Vec::new).push(Ending {
-                                verified: is_right(kind, &questions[i], &answer),
+                                verified: geometry.is_right(&questions[i], &answer),
                                 answer,
                                 segments: k,
                                 halted: margin[i] > 0.0,
@@ -117,8 +116,8 @@ fn every_pass_ends_as_in_the_plain_loop() -> Result<()> {
     let data = solver::dataset(PUZZLES)?;
     let set = &data.sets()[0];
     let models = [solver::model(1)?, solver::model(2)?];
-    let list = guesses(PuzzleKind::Sudoku, 81, 3, &GuessOptions { symmetries: true, ..GuessOptions::default() })?;
-    let wanted = plain(PuzzleKind::Sudoku, &models, set, &list)?;
+    let list = guesses(Geometry::SUDOKU, 3, &GuessOptions { symmetries: true, ..GuessOptions::default() })?;
+    let wanted = plain(Geometry::SUDOKU, &models, set, &list)?;
     let verified = |rule| wanted.values().filter(|s| end_under(rule, s).verified).count();
     let halted = wanted.values().filter(|s| s.iter().any(|e| e.halted)).count();
     let (last, some) = (verified(StopRule::Never), verified(StopRule::Verified));
@@ -129,7 +128,7 @@ fn every_pass_ends_as_in_the_plain_loop() -> Result<()> {
     for rule in StopRule::ALL {
         for batch_size in [1, 4, 25, 1000] {
             let plan = EnginePlan {
-                kind: PuzzleKind::Sudoku,
+                geometry: Geometry::SUDOKU,
                 guesses: &list,
                 seed: 0,
                 stop: rule,
@@ -163,11 +162,11 @@ fn one_full_run_has_all_three_rules() -> Result<()> {
     let data = solver::dataset(PUZZLES)?;
     let set = &data.sets()[0];
     let models = [solver::model(1)?];
-    let list = guesses(PuzzleKind::Sudoku, 81, 2, &GuessOptions::default())?;
-    let wanted = plain(PuzzleKind::Sudoku, &models, set, &list)?;
+    let list = guesses(Geometry::SUDOKU, 2, &GuessOptions::default())?;
+    let wanted = plain(Geometry::SUDOKU, &models, set, &list)?;
     for batch_size in [3, 50] {
         let plan = EnginePlan {
-            kind: PuzzleKind::Sudoku,
+            geometry: Geometry::SUDOKU,
             guesses: &list,
             seed: 0,
             stop: StopRule::Never,
@@ -193,13 +192,19 @@ fn mazes_end_as_in_the_plain_loop() -> Result<()> {
     let data = solver::mazes(20)?;
     let set = &data.sets()[0];
     let models = [solver::of_size(1, solver::maze_dims())?];
-    let list = guesses(PuzzleKind::Maze, 25, 16, &GuessOptions { symmetries: true, ..GuessOptions::default() })?;
-    let wanted = plain(PuzzleKind::Maze, &models, set, &list)?;
+    let list = guesses(Geometry::maze(5), 16, &GuessOptions { symmetries: true, ..GuessOptions::default() })?;
+    let wanted = plain(Geometry::maze(5), &models, set, &list)?;
     let solved = wanted.values().filter(|s| s.iter().any(|e| e.verified)).count();
     assert!(solved > 20 && solved < wanted.len() / 2, "{solved} of {}: no use for this test", wanted.len());
     for rule in StopRule::ALL {
-        let plan =
-            EnginePlan { kind: PuzzleKind::Maze, guesses: &list, seed: 0, stop: rule, compare: false, batch_size: 9 };
+        let plan = EnginePlan {
+            geometry: Geometry::maze(5),
+            guesses: &list,
+            seed: 0,
+            stop: rule,
+            compare: false,
+            batch_size: 9,
+        };
         let (found, _) = engine(&models, set, &plan, &all(set))?;
         for pass in found {
             let end = end_under(rule, &wanted[&(pass.puzzle, pass.pass)]);
@@ -216,9 +221,9 @@ fn known_passes_are_left_out() -> Result<()> {
     let data = solver::dataset(12)?;
     let set = &data.sets()[0];
     let models = [solver::model(1)?, solver::model(2)?];
-    let list = guesses(PuzzleKind::Sudoku, 81, 2, &GuessOptions::default())?;
+    let list = guesses(Geometry::SUDOKU, 2, &GuessOptions::default())?;
     let plan =
-        |stop| EnginePlan { kind: PuzzleKind::Sudoku, guesses: &list, seed: 0, stop, compare: false, batch_size: 5 };
+        |stop| EnginePlan { geometry: Geometry::SUDOKU, guesses: &list, seed: 0, stop, compare: false, batch_size: 5 };
     let key = |f: &FinishedPass| (f.puzzle, f.pass);
 
     let (whole, _) = engine(&models, set, &plan(StopRule::Halt), &all(set))?;
@@ -249,9 +254,9 @@ fn random_starts_and_noise_belong_to_the_pass() -> Result<()> {
     let set = &data.sets()[0];
     let models = [solver::model(1)?];
     let run = |options: &GuessOptions, batch_size, stop, from: usize| -> Result<Vec<FinishedPass>> {
-        let list = guesses(PuzzleKind::Sudoku, 81, 3, options)?;
+        let list = guesses(Geometry::SUDOKU, 3, options)?;
         let plan = EnginePlan {
-            kind: PuzzleKind::Sudoku,
+            geometry: Geometry::SUDOKU,
             guesses: &list,
             seed: options.seed,
             stop,
@@ -292,12 +297,12 @@ fn refilled_slots_in_a_graph_give_the_plain_answers() -> Result<()> {
     let models = [Model::new(config.clone(), device, 5)?, Model::new(config, device, 6)?];
     let data = solver::dataset(300)?;
     let set = &data.sets()[0];
-    let list = guesses(PuzzleKind::Sudoku, 81, 2, &GuessOptions::default())?;
-    let wanted = plain(PuzzleKind::Sudoku, &models, set, &list)?;
+    let list = guesses(Geometry::SUDOKU, 2, &GuessOptions::default())?;
+    let wanted = plain(Geometry::SUDOKU, &models, set, &list)?;
     for rule in StopRule::ALL {
         for batch_size in [7, 64, 2000] {
             let plan = EnginePlan {
-                kind: PuzzleKind::Sudoku,
+                geometry: Geometry::SUDOKU,
                 guesses: &list,
                 seed: 0,
                 stop: rule,

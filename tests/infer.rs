@@ -22,10 +22,9 @@ use hrm::{
     eval::{
         guess::{GuessOptions, guesses},
         infer::{Event, InferPlan, infer, permuted_rows},
-        record::answer_text,
     },
     model::{DeviceBatch, Dims, Model, loss_head},
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
 };
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -67,8 +66,8 @@ fn check_calls(name: &str) -> Result<()> {
     let models = models(case)?;
     // Slots of another number than upstream's batches: passes do not depend on it.
     for slots in [batch_size, 4] {
-        let plan = InferPlan::upstream(PuzzleKind::Sudoku, permutes as u32, slots, 0..puzzles);
-        let list = guesses(PuzzleKind::Sudoku, 81, permutes as u32, &GuessOptions::default())?;
+        let plan = InferPlan::upstream(Geometry::SUDOKU, permutes as u32, slots, 0..puzzles);
+        let list = guesses(Geometry::SUDOKU, permutes as u32, &GuessOptions::default())?;
         let mut passes = BTreeMap::new();
         let outcome = infer(&models, &data.sets()[0], &plan, BTreeMap::new(), |event| {
             if let Event::Pass { puzzle, pass, .. } = event {
@@ -84,9 +83,9 @@ fn check_calls(name: &str) -> Result<()> {
             let halts = numbers(&facts["act_halt"]);
             for (row, (tokens, halt)) in tokens.chunks(81).zip(halts).enumerate() {
                 let found = &passes[&(batch * batch_size + row, pass)];
-                let answer = list[pass % permutes].undo(&tokens.iter().map(|&t| t as u8).collect::<Vec<_>>());
+                let answer = list[pass % permutes].disguise.undo(&tokens.iter().map(|&t| t as u8).collect::<Vec<_>>());
                 let what = format!("{name}, call {call}, row {row}");
-                assert_eq!(found.end.answer, answer_text(PuzzleKind::Sudoku, &answer), "{what}");
+                assert_eq!(found.end.answer, Geometry::SUDOKU.text(&answer), "{what}");
                 assert_eq!(found.end.halted, halt != 0, "{what}");
                 assert_eq!(found.end.segments, 16, "{what}");
             }
@@ -128,7 +127,7 @@ fn segment_losses_match_upstream() -> Result<()> {
     let models = models(case)?;
     for (call, facts) in case["calls"].as_array().context("calls")?.iter().enumerate() {
         let model = &models[call / 3];
-        let rows = permuted_rows(&data.sets()[0], 0..11, PuzzleKind::Sudoku, (call % 3) as u32)?;
+        let rows = permuted_rows(&data.sets()[0], 0..11, Geometry::SUDOKU, (call % 3) as u32)?;
         let mut losses = Vec::new();
         model.all_segments(&DeviceBatch::upload(&rows, Device::Cpu), |segment| {
             let loss_type = model.config().loss_type;

@@ -4,8 +4,8 @@ mod common;
 
 use common::tensors::{Tensors, json};
 use hrm::{
-    eval::vote::{PassOutcome, checkpoint_solves, matching_cells, max_permutes, permute, summary_line},
-    puzzle::PuzzleKind,
+    eval::vote::{PassOutcome, checkpoint_solves, matching_cells, summary_line},
+    puzzle::Geometry,
 };
 use tch::{Kind, Tensor};
 
@@ -20,8 +20,9 @@ fn check(case: &str) {
     let (batches, rows, perms, checkpoints) =
         (size("num_batch"), size("batch_size"), size("permutes"), size("checkpoints"));
     let cells = size("seq_len");
-    let kind = if facts["dataset"] == "maze" { PuzzleKind::Maze } else { PuzzleKind::Sudoku };
-    assert!(perms <= max_permutes(kind) as usize);
+    let maze = facts["dataset"] == "maze";
+    let geometry = if maze { Geometry::maze(cells.isqrt()) } else { Geometry::SUDOKU };
+    assert!(perms <= geometry.permutations() as usize);
 
     let labels = ints(&data.get("labels"));
     let predictions = ints(&data.get("predictions")); // [checkpoint, batch, perm, row, cell]
@@ -35,12 +36,12 @@ fn check(case: &str) {
                 .map(|perm| {
                     let at = ((checkpoint * batches + batch) * perms + perm) * rows + row;
                     let mut label = labels[puzzle * cells..][..cells].to_vec();
-                    permute(kind, &mut label, perm as u32);
+                    geometry.permute(&mut label, perm as u32);
                     let right = matching_cells(&predictions[at * cells..][..cells], &label);
                     PassOutcome { exact: right == cells as u64, halted: halts[at] != 0 }
                 })
                 .collect();
-            let found = checkpoint_solves(kind, &passes);
+            let found = checkpoint_solves(geometry.kind().unwrap(), &passes);
             assert_eq!(
                 i32::from(found),
                 wanted[checkpoint * batches * rows + puzzle],

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::runs::{Item, PuzzleRun, hundredths_of, tokens_of};
-use crate::puzzle::{PuzzleKind, sudoku::Unit};
+use crate::puzzle::{Boxes, PuzzleKind};
 
 /// The segment from which on each cell is right to the end; none where it is wrong at the end. Length seq_len.
 pub fn right_from(run: &PuzzleRun, item: &Item) -> Vec<Option<usize>> {
@@ -14,25 +14,6 @@ pub fn right_from(run: &PuzzleRun, item: &Item) -> Vec<Option<usize>> {
         (wrong < n).then_some(wrong + 1)
     };
     item.solution.iter().enumerate().map(of_cell).collect()
-}
-
-/// For each open cell of a Sudoku how many digits its row, column and box leave; none for cells that are given.
-pub fn candidates(tokens: &[u8]) -> Vec<Option<usize>> {
-    let mut seen = vec![[false; 11]; tokens.len()];
-    if tokens.len() == 81 {
-        for unit in Unit::all() {
-            for k in 0..9 {
-                for other in 0..9 {
-                    let token = usize::from(tokens[unit.cell(other)]);
-                    if (2..=10).contains(&token) {
-                        seen[unit.cell(k)][token] = true;
-                    }
-                }
-            }
-        }
-    }
-    let left = |(cell, &token): (usize, &u8)| (token <= 1).then(|| 9 - seen[cell].iter().filter(|s| **s).count());
-    tokens.iter().enumerate().map(left).collect()
 }
 
 /// Open cells after one segment.
@@ -94,7 +75,7 @@ pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
     let mut by = [[0.0_f64; 3]; 10]; // count, right, steps
     for (run, item) in runs.iter().zip(items) {
         let steps = right_from(run, item);
-        let left = if item.kind == PuzzleKind::Sudoku { candidates(&item.tokens) } else { Vec::new() };
+        let left = if item.kind == PuzzleKind::Sudoku { Boxes::NINE.candidates(&item.tokens) } else { Vec::new() };
         for (k, (at, (answer, sure))) in at.iter_mut().zip(run.answers.iter().zip(&run.confidence)).enumerate() {
             let (answer, sure) = (tokens_of(answer), hundredths_of(sure));
             for cell in (0..answer.len().min(sure.len())).filter(|&c| open(item, c)) {
@@ -184,16 +165,5 @@ mod tests {
         let top = found.reliability.last().unwrap();
         assert_eq!((top.from, top.cells, top.right), (0.9, 1, 1.0));
         assert!(found.by_candidates.is_empty());
-    }
-
-    #[test]
-    fn candidates_of_a_nearly_full_board() {
-        let text = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
-        let mut tokens: Vec<u8> = text.bytes().map(|b| b - b'0' + 1).collect();
-        tokens[0] = 1;
-        tokens[80] = 1;
-        let left = candidates(&tokens);
-        assert_eq!((left[0], left[80], left[1]), (Some(1), Some(1), None));
-        assert_eq!(candidates(&[1; 81])[40], Some(9));
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         ReadOptions, Round, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
     },
     journal::{Existing, Journal},
-    puzzle::{Board, PuzzleKind, maze},
+    puzzle::{PuzzleKind, maze},
     runtime, say,
 };
 
@@ -131,7 +131,7 @@ fn inspect(args: &InspectArgs) -> Result<()> {
         let dataset = Dataset::open(&args.path, split)?;
         let inspection = SplitInspection::of(&dataset, begin.elapsed().as_secs_f64(), !args.no_fingerprint)?;
         inspection.tell(&ui);
-        show_boards(&ui, &dataset, inspection.kind, args.show);
+        show_boards(&ui, &dataset, args.show);
         found.push(inspection);
     }
     ui.emit(&Inspection { path: args.path.clone(), splits: found })
@@ -140,7 +140,7 @@ fn inspect(args: &InspectArgs) -> Result<()> {
 impl SplitInspection {
     fn of(dataset: &Dataset, open_seconds: f64, fingerprint: bool) -> Result<Self> {
         let meta = dataset.meta().clone();
-        let kind = kind_of(&meta);
+        let kind = dataset.geometry().kind();
         let sum = |count: fn(&DatasetSet) -> usize| dataset.sets().iter().map(count).sum::<usize>();
         let mut cells = BTreeMap::new();
         if let Some(kind) = kind {
@@ -282,32 +282,14 @@ fn bars(rows: &[(String, usize)]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn show_boards(ui: &Ui, dataset: &Dataset, kind: Option<PuzzleKind>, show: usize) {
+fn show_boards(ui: &Ui, dataset: &Dataset, show: usize) {
+    let geometry = dataset.geometry();
     let Some(set) = dataset.sets().first() else { return };
     for board in 0..show.min(set.len()) {
         let (question, answer) = set.tokens(board);
         say!(ui, "  board {board}, group {}", set.group_of(board));
-        say!(ui, "{}", picture(kind, &question, &answer));
+        say!(ui, "{}", geometry.grid(Some(&question), &answer, |_, text| text));
     }
-}
-
-/// A board as text: of a Sudoku the answer with what the question leaves blank in parentheses.
-fn picture(kind: Option<PuzzleKind>, question: &[u8], answer: &[u8]) -> String {
-    match kind {
-        Some(PuzzleKind::Sudoku) => match (Board::from_tokens(question), Board::from_tokens(answer)) {
-            (Ok(question), Ok(answer)) => answer.grid(Some(&question)),
-            (Err(e), _) | (_, Err(e)) => format!("no board: {e}"),
-        },
-        Some(PuzzleKind::Maze) => {
-            let side = maze::side(answer.len()).max(1);
-            answer.chunks(side).map(maze::text).collect::<Vec<_>>().join("\n")
-        }
-        None => format!("{question:?}\n{answer:?}"),
-    }
-}
-
-fn kind_of(meta: &DatasetMeta) -> Option<PuzzleKind> {
-    super::sources::kind_of_vocab(meta.vocab_size).ok()
 }
 
 /// Find wrong answers, several solutions, duplicates, and test puzzles among the training puzzles
@@ -345,9 +327,7 @@ enum Subject {
 impl Subject {
     fn split(root: &Path, split: Split) -> Result<Self> {
         let dataset = Box::new(Dataset::open(root, split)?);
-        let kind = kind_of(dataset.meta()).with_context(|| {
-            format!("{}: {} tokens: neither Sudokus nor mazes", root.display(), dataset.meta().vocab_size)
-        })?;
+        let kind = dataset.geometry().known().with_context(|| root.display().to_string())?.kind().context("known")?;
         Ok(Self::Split { dataset, kind })
     }
 

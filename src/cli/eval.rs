@@ -89,7 +89,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
         ui,
         "{} {} puzzles of {} in batches of {batch_size}: {}, {} segments, {} on {}",
         data.len(),
-        puzzles.kind,
+        puzzles.geometry,
         puzzles.origin,
         checkpoint.path.display(),
         model.config().halt_max_steps,

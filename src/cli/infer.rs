@@ -39,7 +39,7 @@ use crate::{
         vote::summary_line,
     },
     model::{Dims, Model},
-    puzzle::PuzzleKind,
+    puzzle::{Geometry, PuzzleKind},
     runtime::{
         Runtime,
         dist::Place,
@@ -263,7 +263,7 @@ impl Job {
             say!(ui, "fewer test puzzles than asked for: all {} of {} are run once", set.len(), puzzles.origin);
         }
         let plan = InferPlan {
-            kind: puzzles.kind,
+            geometry: puzzles.geometry,
             permutes: args.permutes,
             options,
             stop: args.stop,
@@ -272,7 +272,7 @@ impl Job {
             puzzles: part.shard.of(total),
         };
         let identity = RunIdentity {
-            shape: plan.shape(&models, set),
+            shape: plan.shape(&models),
             compare_stops: plan.compare,
             options,
             checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| checkpoint_identity(c, m)).collect(),
@@ -373,7 +373,7 @@ impl Job {
             ui,
             "{} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments{stop}, {} on {}{part}{}",
             plan.puzzles.len(),
-            plan.kind,
+            plan.geometry,
             self.puzzles.origin,
             plan.batch_size,
             self.models.len(),
@@ -465,25 +465,24 @@ fn chosen_puzzles(ui: &Ui, args: &InferArgs, last: &Checkpoint) -> Result<TestPu
             let there = dataset.sets().first().map_or(0, DatasetSet::len);
             ensure!(there as u64 == rows, "--bundled {rows}: there are {there} bundled test rows");
             let origin = format!("the first {there} bundled Sudoku-Extreme test rows");
-            TestPuzzles { dataset, kind: PuzzleKind::Sudoku, origin }
+            TestPuzzles { dataset, geometry: Geometry::SUDOKU, origin }
         }
     };
     if let Some(kind) = args.dataset {
         ensure!(
-            kind == puzzles.kind,
-            "--dataset {kind}: the puzzles of {} are {} (a vocabulary of {} tokens, {kind} has {})",
+            Some(kind) == puzzles.geometry.kind(),
+            "--dataset {kind}: the puzzles of {} are {} (a vocabulary of {} tokens)",
             puzzles.origin,
-            puzzles.kind,
-            puzzles.kind.vocab_size(),
-            kind.vocab_size()
+            puzzles.geometry,
+            puzzles.geometry.vocab_size()
         );
     }
     Ok(puzzles)
 }
 
 fn check_permutes(args: &InferArgs, puzzles: &TestPuzzles, options: &GuessOptions) -> Result<()> {
-    let (kind, most) = (puzzles.kind, options.most(puzzles.kind));
-    ensure!(!options.relabel || kind == PuzzleKind::Sudoku, "--relabel: a {kind} has no digits to relabel");
+    let (kind, most) = (puzzles.geometry, options.most(puzzles.geometry));
+    ensure!(!options.relabel || kind.is_sudoku(), "--relabel: a {kind} has no digits to relabel");
     let more = if options.beyond_upstream() { "" } else { "; the options for more guesses allow more" };
     ensure!(
         args.permutes >= 1 && u64::from(args.permutes) <= most,

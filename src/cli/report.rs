@@ -99,7 +99,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
 
     let mut report = Report {
         title: args.title.unwrap_or_else(|| "How it reasons".to_owned()),
-        subtitle: format!("{} {} puzzles of {}", items.len(), puzzles.kind, puzzles.origin),
+        subtitle: format!("{} {} puzzles of {}", items.len(), puzzles.geometry, puzzles.origin),
         columns: vec!["".to_owned()],
         rows: measures().into_iter().map(|m| vec![m]).collect(),
         note: note(),

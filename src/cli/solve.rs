@@ -22,12 +22,11 @@ use crate::{
     eval::{
         engine::StopRule,
         guess::guesses,
-        record::answer_text,
         solve::{SolvePlan, Solved, Step, solve},
     },
     model::{Dims, Model},
     puzzle::{
-        Board, PuzzleKind, maze, shortest_path,
+        Board, Geometry, PuzzleKind, maze, shortest_path,
         solve::{Solutions, solve as count_solutions},
         sudoku::CELLS,
     },
@@ -130,7 +129,8 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let kind = kind_of(&checkpoints)?;
     let questions = parse(kind, &text).with_context(|| format!("{}: not a {kind} puzzle", origin(&args)))?;
     let options = args.guesses.options(global.seed.unwrap_or(0))?;
-    let list = guesses(kind, questions[0].len(), args.passes, &options).context("--passes")?;
+    let geometry = kind.square(questions[0].len()).context("no board of that size")?;
+    let list = guesses(geometry, args.passes, &options).context("--passes")?;
     let animate = args.animate && io::stdout().is_terminal();
     if args.animate && !animate {
         warn(format_args!("--animate: standard output is no terminal: showing the steps one after the other"));
@@ -142,17 +142,17 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
         if let Some(segments) = args.segments {
             checkpoint.config.arch.halt_max_steps = segments;
         }
-        let dims = dims(checkpoint, kind, questions[0].len())?;
+        let dims = dims(checkpoint, geometry)?;
         models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
     }
-    let plan = SolvePlan { kind, guesses: &list, seed: options.seed, stop: args.stop };
-    let mut show = Show { ui: &ui, kind, steps: args.steps || args.animate, animate, drawn: 0 };
+    let plan = SolvePlan { geometry, guesses: &list, seed: options.seed, stop: args.stop };
+    let mut show = Show { ui: &ui, geometry, steps: args.steps || args.animate, animate, drawn: 0 };
     let mut reports = Vec::new();
     for (i, question) in questions.iter().enumerate() {
         if questions.len() > 1 {
             say!(ui, "{}puzzle {}", if i > 0 { "\n" } else { "" }, i + 1);
         }
-        let known = Known::of(kind, question);
+        let known = Known::of(geometry, question);
         show.question(question, &known);
         let solved = if known.count == Count::None {
             None
@@ -163,9 +163,9 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
         };
         let correct = known.solution.as_ref().zip(solved.as_ref()).map(|(wanted, found)| *wanted == found.tokens);
         reports.push(PuzzleReport {
-            question: answer_text(kind, question),
+            question: geometry.text(question),
             solutions: known.count,
-            solution: known.solution.as_deref().map(|s| answer_text(kind, s)),
+            solution: known.solution.as_deref().map(|s| geometry.text(s)),
             correct,
             solved,
         });
@@ -223,11 +223,11 @@ fn kind_of(checkpoints: &[Checkpoint]) -> Result<PuzzleKind> {
     Ok(first)
 }
 
-fn dims(checkpoint: &Checkpoint, kind: PuzzleKind, cells: usize) -> Result<Dims> {
+fn dims(checkpoint: &Checkpoint, geometry: Geometry) -> Result<Dims> {
     let identifiers = infer_dims(checkpoint).num_puzzle_identifiers.unwrap_or(1);
     Ok(Dims {
-        seq_len: i64::try_from(cells)?,
-        vocab_size: i64::try_from(kind.vocab_size())?,
+        seq_len: i64::try_from(geometry.cells())?,
+        vocab_size: i64::try_from(geometry.vocab_size())?,
         num_puzzle_identifiers: i64::try_from(identifiers)?,
     })
 }
@@ -291,10 +291,10 @@ struct Known {
 }
 
 impl Known {
-    fn of(kind: PuzzleKind, question: &[u8]) -> Self {
+    fn of(geometry: Geometry, question: &[u8]) -> Self {
         let only = |count| Self { count, solution: None, why: None };
-        match kind {
-            PuzzleKind::Sudoku => {
+        match geometry {
+            Geometry::Sudoku(_) => {
                 let Ok(board) = Board::from_tokens(question) else { return only(Count::Unknown) };
                 match count_solutions(&board) {
                     Solutions::One(solution) => Self { solution: Some(solution.tokens().to_vec()), ..only(Count::One) },
@@ -303,7 +303,8 @@ impl Known {
                     Solutions::Unknown => only(Count::Unknown),
                 }
             }
-            PuzzleKind::Maze => match shortest_path::shortest(question, maze::side(question.len())) {
+            Geometry::Unknown { .. } => only(Count::Unknown),
+            Geometry::Maze { width, .. } => match shortest_path::shortest(question, width) {
                 Ok(found) if found.several => only(Count::Several),
                 Ok(found) => {
                     let mut solution = question.to_vec();
@@ -319,7 +320,7 @@ impl Known {
 /// Prints the puzzle, its steps and its result.
 struct Show<'a> {
     ui: &'a Ui,
-    kind: PuzzleKind,
+    geometry: Geometry,
     steps: bool,
     animate: bool,
     /// Lines of the last drawing, to be drawn over.
@@ -373,21 +374,10 @@ impl Show<'_> {
     fn result(&mut self, question: &[u8], solved: &Solved, known: &Known) {
         let ui = self.ui;
         say!(ui, "\n{}\n", self.grid(question, &solved.tokens, &[]));
-        let verdict = match (solved.verified, self.kind) {
-            (true, PuzzleKind::Sudoku) => "verified: complete, keeps the givens, breaks no rule".to_owned(),
-            (true, PuzzleKind::Maze) => "verified: a shortest way from S to G".to_owned(),
-            (false, PuzzleKind::Sudoku) => {
-                let boards = (Board::from_tokens(question), Board::from_tokens(&solved.tokens));
-                let why = match boards {
-                    (Ok(question), Ok(answer)) => answer.check_solves(&question).err().map(|e| e.to_string()),
-                    _ => Some("a cell holds no digit".to_owned()),
-                };
-                format!("not solved: {}", why.unwrap_or_default())
-            }
-            (false, PuzzleKind::Maze) => {
-                let checked = shortest_path::check_marks(question, &solved.tokens, maze::side(question.len()));
-                format!("not solved: {}", checked.err().map(|fault| fault.to_string()).unwrap_or_default())
-            }
+        let verdict = match (self.geometry.check(question, &solved.tokens), self.geometry) {
+            (Err(fault), _) => format!("not solved: {fault}"),
+            (Ok(()), Geometry::Maze { .. }) => "verified: a shortest way from S to G".to_owned(),
+            (Ok(()), _) => "verified: complete, keeps the givens, breaks no rule".to_owned(),
         };
         say!(ui, "{verdict}");
         if let Some(solution) = known.solution.as_ref().filter(|s| **s != solved.tokens) {
@@ -407,65 +397,11 @@ impl Show<'_> {
 
     /// A board; what the puzzle leaves open stands in parentheses, and changed cells are highlighted on a terminal.
     fn grid(&self, question: &[u8], answer: &[u8], changed: &[usize]) -> String {
-        match self.kind {
-            PuzzleKind::Sudoku => sudoku_grid(question, answer, if self.animate { changed } else { &[] }),
-            PuzzleKind::Maze => {
-                let side = maze::side(question.len()).max(1);
-                let symbols: Vec<char> = answer_text(self.kind, answer).chars().collect();
-                let lines: Vec<String> = symbols
-                    .chunks(side)
-                    .enumerate()
-                    .map(|(row, line)| {
-                        let cell = |(column, &c): (usize, &char)| {
-                            let lit = self.animate && changed.contains(&(row * side + column));
-                            if lit { format!("\x1b[7m{c}\x1b[0m") } else { c.to_string() }
-                        };
-                        line.iter().enumerate().map(cell).collect()
-                    })
-                    .collect();
-                lines.join("\n")
-            }
-        }
+        let lit = |cell: usize, text: String| {
+            if self.animate && changed.contains(&cell) { format!("\x1b[7m{text}\x1b[0m") } else { text }
+        };
+        self.geometry.grid(Some(question), answer, lit)
     }
-}
-
-fn sudoku_grid(question: &[u8], answer: &[u8], changed: &[usize]) -> String {
-    // Tokens that are no digits stand as blanks.
-    let digits = |tokens: &[u8]| {
-        let mut digits = [0; CELLS];
-        digits.iter_mut().zip(tokens).for_each(|(d, &t)| *d = t.saturating_sub(1).min(9));
-        Board::from_digits(digits).ok()
-    };
-    let (Some(question), Some(answer)) = (digits(question), digits(answer)) else { return String::new() };
-    let grid = answer.grid(Some(&question));
-    if changed.is_empty() {
-        return grid;
-    }
-    // A cell is three characters of the grid; rules and lines lie between.
-    let mut cell = 0;
-    let mut text = String::with_capacity(grid.len() + 8 * changed.len());
-    for line in grid.lines() {
-        if line.starts_with('-') {
-            text.push_str(line);
-        } else {
-            for part in line.split_inclusive('|') {
-                let (cells, rule) = part.strip_suffix('|').map_or((part, ""), |cells| (cells, "|"));
-                for symbols in cells.as_bytes().chunks(3) {
-                    let symbols = String::from_utf8_lossy(symbols);
-                    if changed.contains(&cell) {
-                        text += &format!("\x1b[7m{symbols}\x1b[0m");
-                    } else {
-                        text += &symbols;
-                    }
-                    cell += 1;
-                }
-                text.push_str(rule);
-            }
-        }
-        text.push('\n');
-    }
-    text.pop();
-    text
 }
 
 #[cfg(test)]
@@ -479,7 +415,13 @@ mod tests {
         let wanted = vec![board.tokens().to_vec()];
         let in_lines: String =
             line.as_bytes().chunks(9).map(|r| String::from_utf8_lossy(r).into_owned() + "\n").collect();
-        for text in [line.to_owned(), format!("{line}\n"), line.replace('.', "0"), in_lines, board.grid(None)] {
+        for text in [
+            line.to_owned(),
+            format!("{line}\n"),
+            line.replace('.', "0"),
+            in_lines,
+            Geometry::SUDOKU.grid(None, &board.tokens(), |_, text| text),
+        ] {
             assert_eq!(parse(PuzzleKind::Sudoku, &text).unwrap(), wanted, "{text}");
         }
         assert_eq!(parse(PuzzleKind::Sudoku, &format!("{line}\n{line}\n")).unwrap().len(), 2);
@@ -496,15 +438,5 @@ mod tests {
         }
         assert!(parse(PuzzleKind::Maze, "S  \n##G").is_err());
         assert!(parse(PuzzleKind::Maze, "").is_err());
-    }
-
-    #[test]
-    fn changed_cells_are_lit() {
-        let board: Board = format!("12{}", ".".repeat(79)).parse().unwrap();
-        let text = sudoku_grid(&board.tokens(), &board.tokens(), &[1, 80]);
-        assert_eq!(text.matches("\x1b[7m").count(), 2);
-        assert!(text.starts_with(" 1 \x1b[7m 2 \x1b[0m . |") && text.ends_with("\x1b[7m . \x1b[0m"), "{text:?}");
-        let plain = text.replace("\x1b[7m", "").replace("\x1b[0m", "");
-        assert_eq!(plain, board.grid(None));
     }
 }

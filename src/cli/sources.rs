@@ -11,7 +11,7 @@ use crate::{
     checkpoint::{Checkpoint, Loaded, Weights, infer_dims, resolve_or_default},
     config::Dtype,
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
-    puzzle::PuzzleKind,
+    puzzle::{Geometry, PuzzleKind, maze},
     say,
 };
 
@@ -127,7 +127,7 @@ pub fn load_with_origin(ui: &Ui, path: Option<&Path>, weights: WeightsArg) -> Re
 #[derive(Debug)]
 pub struct TestPuzzles {
     pub dataset: Dataset,
-    pub kind: PuzzleKind,
+    pub geometry: Geometry,
     /// The folder, or words for the bundled rows.
     pub origin: String,
 }
@@ -145,12 +145,21 @@ impl TestPuzzles {
         Ok(set)
     }
 
+    /// What they are, where that is known.
+    ///
+    /// # Errors
+    /// Puzzles of an unknown kind.
+    pub fn known(&self) -> Result<Geometry> {
+        self.geometry.known().with_context(|| self.origin.clone())
+    }
+
     /// These rows, with their solutions.
     ///
     /// # Errors
     /// A row that is not there, told as one of `flag`'s.
     pub fn rows(&self, flag: &str, rows: &[usize]) -> Result<Vec<Item>> {
         let set = self.set()?;
+        let kind = self.known()?.kind().context("a known kind")?;
         if let Some(row) = rows.iter().find(|row| **row >= set.len()) {
             bail!("{flag} {row}: there are {} test puzzles in {}: give 0 to {}", set.len(), self.origin, set.len() - 1);
         }
@@ -159,25 +168,33 @@ impl TestPuzzles {
             |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
         rows.iter()
             .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
-            .map(|(&index, (input, label))| {
-                Ok(Item { index, kind: self.kind, tokens: tokens(input)?, solution: tokens(label)? })
-            })
+            .map(|(&index, (input, label))| Ok(Item { index, kind, tokens: tokens(input)?, solution: tokens(label)? }))
             .collect()
     }
 
-    /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit.
+    /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit. One that was
+    /// trained on another size is warned of.
     pub fn check_kind(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let wanted = self.kind.vocab_size();
-        match vocab_size(checkpoint) {
+        let (wanted, cells) = (self.geometry.vocab_size(), self.geometry.cells());
+        let sizes = infer_dims(checkpoint);
+        match sizes.vocab_size {
             Some(found) if found != wanted => bail!(
                 "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of \
                  puzzle; name its own data with --data-path",
                 checkpoint.path.display(),
                 self.origin,
-                self.kind
+                self.geometry
             ),
-            _ => Ok(()),
+            _ => {}
         }
+        if let Some(trained) = sizes.seq_len.filter(|&trained| trained != cells) {
+            warn(format_args!(
+                "{}: it was trained on puzzles of {trained} cells, those of {} have {cells}",
+                checkpoint.path.display(),
+                self.origin
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -198,9 +215,7 @@ pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) 
             (dataset, origin)
         }
     };
-    let kind = kind_of_vocab(dataset.meta().vocab_size)
-        .with_context(|| format!("{origin}: no puzzle that is known here (Sudoku has 11 tokens, maze 6)"))?;
-    Ok(TestPuzzles { dataset, kind, origin })
+    Ok(TestPuzzles { geometry: dataset.geometry(), dataset, origin })
 }
 
 /// The bundled test puzzles of the kind and size that a checkpoint knows, and what they are called. Weights that do not
@@ -208,16 +223,16 @@ pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) 
 fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
     let sizes = infer_dims(checkpoint);
     let (dataset, origin) = match sizes.vocab_size {
-        Some(n) if n == PuzzleKind::Maze.vocab_size() => {
+        Some(maze::VOCAB_SIZE) => {
             let mazes = Dataset::bundled_test_mazes(sizes.seq_len)?;
             let side = usize::try_from(mazes.meta().seq_len)?.isqrt();
             let origin = format!("the {} bundled test mazes of {side}x{side} cells", mazes.len());
             (mazes, origin)
         }
-        Some(n) if n != PuzzleKind::Sudoku.vocab_size() => bail!(
+        Some(n) if n != Geometry::SUDOKU.vocab_size() => bail!(
             "no bundled puzzle has the {n} tokens that it knows (Sudoku has {}, maze {}): name its puzzles with --data-path",
-            PuzzleKind::Sudoku.vocab_size(),
-            PuzzleKind::Maze.vocab_size()
+            Geometry::SUDOKU.vocab_size(),
+            maze::VOCAB_SIZE
         ),
         _ => {
             let origin = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
@@ -241,9 +256,4 @@ pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
         Some(kind) => Ok(kind),
         None => bail!("a vocabulary of {vocab_size} tokens"),
     }
-}
-
-/// Rows of the checkpoint's token embedding.
-fn vocab_size(checkpoint: &Checkpoint) -> Option<usize> {
-    infer_dims(checkpoint).vocab_size
 }

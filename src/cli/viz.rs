@@ -5,7 +5,7 @@ mod puzzle;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -19,7 +19,6 @@ use super::{
 use crate::{
     analysis::trajectory::{PointsPer, Subject, Trajectory, WatchedPuzzle, trace_together},
     checkpoint::Checkpoint,
-    eval::vote::{max_permutes, permute},
     model::Model,
     say,
     viz::{
@@ -128,7 +127,9 @@ fn traced(args: &TrajectoryArgs, chosen: &[Chosen], checkpoints: &[Checkpoint]) 
     let mut all = Vec::new();
     for (k, weights) in short_names(checkpoints).iter().enumerate() {
         for one in chosen {
-            let most = max_permutes(one.puzzle.kind);
+            let cells = one.puzzle.tokens.len();
+            let geometry = one.puzzle.kind.square(cells).context("a board of another size")?;
+            let most = geometry.permutations();
             ensure!(
                 (1..=most).contains(&args.permutes),
                 "--permutes {}: a {} puzzle has {most} permutations: give 1 to {most}",
@@ -138,7 +139,7 @@ fn traced(args: &TrajectoryArgs, chosen: &[Chosen], checkpoints: &[Checkpoint]) 
             for permutation in 0..args.permutes {
                 let under = |tokens: &[u8]| -> Result<Vec<u8>> {
                     let mut wide: Vec<i32> = tokens.iter().map(|&t| i32::from(t)).collect();
-                    permute(one.puzzle.kind, &mut wide, permutation);
+                    geometry.permute(&mut wide, permutation);
                     Ok(wide.into_iter().map(u8::try_from).collect::<Result<_, _>>()?)
                 };
                 let puzzle = WatchedPuzzle {

@@ -15,7 +15,7 @@ use super::{
     BUNDLED_TEST_ROWS, Batch, DatasetMeta, IGNORE_LABEL, PuzzleFile, ReadOptions, RowInfo, Split,
     npy::{NpyFile, Tokens, hash_i32},
 };
-use crate::puzzle::PuzzleKind;
+use crate::puzzle::{Geometry, PuzzleKind};
 
 /// No dataset.json is nearly this long (bytes).
 const MAX_META: u64 = 1 << 20;
@@ -212,6 +212,24 @@ impl Dataset {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What its puzzles are: decided here and nowhere else, by [`Geometry::of_dataset`] from the vocabulary, the length of
+    /// a row and a sample of rows spread over the first set.
+    pub fn geometry(&self) -> Geometry {
+        const SAMPLED: usize = 64;
+        let mut rows = Vec::with_capacity(SAMPLED);
+        if let Some(set) = self.sets.first() {
+            let step = set.len().div_ceil(SAMPLED).max(1);
+            for example in (0..set.len()).step_by(step) {
+                let (question, mut label) = set.tokens(example);
+                // No label is 0 from here on.
+                let none = |token: u8| Some(i64::from(token)) == set.ignore_label_id;
+                label.iter_mut().filter(|token| none(**token)).for_each(|token| *token = 0);
+                rows.push((question, label));
+            }
+        }
+        Geometry::of_dataset(self.meta.vocab_size as usize, self.meta.seq_len as usize, &rows)
     }
 
     /// SHA-256 over dataset.json and the five arrays of each set, in lower-case hex (64 characters).

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     dataset::DatasetSet,
     model::{Model, Rows as _, Segment, SegmentLoop, StartStates, rows},
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
     runtime,
 };
 
@@ -110,7 +110,7 @@ pub struct Todo {
 /// What an engine is to do.
 #[derive(Clone, Debug)]
 pub struct EnginePlan<'a> {
-    pub kind: PuzzleKind,
+    pub geometry: Geometry,
     pub guesses: &'a [Guess],
     /// Of everything that guesses draw.
     pub seed: u64,
@@ -150,7 +150,7 @@ pub fn run(
         return Ok(Work::default());
     };
     let questions = question_bytes(set, first, last)?;
-    let mut engine = Engine::new(models, set.seq_len(), &questions, first, todo, plan);
+    let mut engine = Engine::new(models, &questions, first, todo, plan);
     no_grad(|| engine.run(each))
 }
 
@@ -180,20 +180,13 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(
-        models: &'a [Model],
-        seq_len: usize,
-        questions: &[u8],
-        base: usize,
-        todo: &'a [Todo],
-        plan: &'a EnginePlan<'a>,
-    ) -> Self {
+    fn new(models: &'a [Model], questions: &[u8], base: usize, todo: &'a [Todo], plan: &'a EnginePlan<'a>) -> Self {
         let at_once = if plan.stop == StopRule::Verified { 1 } else { plan.guesses.len() };
         let slots = plan.batch_size.min(todo.len().saturating_mul(at_once)).max(1);
         let device = models.first().map_or(Device::Cpu, Model::device);
         let shared = Rc::new(Shared {
             base,
-            puzzles: DevicePuzzles::new(plan.kind, questions, seq_len, device),
+            puzzles: DevicePuzzles::new(plan.geometry, questions, device),
             guesses: DeviceGuesses::new(plan.guesses, plan.seed, device),
         });
         let lanes = models.iter().map(|model| Lane::new(model, slots, plan, &shared)).collect();

@@ -1,9 +1,5 @@
 //! The ways in which one puzzle is put before a model: a disguise that is undone in the answer, a starting state, noise.
 //!
-//! ```text
-//! disguised[i] = tokens[puzzle[cells[i]]]
-//! ```
-//!
 //! - cyclic shifts of the digits; start and goal of a maze swapped: upstream's permutations, the default
 //! - any of the 9! relabellings, and the board's own symmetries (transpose, bands, stacks; a square's eight for mazes)
 //! - random starting states: upstream's unused option of `reset_carry`, H_init and L_init plus a truncated normal vector
@@ -16,18 +12,12 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, ensure};
-use ndarray::Array2;
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::vote::{max_permutes, permute};
 use crate::{
     model::{ERF_SQRT2, Model, StartStates, truncated_normal_of},
-    puzzle::{
-        PuzzleKind, dihedral, maze,
-        shuffle::{ShuffleDraws, SudokuShuffle},
-    },
+    puzzle::{Disguise, Geometry},
     rng::{Purpose, stream},
 };
 
@@ -48,15 +38,16 @@ pub struct GuessOptions {
 
 impl GuessOptions {
     /// How many different guesses there are of a puzzle.
-    pub fn most(&self, kind: PuzzleKind) -> u64 {
+    pub fn most(&self, geometry: Geometry) -> u64 {
         const ENOUGH: u64 = 1 << 16;
         if self.random_start || self.noise > 0.0 {
             return ENOUGH;
         }
-        match kind {
-            PuzzleKind::Sudoku if self.relabel || self.symmetries => ENOUGH,
-            PuzzleKind::Maze if self.symmetries => 8 * u64::from(max_permutes(kind)),
-            _ => u64::from(max_permutes(kind)),
+        let permutations = u64::from(geometry.permutations());
+        match geometry {
+            Geometry::Sudoku(_) if self.relabel || self.symmetries => ENOUGH,
+            Geometry::Maze { height, width } if self.symmetries && height == width => 8 * permutations,
+            _ => permutations,
         }
     }
 
@@ -69,111 +60,47 @@ impl GuessOptions {
 /// One way to put a puzzle before a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
-    /// New token of each token. Length V.
-    pub tokens: Vec<u8>,
-    /// The cell that each cell of the disguised board is taken from. Length S.
-    pub cells: Vec<u32>,
+    pub disguise: Disguise,
     pub random_start: bool,
     pub noise: f64,
 }
 
-/// `count` guesses of puzzles with `seq_len` cells; the same options give the same guesses, and more of them begin with
-/// the same.
+/// `count` guesses of puzzles; the same options give the same guesses, and more of them begin with the same.
 ///
 /// # Errors
 /// No guess, or more than there are; options that the puzzle does not have.
-pub fn guesses(kind: PuzzleKind, seq_len: usize, count: u32, options: &GuessOptions) -> Result<Vec<Guess>> {
-    let most = options.most(kind);
+pub fn guesses(geometry: Geometry, count: u32, options: &GuessOptions) -> Result<Vec<Guess>> {
+    let most = options.most(geometry);
     ensure!(
         count >= 1 && u64::from(count) <= most,
-        "{count} permutations: a {kind} puzzle has {most}{}: give 1 to {most}",
+        "{count} permutations: a {geometry} puzzle has {most}{}: give 1 to {most}",
         if options.beyond_upstream() { " of these" } else { "" }
     );
-    ensure!(!options.relabel || kind == PuzzleKind::Sudoku, "only Sudoku has digits to relabel");
+    ensure!(!options.relabel || geometry.is_sudoku(), "only Sudoku has digits to relabel");
     ensure!(options.noise.is_finite() && options.noise >= 0.0, "noise of deviation {}: give 0 or more", options.noise);
     let mut taken = HashSet::new();
     Ok((0..count)
         .map(|index| {
             let mut rng = stream(Purpose::Guesses, options.seed, u64::from(index), 0);
             loop {
-                let (tokens, cells) = disguise(kind, seq_len, index, options, &mut rng);
+                let other = index > 0;
+                let repeats = geometry.permutations();
+                let mut disguise = Disguise::permuted(geometry, index % repeats);
+                if options.symmetries {
+                    disguise = disguise.turned(geometry, (index / repeats) as usize % 8);
+                }
+                if other {
+                    disguise = disguise.drawn(geometry, options.relabel, options.symmetries, &mut rng);
+                }
                 // A disguise that came before is drawn again, as long as there are others.
-                let drawn = index > 0 && kind == PuzzleKind::Sudoku && (options.relabel || options.symmetries);
-                if taken.insert((tokens.clone(), cells.clone())) || !drawn {
-                    let other = index > 0;
+                let drawn = other && geometry.is_sudoku() && (options.relabel || options.symmetries);
+                if taken.insert(disguise.clone()) || !drawn {
                     let noise = if other { options.noise } else { 0.0 };
-                    return Guess { tokens, cells, random_start: other && options.random_start, noise };
+                    return Guess { disguise, random_start: other && options.random_start, noise };
                 }
             }
         })
         .collect())
-}
-
-fn disguise(
-    kind: PuzzleKind,
-    seq_len: usize,
-    index: u32,
-    options: &GuessOptions,
-    rng: &mut impl Rng,
-) -> (Vec<u8>, Vec<u32>) {
-    let mut cells: Vec<u32> = (0..seq_len as u32).collect();
-    let shifted = |by: u32| {
-        let mut tokens: Vec<i32> = (0..kind.vocab_size() as i32).collect();
-        permute(kind, &mut tokens, by);
-        tokens.into_iter().map(|t| t as u8).collect::<Vec<u8>>()
-    };
-    let repeats = max_permutes(kind);
-    let mut tokens = shifted(index % repeats);
-    match kind {
-        PuzzleKind::Sudoku if index > 0 => {
-            let draws = ShuffleDraws::draw(rng);
-            if options.relabel {
-                for (digit, to) in draws.digit_map.iter().enumerate() {
-                    tokens[digit + 1] = to + 1;
-                }
-            }
-            if options.symmetries
-                && let Ok(shuffle) = SudokuShuffle::new(&draws)
-            {
-                cells = shuffle.cell_map().iter().map(|&c| u32::from(c)).collect();
-            }
-        }
-        PuzzleKind::Maze if options.symmetries => {
-            let side = maze::side(seq_len);
-            if let Ok(grid) = Array2::from_shape_vec((side, side), cells.clone()) {
-                cells = dihedral(grid.view(), (index / repeats) as usize % 8).into_raw_vec_and_offset().0;
-            }
-        }
-        _ => {}
-    }
-    (tokens, cells)
-}
-
-impl Guess {
-    /// The board as the model sees it.
-    ///
-    /// # Shapes
-    /// - board, result: `[S]`
-    pub fn apply(&self, board: &[u8]) -> Vec<u8> {
-        self.cells.iter().map(|&cell| self.tokens[usize::from(board[cell as usize])]).collect()
-    }
-
-    /// Undoes [`Self::apply`].
-    pub fn undo(&self, board: &[u8]) -> Vec<u8> {
-        let (tokens, cells) = (inverse(&self.tokens), inverse(&self.cells));
-        cells.iter().map(|&cell| tokens[usize::from(board[cell as usize])]).collect()
-    }
-}
-
-/// Where each value of a permutation stands.
-fn inverse<T: Copy + TryInto<usize> + TryFrom<usize> + Default>(map: &[T]) -> Vec<T> {
-    let mut back = vec![T::default(); map.len()];
-    for (i, &to) in map.iter().enumerate() {
-        if let (Ok(to), Ok(i)) = (to.try_into(), T::try_from(i)) {
-            back[to] = i;
-        }
-    }
-    back
 }
 
 /// A list of guesses on a device.
@@ -205,13 +132,14 @@ impl DeviceGuesses {
             let flat: Vec<i64> = rows.concat();
             Tensor::from_slice(&flat).view([rows.len() as i64, -1]).to_device(device)
         };
-        let wide = |map: &[u8]| map.iter().map(|&t| i64::from(t)).collect::<Vec<i64>>();
-        let cells = |map: &[u32]| map.iter().map(|&c| i64::from(c)).collect::<Vec<i64>>();
+        let tokens = |of: &Disguise| of.tokens().iter().map(|&t| i64::from(t)).collect::<Vec<i64>>();
+        let cells = |of: &Disguise| of.cells().iter().map(|&c| i64::from(c)).collect::<Vec<i64>>();
+        let (there, back): (Vec<_>, Vec<_>) = list.iter().map(|g| (&g.disguise, g.disguise.inverse())).unzip();
         Self {
-            tokens: table(list.iter().map(|g| wide(&g.tokens)).collect()),
-            tokens_back: table(list.iter().map(|g| wide(&inverse(&g.tokens))).collect()),
-            cells: table(list.iter().map(|g| cells(&g.cells)).collect()),
-            cells_back: table(list.iter().map(|g| cells(&inverse(&g.cells))).collect()),
+            tokens: table(there.iter().copied().map(tokens).collect()),
+            tokens_back: table(back.iter().map(tokens).collect()),
+            cells: table(there.iter().copied().map(cells).collect()),
+            cells_back: table(back.iter().map(cells).collect()),
             noise: list.iter().map(|g| g.noise).collect(),
             random_start: list.iter().map(|g| g.random_start).collect(),
             seed,
@@ -370,17 +298,17 @@ mod tests {
     fn every_disguise_is_a_sudoku_and_comes_back() {
         let (question, answer) = (QUESTION.parse::<Board>().unwrap(), ANSWER.parse::<Board>().unwrap());
         for kinds in ["", "r", "s", "rs"] {
-            let list = guesses(PuzzleKind::Sudoku, 81, 9, &options(kinds)).unwrap();
+            let list = guesses(Geometry::SUDOKU, 9, &options(kinds)).unwrap();
             let mut seen = HashSet::new();
             for guess in &list {
-                let (q, a) = (guess.apply(&question.tokens()), guess.apply(&answer.tokens()));
-                assert_eq!(guess.undo(&a), answer.tokens(), "{kinds}");
+                let (q, a) = (guess.disguise.apply(&question.tokens()), guess.disguise.apply(&answer.tokens()));
+                assert_eq!(guess.disguise.undo(&a), answer.tokens(), "{kinds}");
                 let board = |tokens: &[u8]| Board::from_tokens(tokens).unwrap();
                 assert_eq!(board(&a).check_solves(&board(&q)), Ok(()), "{kinds}");
                 assert!(seen.insert(a), "{kinds}: a disguise twice");
             }
-            assert_eq!(list[0].apply(&question.tokens()), question.tokens(), "guess 0 is the puzzle itself");
-            let more = guesses(PuzzleKind::Sudoku, 81, 5, &options(kinds)).unwrap();
+            assert_eq!(list[0].disguise.apply(&question.tokens()), question.tokens(), "guess 0 is the puzzle itself");
+            let more = guesses(Geometry::SUDOKU, 5, &options(kinds)).unwrap();
             assert_eq!(more, list[..5], "a shorter list is the beginning of a longer one");
         }
     }
@@ -388,20 +316,20 @@ mod tests {
     #[test]
     fn mazes_have_sixteen() {
         let board: Vec<u8> = vec![3, 4, 1, 2, 2, 1, 1, 2, 5, 1, 2, 2, 1, 1, 1, 2];
-        let list = guesses(PuzzleKind::Maze, 16, 16, &options("s")).unwrap();
-        let all: HashSet<Vec<u8>> = list.iter().map(|g| g.apply(&board)).collect();
+        let list = guesses(Geometry::maze(4), 16, &options("s")).unwrap();
+        let all: HashSet<Vec<u8>> = list.iter().map(|g| g.disguise.apply(&board)).collect();
         assert_eq!(all.len(), 16);
-        assert!(list.iter().all(|g| g.undo(&g.apply(&board)) == board));
-        assert!(guesses(PuzzleKind::Maze, 16, 17, &options("s")).is_err());
-        assert!(guesses(PuzzleKind::Maze, 16, 3, &options("")).is_err());
-        assert!(guesses(PuzzleKind::Maze, 16, 2, &options("r")).is_err());
-        assert_eq!(guesses(PuzzleKind::Maze, 16, 40, &options("i")).unwrap().len(), 40);
+        assert!(list.iter().all(|g| g.disguise.undo(&g.disguise.apply(&board)) == board));
+        assert!(guesses(Geometry::maze(4), 17, &options("s")).is_err());
+        assert!(guesses(Geometry::maze(4), 3, &options("")).is_err());
+        assert!(guesses(Geometry::maze(4), 2, &options("r")).is_err());
+        assert_eq!(guesses(Geometry::maze(4), 40, &options("i")).unwrap().len(), 40);
     }
 
     #[test]
     fn the_device_does_what_the_host_does() {
         let board = QUESTION.parse::<Board>().unwrap().tokens();
-        let list = guesses(PuzzleKind::Sudoku, 81, 6, &options("rs")).unwrap();
+        let list = guesses(Geometry::SUDOKU, 6, &options("rs")).unwrap();
         let on_device = DeviceGuesses::new(&list, 3, Device::Cpu);
         let which = Tensor::from_slice(&[5_i64, 0, 3]);
         let boards: Vec<i64> = board.iter().map(|&t| i64::from(t)).collect();
@@ -409,7 +337,7 @@ mod tests {
         let disguised = on_device.apply(&rows, &which);
         for (row, guess) in [5, 0, 3].into_iter().enumerate() {
             let found: Vec<i64> = Vec::try_from(disguised.get(row as i64)).unwrap();
-            let wanted: Vec<i64> = list[guess].apply(&board).iter().map(|&t| i64::from(t)).collect();
+            let wanted: Vec<i64> = list[guess].disguise.apply(&board).iter().map(|&t| i64::from(t)).collect();
             assert_eq!(found, wanted);
         }
         assert!(on_device.undoing(&which).undo(&disguised).equal(&rows));
@@ -417,7 +345,7 @@ mod tests {
 
     #[test]
     fn noise_is_normal_and_depends_on_its_key_alone() {
-        let list = guesses(PuzzleKind::Sudoku, 81, 2, &options("n")).unwrap();
+        let list = guesses(Geometry::SUDOKU, 2, &options("n")).unwrap();
         let on_device = DeviceGuesses::new(&list, 1, Device::Cpu);
         let keys: Vec<i64> = (0..300).map(|p| on_device.noise_key(p, 1, 4)).collect();
         let state = Tensor::zeros([300, 4, 32], (Kind::Float, Device::Cpu));

@@ -8,7 +8,7 @@ use std::{
     ops::{ControlFlow, Range},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ndarray::{Array1, Array2};
 use tch::{Kind, Tensor};
 
@@ -17,22 +17,21 @@ use super::{
     guess::{Guess, GuessOptions, guesses},
     record::{PassRecord, PuzzleRecord},
     scores::{RunShape, Tally},
-    vote::permute,
 };
 use crate::{
     dataset::{Batch, DatasetSet, RowInfo},
     model::Model,
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
 };
 
 /// Rows of a set under one of upstream's permutations, labels as stored (a cell without a label keeps its pad token, and
 /// must be matched like any other), all with puzzle identifier 0: so upstream has them.
-pub fn permuted_rows(set: &DatasetSet, rows: Range<usize>, kind: PuzzleKind, permutation: u32) -> Result<Batch> {
+pub fn permuted_rows(set: &DatasetSet, rows: Range<usize>, geometry: Geometry, permutation: u32) -> Result<Batch> {
     let stored = set.rows_as_stored(&rows.collect::<Vec<_>>())?;
     let permuted = |tokens: Array2<i32>| {
         let shape = tokens.dim();
         let mut flat: Vec<i32> = tokens.into_iter().collect();
-        permute(kind, &mut flat, permutation);
+        geometry.permute(&mut flat, permutation);
         Array2::from_shape_vec(shape, flat)
     };
     Ok(Batch {
@@ -45,7 +44,7 @@ pub fn permuted_rows(set: &DatasetSet, rows: Range<usize>, kind: PuzzleKind, per
 /// What to run over a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InferPlan {
-    pub kind: PuzzleKind,
+    pub geometry: Geometry,
     /// Guesses of each checkpoint.
     pub permutes: u32,
     pub options: GuessOptions,
@@ -60,16 +59,16 @@ pub struct InferPlan {
 
 impl InferPlan {
     /// The plan that upstream's program carries out: all segments, cyclic permutations.
-    pub fn upstream(kind: PuzzleKind, permutes: u32, batch_size: usize, puzzles: Range<usize>) -> Self {
+    pub fn upstream(geometry: Geometry, permutes: u32, batch_size: usize, puzzles: Range<usize>) -> Self {
         let (options, stop) = (GuessOptions::default(), StopRule::Never);
-        Self { kind, permutes, options, stop, compare: false, batch_size, puzzles }
+        Self { geometry, permutes, options, stop, compare: false, batch_size, puzzles }
     }
 
     /// What is counted.
-    pub fn shape(&self, models: &[Model], set: &DatasetSet) -> RunShape {
+    pub fn shape(&self, models: &[Model]) -> RunShape {
         RunShape {
-            kind: self.kind,
-            cells: set.seq_len(),
+            kind: self.geometry.kind(),
+            cells: self.geometry.cells(),
             segments: models.iter().map(|m| u32::try_from(m.config().halt_max_steps).unwrap_or(u32::MAX)).collect(),
             guesses: self.permutes,
             stop: self.stop,
@@ -85,23 +84,33 @@ impl InferPlan {
         );
         let (asked, there) = (&self.puzzles, set.len());
         ensure!(asked.start <= asked.end && asked.end <= there, "puzzles {asked:?} of {there}");
+        let geometry = self.geometry;
+        ensure!(
+            geometry.cells() == set.seq_len(),
+            "a {geometry} puzzle has {} cells, the data {}",
+            geometry.cells(),
+            set.seq_len()
+        );
+        ensure!(geometry.vocab_size() <= 256, "{} tokens: an answer here has at most 256", geometry.vocab_size());
+        if self.stop == StopRule::Verified || self.compare {
+            geometry.known().context("answers are verified by the rules")?;
+        }
         for model in models {
             let dims = model.config().dims;
             ensure!(
-                usize::try_from(dims.seq_len) == Ok(set.seq_len()),
+                usize::try_from(dims.seq_len) == Ok(geometry.cells()),
                 "the model takes puzzles of {} cells, the data has {}",
                 dims.seq_len,
-                set.seq_len()
+                geometry.cells()
             );
             ensure!(
-                usize::try_from(dims.vocab_size) == Ok(self.kind.vocab_size()),
-                "a {} puzzle has {} tokens, the model knows {}: it was trained on another kind of puzzle",
-                self.kind,
-                self.kind.vocab_size(),
+                usize::try_from(dims.vocab_size) == Ok(geometry.vocab_size()),
+                "a {geometry} puzzle has {} tokens, the model knows {}: it was trained on another kind of puzzle",
+                geometry.vocab_size(),
                 dims.vocab_size
             );
         }
-        guesses(self.kind, set.seq_len(), self.permutes, &self.options)
+        guesses(geometry, self.permutes, &self.options)
     }
 }
 
@@ -135,13 +144,13 @@ pub struct InferOutcome {
 ///     dataset::Dataset,
 ///     eval::infer::{InferPlan, infer},
 ///     model::{Dims, Model},
-///     puzzle::PuzzleKind,
+///     puzzle::Geometry,
 /// };
 ///
 /// let puzzles = Dataset::bundled_test(Some(100))?;
 /// let checkpoint = Checkpoint::load("checkpoints/my run".as_ref())?.checkpoint;
 /// let model = Model::load(&checkpoint, Dims::from(puzzles.meta()), tch::Device::Cpu, None)?;
-/// let plan = InferPlan::upstream(PuzzleKind::Sudoku, 3, 50, 0..100);
+/// let plan = InferPlan::upstream(Geometry::SUDOKU, 3, 50, 0..100);
 /// let outcome = infer(&[model], &puzzles.sets()[0], &plan, BTreeMap::new(), |_| Ok(ControlFlow::Continue(())))?;
 /// println!("{} of {} by vote", outcome.tally.scores().vote.correct, outcome.tally.total());
 /// # anyhow::Ok(())
@@ -159,7 +168,7 @@ pub fn infer(
     let list = plan.check(models, set)?;
     let rows = set.rows()?;
     let row_of = |puzzle: usize| rows.as_ref().and_then(|rows| rows.get(set.group_of(puzzle)));
-    let mut tally = Tally::new(plan.shape(models, set));
+    let mut tally = Tally::new(plan.shape(models));
     let all = tally.shape().passes();
     // Puzzles with passes that have ended, and their labels.
     let mut open: BTreeMap<usize, (PuzzleRecord, Vec<u8>)> = BTreeMap::new();
@@ -179,7 +188,7 @@ pub fn infer(
     }
 
     let engine_plan = EnginePlan {
-        kind: plan.kind,
+        geometry: plan.geometry,
         guesses: &list,
         seed: plan.options.seed,
         stop: plan.stop,
@@ -198,7 +207,7 @@ pub fn infer(
                     entry.insert((record, label(set, puzzle)?))
                 }
             };
-            let ended = PassRecord::new(pass, plan.kind, label);
+            let ended = PassRecord::new(pass, plan.geometry, label);
             let shown = watch(Event::Pass { puzzle, row: row_of(puzzle), pass: &ended })?;
             let place = record.passes.partition_point(|p| p.pass < ended.pass);
             record.passes.insert(place, ended);

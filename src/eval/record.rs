@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Ending, FinishedPass, StopRule};
-use crate::{
-    dataset::RowInfo,
-    puzzle::{PuzzleKind, maze},
-};
+use crate::{dataset::RowInfo, puzzle::Geometry};
 
 /// How a pass stood at a certain segment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,10 +50,10 @@ pub struct PuzzleRecord {
 }
 
 impl EndRecord {
-    fn new(end: &Ending, kind: PuzzleKind, label: &[u8]) -> Self {
+    fn new(end: &Ending, geometry: Geometry, label: &[u8]) -> Self {
         let cells = end.answer.iter().zip(label).filter(|(a, b)| a == b).count();
         Self {
-            answer: answer_text(kind, &end.answer),
+            answer: geometry.text(&end.answer),
             segments: end.segments,
             halted: end.halted,
             verified: end.verified,
@@ -70,8 +67,8 @@ impl EndRecord {
 
 impl PassRecord {
     /// A finished pass beside the puzzle's label, `[S]`.
-    pub fn new(pass: &FinishedPass, kind: PuzzleKind, label: &[u8]) -> Self {
-        let record = |end: &Ending| EndRecord::new(end, kind, label);
+    pub fn new(pass: &FinishedPass, geometry: Geometry, label: &[u8]) -> Self {
+        let record = |end: &Ending| EndRecord::new(end, geometry, label);
         Self {
             pass: pass.pass,
             end: record(&pass.end),
@@ -110,18 +107,4 @@ impl PuzzleRecord {
     pub fn is_complete(&self, all: usize, rule: StopRule) -> bool {
         self.passes.len() == all || rule == StopRule::Verified && self.passes.iter().any(|p| p.end.verified)
     }
-}
-
-/// An answer's tokens as people write them.
-pub fn answer_text(kind: PuzzleKind, tokens: &[u8]) -> String {
-    let symbol = |token: u8| match (kind, token) {
-        (_, 0) => '?',
-        (PuzzleKind::Sudoku, 1) => '.',
-        (PuzzleKind::Sudoku, 2..=10) => char::from(b'0' + token - 1),
-        (PuzzleKind::Maze, 1..=5) => {
-            maze::CHARSET.as_bytes().get(usize::from(token) - 1).map_or('?', |&c| char::from(c))
-        }
-        _ => '?',
-    };
-    tokens.iter().map(|&t| symbol(t)).collect()
 }

@@ -25,7 +25,8 @@ use crate::puzzle::PuzzleKind;
 /// What a run looks like, as far as counting goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunShape {
-    pub kind: PuzzleKind,
+    /// None where it is unknown.
+    pub kind: Option<PuzzleKind>,
     pub cells: usize,
     /// Segments that a pass of each checkpoint can have.
     pub segments: Vec<u32>,
@@ -267,7 +268,8 @@ impl Tally {
         self.add_to_curve(&passes);
         let outcomes: Vec<PassOutcome> =
             passes.iter().map(|(_, e)| PassOutcome { exact: e.exact, halted: e.halted }).collect();
-        let solves = |of_checkpoint: &[PassOutcome]| checkpoint_solves(self.shape.kind, of_checkpoint);
+        let kind = self.shape.kind;
+        let solves = |of_checkpoint: &[PassOutcome]| kind.is_some_and(|kind| checkpoint_solves(kind, of_checkpoint));
         let cells: u64 = passes.iter().map(|(_, e)| u64::from(e.cells)).sum();
         let score = PuzzleScore {
             cell_share: cells as f64 / (passes.len() * self.shape.cells).max(1) as f64,
@@ -304,9 +306,11 @@ impl Tally {
         &self.passes
     }
 
-    /// Per puzzle, whether it is solved under upstream's rule; none unless every pass ran all segments.
+    /// Per puzzle, whether it is solved under upstream's rule; none unless every pass ran all segments, and where the kind
+    /// of puzzle is unknown.
     pub fn upstream(&self) -> Option<Vec<bool>> {
-        (self.shape.stop == StopRule::Never).then(|| self.puzzles.values().map(|p| p.upstream).collect())
+        (self.shape.kind.is_some() && self.shape.stop == StopRule::Never)
+            .then(|| self.puzzles.values().map(|p| p.upstream).collect())
     }
 
     fn own(&self) -> impl Iterator<Item = RuleScore> + '_ {
@@ -570,7 +574,7 @@ mod tests {
     }
 
     fn tally(stop: StopRule, puzzles: &[Vec<EndRecord>]) -> Tally {
-        let shape = RunShape { kind: PuzzleKind::Sudoku, cells: 3, segments: vec![4, 4], guesses: 2, stop };
+        let shape = RunShape { kind: Some(PuzzleKind::Sudoku), cells: 3, segments: vec![4, 4], guesses: 2, stop };
         let mut tally = Tally::new(shape);
         for (puzzle, ends) in puzzles.iter().enumerate().rev() {
             let passes = ends.iter().enumerate();

@@ -9,14 +9,13 @@ use super::{
     engine::StopRule,
     guess::{DeviceGuesses, Guess},
     infer::host_tokens,
-    record::{EndRecord, answer_text},
+    record::EndRecord,
     scores::Pool,
-    verify::is_right,
 };
 use crate::{
     dataset::Batch,
     model::{DeviceBatch, Model, StartStates},
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
 };
 
 /// The answer after one segment of one pass, in the puzzle's own frame.
@@ -61,7 +60,7 @@ pub struct Solved {
 /// How a puzzle is to be solved.
 #[derive(Clone, Debug)]
 pub struct SolvePlan<'a> {
-    pub kind: PuzzleKind,
+    pub geometry: Geometry,
     /// Passes of each checkpoint.
     pub guesses: &'a [Guess],
     pub seed: u64,
@@ -132,7 +131,7 @@ fn run_pass(
     each: &mut impl FnMut(&Step),
     steps: &mut Vec<Step>,
 ) -> Result<Step> {
-    let disguise = &plan.guesses[guess];
+    let disguise = &plan.guesses[guess].disguise;
     let row: Vec<i32> = disguise.apply(question).into_iter().map(i32::from).collect();
     let inputs = Array2::from_shape_vec((1, row.len()), row)?;
     let batch = Batch { labels: inputs.clone(), inputs, puzzle_identifiers: Array1::zeros(1) };
@@ -158,11 +157,11 @@ fn run_pass(
         let step = Step {
             pass,
             segment,
-            answer: answer_text(plan.kind, &tokens),
+            answer: plan.geometry.text(&tokens),
             changed: (0..tokens.len()).filter(|&c| tokens[c] != before[c]).collect(),
             halted: margin > 0.0,
             margin,
-            verified: is_right(plan.kind, question, &tokens),
+            verified: plan.geometry.is_right(question, &tokens),
             tokens,
         };
         before.clone_from(&step.tokens);

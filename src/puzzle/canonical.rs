@@ -8,7 +8,10 @@
 //! A least solution begins with 123456789, and of its second row only a few beginnings are possible, which leaves some
 //! hundreds of arrangements to compare instead of millions.
 
-use super::sudoku::{Board, CELLS, SIDE, SolutionError};
+use super::{
+    boxes::SolutionError,
+    sudoku::{Board, CELLS, SIDE},
+};
 
 /// The orders of three columns.
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];

@@ -71,24 +71,6 @@ pub fn canonical(tokens: &[u8], side: usize) -> Vec<u8> {
     versions.min().unwrap_or_default()
 }
 
-/// Upstream's maze permutation in batched inference: start and goal change places for any `perm` but 0. It is its own
-/// inverse.
-///
-/// # Shapes
-/// - tokens: any
-pub fn swap_start_goal(tokens: &mut [i32], perm: u32) {
-    if perm == 0 {
-        return;
-    }
-    for token in tokens {
-        if *token == i32::from(START) {
-            *token = GOAL.into();
-        } else if *token == i32::from(GOAL) {
-            *token = START.into();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

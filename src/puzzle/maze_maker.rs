@@ -83,7 +83,7 @@ fn carve(tokens: &mut [u8], side: usize, rng: &mut impl RngCore) {
 fn open_walls(tokens: &mut [u8], side: usize, rng: &mut impl RngCore) {
     let share = below(rng, 11);
     for cell in 0..tokens.len() {
-        let ways = neighbours(cell, side).filter(|&next| tokens[next] == FREE).count();
+        let ways = neighbours(cell, side, tokens.len()).filter(|&next| tokens[next] == FREE).count();
         if tokens[cell] == WALL && ways == 2 && below(rng, 100) < share {
             tokens[cell] = FREE;
         }

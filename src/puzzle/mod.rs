@@ -1,31 +1,38 @@
 //! Sudoku boards, mazes and their symmetries, on plain arrays: nothing here knows tensors or files.
 
+pub mod boxes;
 pub mod canonical;
 pub mod clue_swap;
-pub mod digit_shift;
 pub mod dihedral;
+mod disguise;
+mod geometry;
+mod instance;
 pub mod maze;
 pub mod maze_maker;
 pub mod shortest_path;
 pub mod shuffle;
 pub mod solve;
 pub mod sudoku;
+mod text;
 mod triads;
 
+pub use boxes::{Boxes, SolutionError, Unit};
 pub use canonical::{Canonical, canonical};
-pub use digit_shift::{shift_digits, unshift_digits};
 pub use dihedral::{DIHEDRAL_INVERSE, dihedral, inverse_dihedral};
-pub use maze::swap_start_goal;
+pub use disguise::Disguise;
+pub use geometry::{Fault, Geometry, Glyph, Line, UnknownKind};
+pub use instance::{CellMark, Puzzle, PuzzleError};
 pub use shuffle::SudokuShuffle;
 pub use sudoku::Board;
+pub use text::{TextError, base36, from_base36};
 
-/// What kind of puzzle a dataset holds.
+/// The kinds of puzzle that there are rules for, as flags and files name them; [`Geometry`] adds the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PuzzleKind {
-    /// 81 cells, tokens 1 (blank) and 2..=10 (digits 1..=9).
+    /// Rows, columns and boxes that hold every digit once.
     Sudoku,
-    /// A square of walls, ways, start, goal and path, tokens 1..=5.
+    /// Walls, ways, start, goal and path.
     Maze,
 }
 
@@ -40,6 +47,16 @@ impl PuzzleKind {
 }
 
 impl PuzzleKind {
+    /// The square board of that many cells; none where there is no such board.
+    pub fn square(self, cells: usize) -> Option<Geometry> {
+        let side = cells.isqrt();
+        let geometry = match self {
+            Self::Sudoku => Geometry::sudoku(side)?,
+            Self::Maze => Geometry::maze(side),
+        };
+        (geometry.cells() == cells).then_some(geometry)
+    }
+
     /// As a title begins with it; in running text the kind displays itself.
     pub fn title(self) -> &'static str {
         match self {

@@ -13,8 +13,8 @@ pub const NO_WAY: i16 = -1;
 /// Why an answer does not solve its maze.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MazeFault {
-    #[error("{cells} cells; a maze is a square")]
-    NoSquare { cells: usize },
+    #[error("{cells} cells are no rows of {width}")]
+    Cells { cells: usize, width: usize },
     #[error("{starts} starts and {goals} goals; a maze has one of each")]
     Ends { starts: usize, goals: usize },
     #[error("cell {} of the question is part of a path already", .cell + 1)]
@@ -40,13 +40,13 @@ impl Distances {
     /// Breadth first from a cell; everything but a wall is open.
     ///
     /// # Shapes
-    /// - tokens: `[side * side]`
-    pub fn from(tokens: &[u8], side: usize, cell: usize) -> Self {
+    /// - tokens: `[height * width]`
+    pub fn from(tokens: &[u8], width: usize, cell: usize) -> Self {
         let mut found = Self { steps: vec![usize::MAX; tokens.len()], ways: vec![0; tokens.len()] };
         (found.steps[cell], found.ways[cell]) = (0, 1);
         let mut queue = VecDeque::from([cell]);
         while let Some(at) = queue.pop_front() {
-            for next in neighbours(at, side).filter(|&cell| tokens[cell] != WALL) {
+            for next in neighbours(at, width, tokens.len()).filter(|&cell| tokens[cell] != WALL) {
                 if found.steps[next] == usize::MAX {
                     found.steps[next] = found.steps[at] + 1;
                     queue.push_back(next);
@@ -60,20 +60,20 @@ impl Distances {
     }
 }
 
-/// The cells that touch a cell at its sides.
-pub(super) fn neighbours(cell: usize, side: usize) -> impl Iterator<Item = usize> {
-    let (row, column) = (cell / side, cell % side);
-    let up = (row > 0).then(|| cell - side);
-    let down = (row + 1 < side).then(|| cell + side);
+/// The cells that touch a cell at its sides, in a maze of `cells` cells.
+pub(super) fn neighbours(cell: usize, width: usize, cells: usize) -> impl Iterator<Item = usize> {
+    let column = cell % width;
+    let up = cell.checked_sub(width);
+    let down = Some(cell + width).filter(|&below| below < cells);
     let left = (column > 0).then(|| cell - 1);
-    let right = (column + 1 < side).then(|| cell + 1);
+    let right = (column + 1 < width).then(|| cell + 1);
     [up, down, left, right].into_iter().flatten()
 }
 
 /// The cells of a maze's only start and only goal.
-fn ends(tokens: &[u8], side: usize) -> Result<[usize; 2], MazeFault> {
-    if side.checked_mul(side) != Some(tokens.len()) {
-        return Err(MazeFault::NoSquare { cells: tokens.len() });
+fn ends(tokens: &[u8], width: usize) -> Result<[usize; 2], MazeFault> {
+    if width == 0 || !tokens.len().is_multiple_of(width) {
+        return Err(MazeFault::Cells { cells: tokens.len(), width });
     }
     let places = |token: u8| (0..tokens.len()).filter(|&cell| tokens[cell] == token).collect::<Vec<_>>();
     match (places(START).as_slice(), places(GOAL).as_slice()) {
@@ -86,11 +86,11 @@ fn ends(tokens: &[u8], side: usize) -> Result<[usize; 2], MazeFault> {
 /// exactly one start and one goal.
 ///
 /// # Shapes
-/// - maze: `[side * side]`, row by row; result: the same
-pub fn distances(maze: &[u8], side: usize) -> Vec<i16> {
-    let Ok([start, _]) = ends(maze, side) else { return vec![NO_WAY; maze.len()] };
+/// - maze: `[height * width]`, row by row; result: the same
+pub fn distances(maze: &[u8], width: usize) -> Vec<i16> {
+    let Ok([start, _]) = ends(maze, width) else { return vec![NO_WAY; maze.len()] };
     let number = |steps: usize| if steps == usize::MAX { NO_WAY } else { i16::try_from(steps).unwrap_or(i16::MAX) };
-    Distances::from(maze, side, start).steps.into_iter().map(number).collect()
+    Distances::from(maze, width, start).steps.into_iter().map(number).collect()
 }
 
 /// What a search finds of a maze.
@@ -107,10 +107,10 @@ pub struct Shortest {
 /// The shortest path from start to goal; cells touch at their sides.
 ///
 /// # Shapes
-/// - tokens: `[side * side]`
-pub fn shortest(tokens: &[u8], side: usize) -> Result<Shortest, MazeFault> {
-    let [start, goal] = ends(tokens, side)?;
-    let found = Distances::from(tokens, side, start);
+/// - tokens: `[height * width]`
+pub fn shortest(tokens: &[u8], width: usize) -> Result<Shortest, MazeFault> {
+    let [start, goal] = ends(tokens, width)?;
+    let found = Distances::from(tokens, width, start);
     let steps = found.steps[goal];
     if steps == usize::MAX {
         return Err(MazeFault::NoWay);
@@ -118,7 +118,8 @@ pub fn shortest(tokens: &[u8], side: usize) -> Result<Shortest, MazeFault> {
     let mut path = Vec::with_capacity(steps);
     let mut at = goal;
     while at != start {
-        let before = neighbours(at, side).find(|&cell| found.steps[cell].checked_add(1) == Some(found.steps[at]));
+        let before =
+            neighbours(at, width, tokens.len()).find(|&cell| found.steps[cell].checked_add(1) == Some(found.steps[at]));
         at = before.ok_or(MazeFault::NoWay)?;
         if at != start {
             path.push(at);
@@ -132,12 +133,12 @@ pub fn shortest(tokens: &[u8], side: usize) -> Result<Shortest, MazeFault> {
 /// What the answer has elsewhere does not count.
 ///
 /// # Shapes
-/// - question, answer: `[side * side]`
-pub fn check_marks(question: &[u8], answer: &[u8], side: usize) -> Result<Shortest, MazeFault> {
+/// - question, answer: `[height * width]`
+pub fn check_marks(question: &[u8], answer: &[u8], width: usize) -> Result<Shortest, MazeFault> {
     if answer.len() != question.len() {
-        return Err(MazeFault::NoSquare { cells: answer.len() });
+        return Err(MazeFault::Cells { cells: answer.len(), width });
     }
-    let shortest = shortest(question, side)?;
+    let shortest = shortest(question, width)?;
     let marked = |cell: &usize| answer[*cell] == PATH;
     let closed = |cell: &usize| [WALL, START, GOAL].contains(&question[*cell]);
     if let Some(cell) = (0..question.len()).find(|cell| marked(cell) && closed(cell)) {
@@ -148,7 +149,7 @@ pub fn check_marks(question: &[u8], answer: &[u8], side: usize) -> Result<Shorte
     let left_open = |cell: usize| marked(&cell) || [START, GOAL].contains(&question[cell]);
     let marks: Vec<u8> = (0..question.len()).map(|cell| if left_open(cell) { question[cell] } else { WALL }).collect();
     let count = (0..question.len()).filter(marked).count();
-    match self::shortest(&marks, side) {
+    match self::shortest(&marks, width) {
         Ok(way) if way.steps == shortest.steps && count + 1 == shortest.steps => Ok(shortest),
         _ => Err(MazeFault::NotShortest { marked: count, shortest: shortest.steps }),
     }
@@ -157,8 +158,8 @@ pub fn check_marks(question: &[u8], answer: &[u8], side: usize) -> Result<Shorte
 /// [`check_marks`], and that the answer is its question but for the path.
 ///
 /// # Shapes
-/// - question, answer: `[side * side]`
-pub fn check_solves(question: &[u8], answer: &[u8], side: usize) -> Result<Shortest, MazeFault> {
+/// - question, answer: `[height * width]`
+pub fn check_solves(question: &[u8], answer: &[u8], width: usize) -> Result<Shortest, MazeFault> {
     if let Some(cell) = question.iter().position(|&t| t == PATH) {
         return Err(MazeFault::PathGiven { cell });
     }
@@ -166,7 +167,7 @@ pub fn check_solves(question: &[u8], answer: &[u8], side: usize) -> Result<Short
     if let Some(cell) = question.iter().zip(answer).position(changed) {
         return Err(MazeFault::Changed { cell });
     }
-    check_marks(question, answer, side)
+    check_marks(question, answer, width)
 }
 
 #[cfg(test)]
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(found, [0, 1, 2, -1, -1, -1, 3, -1, 6, 5, 4, -1, 7, -1, -1, -1]);
         assert_eq!(distances(&maze("S  #/## #/   #/ ###"), 4), [NO_WAY; 16], "no goal");
         assert_eq!(distances(&maze("SS #/## #/   #/ ##G"), 4), [NO_WAY; 16], "two starts");
-        assert_eq!(distances(&[START, FREE, GOAL], 1), [NO_WAY; 3], "no square");
+        assert_eq!(distances(&[START, FREE, GOAL], 2), [NO_WAY; 3], "no rows of two");
     }
 
     #[test]
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(shortest(&maze("    /    /    /    "), 4), Err(MazeFault::Ends { starts: 0, goals: 0 }));
         assert_eq!(shortest(&maze("S  S/    /    /   G"), 4), Err(MazeFault::Ends { starts: 2, goals: 1 }));
         assert_eq!(shortest(&maze("S # / ###/## #/   G"), 4), Err(MazeFault::NoWay));
-        assert_eq!(shortest(&[START, GOAL, FREE], 1), Err(MazeFault::NoSquare { cells: 3 }));
+        assert_eq!(shortest(&[START, GOAL, FREE], 2), Err(MazeFault::Cells { cells: 3, width: 2 }));
     }
 
     /// What a model's answer and what a dataset's answer must be.
@@ -238,7 +239,7 @@ mod tests {
         let closed = maze("S # / ###/## #/   G");
         for check in [check_marks, check_solves] {
             assert_eq!(check(&closed, &maze("So# /o###/## #/   G"), 4), Err(MazeFault::NoWay), "no way at all");
-            assert_eq!(check(&open, &open[..4], 4), Err(MazeFault::NoSquare { cells: 4 }));
+            assert_eq!(check(&open, &open[..4], 4), Err(MazeFault::Cells { cells: 4, width: 4 }));
         }
     }
 }

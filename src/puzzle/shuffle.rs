@@ -92,7 +92,7 @@ impl SudokuShuffle {
     }
 
     #[inline]
-    fn from_checked(draws: &ShuffleDraws) -> Self {
+    pub(super) fn from_checked(draws: &ShuffleDraws) -> Self {
         let mut token_map = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         for (token, digit) in token_map[1..].iter_mut().zip(draws.digit_map) {
             *token = digit + 1;

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::boxes::{Boxes, SolutionError};
+
 /// Cells of a row, a column or a box.
 pub const SIDE: usize = 9;
 /// Cells of a board.
@@ -27,52 +29,6 @@ pub enum BoardError {
     #[error("cell {} (row {}, column {}) holds {found}; a digit is 0 (blank) to 9",
         .cell + 1, .cell / SIDE + 1, .cell % SIDE + 1)]
     Digit { found: u8, cell: usize },
-}
-
-/// Why a board is not the solution of a question.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SolutionError {
-    #[error("row {}, column {} of the answer is blank", .cell / SIDE + 1, .cell % SIDE + 1)]
-    Blank { cell: usize },
-    #[error("row {}, column {} is given as {given}, the answer has {answer} there",
-        .cell / SIDE + 1, .cell % SIDE + 1)]
-    Given { cell: usize, given: u8, answer: u8 },
-    #[error("{digit} stands twice in {unit}")]
-    Repeated { digit: u8, unit: Unit },
-}
-
-/// A row, a column or a box, numbered from 0 (boxes in row order).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    Row(usize),
-    Column(usize),
-    Box(usize),
-}
-
-impl Unit {
-    /// The 27 units: rows, columns, boxes.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..SIDE).map(Self::Row).chain((0..SIDE).map(Self::Column)).chain((0..SIDE).map(Self::Box))
-    }
-
-    /// The cell index of the unit's `k`-th cell, `k` in `0..9`.
-    pub fn cell(self, k: usize) -> usize {
-        match self {
-            Self::Row(r) => r * SIDE + k,
-            Self::Column(c) => k * SIDE + c,
-            Self::Box(b) => (b / 3 * 3 + k / 3) * SIDE + b % 3 * 3 + k % 3,
-        }
-    }
-}
-
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Row(i) => write!(f, "row {}", i + 1),
-            Self::Column(i) => write!(f, "column {}", i + 1),
-            Self::Box(i) => write!(f, "box {} (row {}, column {} of boxes)", i + 1, i / 3 + 1, i % 3 + 1),
-        }
-    }
 }
 
 impl Board {
@@ -136,16 +92,7 @@ impl Board {
         if clashes == 0 {
             return None;
         }
-        Unit::all().find_map(|unit| {
-            let mut seen = 0u16;
-            (0..SIDE).find_map(|k| {
-                let digit = self.0[unit.cell(k)];
-                let bit = 1 << digit;
-                let repeated = digit != 0 && seen & bit != 0;
-                seen |= bit;
-                repeated.then_some(SolutionError::Repeated { digit, unit })
-            })
-        })
+        Boxes::NINE.repeated(&self.tokens())
     }
 
     /// Whether no digit stands twice in a row, a column or a box.
@@ -160,42 +107,18 @@ impl Board {
 
     /// Checks that this board is a full, correct grid that keeps every given of `question`.
     pub fn check_solves(&self, question: &Self) -> Result<(), SolutionError> {
-        if let Some(cell) = self.0.iter().position(|&d| d == 0) {
-            return Err(SolutionError::Blank { cell });
+        let at = |cell: usize| (cell / SIDE, cell % SIDE);
+        if let Some((row, column)) = self.0.iter().position(|&d| d == 0).map(at) {
+            return Err(SolutionError::Blank { row, column });
         }
         let clash = |(cell, (&given, &answer)): (usize, (&u8, &u8))| {
-            (given != 0 && given != answer).then_some(SolutionError::Given { cell, given, answer })
+            let (row, column) = at(cell);
+            (given != 0 && given != answer).then_some(SolutionError::Given { row, column, given, answer })
         };
         match question.0.iter().zip(&self.0).enumerate().find_map(clash).or_else(|| self.repeated()) {
             Some(error) => Err(error),
             None => Ok(()),
         }
-    }
-
-    /// The board as a grid of text. With a `question`, the cells that it leaves blank stand in parentheses, so that
-    /// givens can be told from what was filled in.
-    pub fn grid(&self, question: Option<&Self>) -> String {
-        let mut text = String::with_capacity(500);
-        for (cell, &digit) in self.0.iter().enumerate() {
-            let (row, column) = (cell / SIDE, cell % SIDE);
-            if column == 0 && row > 0 {
-                text.push('\n');
-                if row % 3 == 0 {
-                    text.push_str("---------+---------+---------\n");
-                }
-            }
-            if column > 0 && column % 3 == 0 {
-                text.push('|');
-            }
-            let symbol = if digit == 0 { '.' } else { char::from(b'0' + digit) };
-            match question {
-                Some(question) if question.0[cell] == 0 && digit != 0 => {
-                    text.extend(['(', symbol, ')']);
-                }
-                _ => text.extend([' ', symbol, ' ']),
-            }
-        }
-        text
     }
 }
 
@@ -245,7 +168,7 @@ impl fmt::Debug for Board {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::boxes::Unit, *};
 
     const QUESTION: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
     const ANSWER: &str = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
@@ -282,20 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn units_cover_every_cell_three_times() {
-        let mut seen = [0; CELLS];
-        Unit::all().for_each(|unit| (0..SIDE).for_each(|k| seen[unit.cell(k)] += 1));
-        assert_eq!(seen, [3; CELLS]);
-        assert_eq!(Unit::Box(5).cell(4), 4 * SIDE + 7);
-    }
-
-    #[test]
     fn two_equal_digits_clash_where_they_share_a_unit() {
         for a in 0..CELLS {
             for b in 0..a {
                 let mut digits = [0; CELLS];
                 (digits[a], digits[b]) = (9, 9);
-                let shared = Unit::all().find(|unit| [a, b].iter().all(|&x| (0..SIDE).any(|k| unit.cell(k) == x)));
+                let holds = |unit, cell| (0..SIDE).any(|k| Boxes::NINE.cell(unit, k) == cell);
+                let shared = Boxes::NINE.units().find(|&unit| holds(unit, a) && holds(unit, b));
                 let found = Board(digits).repeated();
                 assert_eq!(found, shared.map(|unit| SolutionError::Repeated { digit: 9, unit }), "{a} {b}");
                 digits[b] = 8;
@@ -309,10 +225,13 @@ mod tests {
         let (question, answer) = (board(QUESTION), board(ANSWER));
         assert!(answer.is_solved() && question.is_consistent() && !question.is_solved());
         assert_eq!(answer.check_solves(&question), Ok(()));
-        assert_eq!(question.check_solves(&question), Err(SolutionError::Blank { cell: 2 }));
+        assert_eq!(question.check_solves(&question), Err(SolutionError::Blank { row: 0, column: 2 }));
 
         let other_given = board(&QUESTION.replacen("53", "54", 1));
-        assert_eq!(answer.check_solves(&other_given), Err(SolutionError::Given { cell: 1, given: 4, answer: 3 }));
+        assert_eq!(
+            answer.check_solves(&other_given),
+            Err(SolutionError::Given { row: 0, column: 1, given: 4, answer: 3 })
+        );
 
         let swapped = board(&ANSWER.replacen("4678", "4687", 1));
         let Err(SolutionError::Repeated { unit, .. }) = swapped.check_solves(&board(&".".repeat(81))) else {
@@ -320,15 +239,5 @@ mod tests {
         };
         assert!(matches!(unit, Unit::Column(_)));
         assert!(!swapped.is_solved());
-    }
-
-    #[test]
-    fn the_grid_tells_givens_from_filled_cells() {
-        let text = board(ANSWER).grid(Some(&board(QUESTION)));
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 11);
-        assert_eq!(lines[0], " 5  3 (4)|(6) 7 (8)|(9)(1)(2)");
-        assert_eq!(lines[3], "---------+---------+---------");
-        assert_eq!(board(QUESTION).grid(None).lines().next(), Some(" 5  3  . | .  7  . | .  .  . "));
     }
 }

@@ -390,16 +390,15 @@ impl Searching {
 mod tests {
     use super::*;
     use crate::{
-        puzzle::sudoku::Unit,
+        puzzle::boxes::Boxes,
         rng::{Purpose, below, distinct, stream},
     };
 
     /// Solutions of a board by trying every digit, up to `limit`.
     fn count_plainly(digits: &mut [u8; CELLS], limit: usize) -> usize {
         let fits = |digits: &[u8; CELLS], cell: usize, digit: u8| {
-            let clash = |unit: Unit| (0..SIDE).any(|k| digits[unit.cell(k)] == digit);
-            let (row, column) = (cell / SIDE, cell % SIDE);
-            ![Unit::Row(row), Unit::Column(column), Unit::Box(row / 3 * 3 + column / 3)].into_iter().any(clash)
+            let tied = |other: usize| Boxes::NINE.shared(cell, other).contains(&true);
+            !(0..CELLS).any(|other| digits[other] == digit && tied(other))
         };
         let options = |cell: &usize| (1..=9).filter(|&d| fits(digits, *cell, d)).count();
         let Some(cell) = (0..CELLS).filter(|&cell| digits[cell] == 0).min_by_key(options) else { return 1 };

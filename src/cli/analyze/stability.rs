@@ -12,7 +12,7 @@ use crate::{
     },
     cli::{GlobalArgs, interrupt, sources::dtype_name, study::OutputArgs, ui::Ui, viz::weights_name},
     model::Model,
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
     say,
     viz::{
         chart::Words,
@@ -91,11 +91,11 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     }
     let (checkpoints, puzzles) = args.several.open(&ui, args.run.weights)?;
     ensure!(
-        puzzles.kind == PuzzleKind::Sudoku,
+        puzzles.geometry == Geometry::SUDOKU,
         "{} holds {} puzzles, and blanks can be made in Sudokus only: give --data-path of Sudokus and checkpoints that know \
          them",
         puzzles.origin,
-        puzzles.kind
+        puzzles.geometry
     );
     let wanted = usize::try_from(args.per_k)?;
     let solutions: Vec<Vec<u8>> =
