@@ -31,7 +31,8 @@ pub struct InferReport {
     pub pass_at_k: Vec<CurvePoint>,
     pub breakdown: Option<Breakdown>,
     pub puzzles: PuzzleList,
-    pub dataset: PuzzleKind,
+    /// Null where it is unknown.
+    pub dataset: Option<PuzzleKind>,
     pub data: String,
     pub checkpoints: Vec<CheckpointReport>,
     pub permutes: u32,
