@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     GlobalArgs,
     sources::{DtypeChoice, device_name, dtype_name},
+    table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
@@ -103,34 +104,33 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
         device_name(device)
     );
     let unit = if training { "step" } else { "batch" };
-    say!(
-        ui,
-        "{:>6} {:>12} {:>12} {:>10} {:>15} {:>12}",
-        "batch",
-        format!("ms/{unit}"),
-        "puzzles/s",
-        "TFLOP/s",
-        "of matmul rate",
-        "peak memory"
-    );
-    let mut lines = Vec::new();
-    for rows in sizes {
-        let line = if training {
-            bench::train(&model, &hyper, rows, device, warm, steps, rate)?
+    let time = format!("ms/{unit}");
+    let headings = ["batch", &time, "puzzles/s", "TFLOP/s", "of matmul rate", "peak memory"];
+    let mut table = Table::headed(headings, &[]);
+    let measure = |rows| {
+        if training {
+            bench::train(&model, &hyper, rows, device, warm, steps, rate)
         } else {
-            bench::infer(&model, rows, device, warm, steps, rate)?
-        };
-        let memory = line.peak_memory_gib.map_or_else(|| "-".into(), |g| format!("{g:.2} GiB"));
-        say!(
-            ui,
-            "{:>6} {:>12.2} {:>12.1} {:>10.2} {:>14.1}% {memory:>12}",
+            bench::infer(&model, rows, device, warm, steps, rate)
+        }
+    };
+    // A size that does not fit into memory does not take the others' numbers with it.
+    let mut failed = None;
+    let measured = sizes.into_iter().map(measure).map_while(|line| line.map_err(|e| failed = Some(e)).ok());
+    let lines: Vec<bench::Measured> = measured.collect();
+    for line in &lines {
+        table.row(cells![
             line.batch_size,
-            line.ms,
-            line.puzzles_per_s,
-            line.tflop_per_s,
-            100.0 * line.share_of_matmul_rate
-        );
-        lines.push(line);
+            format!("{:.2}", line.ms),
+            format!("{:.1}", line.puzzles_per_s),
+            format!("{:.2}", line.tflop_per_s),
+            format!("{:.1}%", 100.0 * line.share_of_matmul_rate),
+            line.peak_memory_gib.map_or_else(|| "-".into(), |g| format!("{g:.2} GiB"))
+        ]);
+    }
+    table.print(&ui);
+    if let Some(e) = failed {
+        return Err(e);
     }
     ui.emit(&json!({
         "device": device_name(device),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     GlobalArgs,
     sources::{WeightsArg, load_with_origin},
+    table::{Table, cells},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
@@ -153,30 +154,31 @@ fn inspect(args: InspectArgs) -> Result<()> {
 }
 
 fn print_report(ui: &Ui, report: &Report<'_>) -> Result<()> {
-    say!(ui, "checkpoint  {}", report.path);
-    say!(ui, "format      {}", report.format);
-    say!(ui, "step        {}", report.step.map_or("not recorded".into(), |s| s.to_string()));
-    say!(ui, "parameters  {} ({} bytes with buffers)", report.parameters, report.bytes);
+    let mut facts = Table::new(&[0, 1]);
+    facts.row(["checkpoint", &report.path]);
+    facts.row(["format", report.format]);
+    facts.row(["step", &report.step.map_or("not recorded".into(), |s| s.to_string())]);
+    facts.row(["parameters", &format!("{} ({} bytes with buffers)", report.parameters, report.bytes)]);
     let known = |n: Option<usize>| n.map_or("unknown".into(), |n| n.to_string());
-    say!(ui, "vocabulary  {}", known(report.vocab_size));
-    say!(ui, "puzzle ids  {}", known(report.num_puzzle_identifiers));
+    facts.row(["vocabulary", &known(report.vocab_size)]);
+    facts.row(["puzzle ids", &known(report.num_puzzle_identifiers)]);
     if let Some(meta) = report.meta {
-        say!(ui, "written by  hrm {}", meta.hrm_version);
-        say!(ui, "command     {}", meta.command_line.join(" "));
-        say!(ui, "data        {}", meta.data_fingerprint.as_deref().unwrap_or("no fingerprint"));
-        for (name, value) in &meta.other {
-            say!(ui, "{name:11} {value}");
-        }
+        facts.row(["written by", &format!("hrm {}", meta.hrm_version)]);
+        facts.row(["command", &meta.command_line.join(" ")]);
+        facts.row(["data", meta.data_fingerprint.as_deref().unwrap_or("no fingerprint")]);
+        meta.other.iter().for_each(|(name, value)| facts.row(cells![name, value]));
     }
+    facts.print(ui);
     say!(ui, "\nconfiguration");
     for line in report.config.to_yaml()?.lines() {
         say!(ui, "  {line}");
     }
-    let width = report.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
     say!(ui, "\n{} tensors", report.tensors.len());
+    let mut table = Table::new(&[0, 1, 3]);
     for t in &report.tensors {
-        say!(ui, "  {:width$}  {:8}  {:>10} bytes  {:?}", t.name, t.dtype, t.bytes, t.shape);
+        table.row(cells![t.name, t.dtype, format!("{} bytes", t.bytes), format!("{:?}", t.shape)]);
     }
+    table.print_behind(ui, "  ");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{
     GlobalArgs, interrupt,
     study::stopped,
+    table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
@@ -203,7 +204,7 @@ impl SplitInspection {
                     ratings.mean,
                     ratings.median
                 );
-                say!(ui, "{}", bars(&grouped(&ratings.histogram)));
+                print_bars(ui, &grouped(&ratings.histogram));
                 let sources: Vec<String> =
                     ratings.sources.iter().map(|(name, n)| format!("{name} {}", HumanCount(*n as u64))).collect();
                 let more =
@@ -217,7 +218,7 @@ impl SplitInspection {
             let wide = self.cells.len() > 20;
             let cells: BTreeMap<i64, usize> = self.cells.iter().map(|(&cells, &n)| (cells as i64, n)).collect();
             let rows = cells.iter().map(|(cells, &n)| (cells.to_string(), n)).collect();
-            say!(ui, "{}", bars(&if wide { grouped(&cells) } else { rows }));
+            print_bars(ui, &if wide { grouped(&cells) } else { rows });
         }
     }
 }
@@ -272,14 +273,14 @@ fn grouped(histogram: &BTreeMap<i64, usize>) -> Vec<(String, usize)> {
     groups.into_iter().map(|(at, n)| (name(at), n)).collect()
 }
 
-/// A line with a bar for each row.
-fn bars(rows: &[(String, usize)]) -> String {
+/// Prints a line with a bar for each row.
+fn print_bars(ui: &Ui, rows: &[(String, usize)]) {
     let most = rows.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
-    let line = |(name, n): &(String, usize)| {
-        let width = (40 * n).div_ceil(most);
-        format!("    {name:>9}  {:>10}  {}", HumanCount(*n as u64).to_string(), "▪".repeat(width))
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    let mut table = Table::new(&[2]);
+    for (name, n) in rows {
+        table.row(cells![name, HumanCount(*n as u64), "▪".repeat((40 * n).div_ceil(most))]);
+    }
+    table.print_behind(ui, "    ");
 }
 
 fn show_boards(ui: &Ui, dataset: &Dataset, show: usize) {
@@ -551,7 +552,7 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
         HumanCount(effort.unwanted),
         report.mean_rating
     );
-    say!(ui, "{}", bars(&grouped(&report.ratings)));
+    print_bars(&ui, &grouped(&report.ratings));
     ui.emit(&report)
 }
 

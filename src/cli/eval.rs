@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use super::{
     GlobalArgs, interrupt,
     sources::{DtypeChoice, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles},
+    table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
@@ -130,12 +131,13 @@ fn print(ui: &Ui, evaluation: &Evaluation, segments: i64) {
         let get = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
         say!(ui, "");
         say!(ui, "set {set}");
-        say!(ui, "{:>8}  {:>10}  {:>9}  {:>9}", "segment", "loss", "cells", "exact");
+        let mut table = Table::headed(["segment", "loss", "cells", "exact"], &[]);
         for k in 1..=segments {
             let of = |name: &str| get(&format!("segment_{k}_{name}"));
-            let (cells, exact) = (100.0 * of("accuracy"), 100.0 * of("exact_accuracy"));
-            say!(ui, "{k:>8}  {:>10.4}  {cells:>7.2} %  {exact:>7.2} %", of("loss"));
+            let percent = |name: &str| format!("{:.2} %", 100.0 * of(name));
+            table.row(cells![k, format!("{:.4}", of("loss")), percent("accuracy"), percent("exact_accuracy")]);
         }
+        table.print(ui);
         say!(
             ui,
             "last: q_halt right for {:.2} %, q_halt_loss {:.4}, {:.2} segments",

@@ -17,6 +17,7 @@ mod runs;
 mod solve;
 mod sources;
 mod study;
+mod table;
 mod trace;
 mod train;
 pub mod ui;

@@ -9,6 +9,7 @@ use super::{
     interrupt,
     sources::{device_name, dtype_name},
     study::OutputArgs,
+    table::Table,
     viz::{short_names, weights_name},
 };
 use crate::{
@@ -147,10 +148,9 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let page = report.render()?;
     let path = output.path("report.html");
     write_bytes(&path, page.as_bytes())?;
-    for row in &report.rows {
-        let cells: Vec<String> = row.iter().map(|cell| format!("{cell:<26}")).collect();
-        say!(ui, "{}", cells.join("").trim_end());
-    }
+    let mut table = Table::new(&[0]);
+    report.rows.iter().for_each(|row| table.row(row));
+    table.print(&ui);
     say!(ui, "report: {} ({:.2} MB), open it in any browser", path.display(), page.len() as f64 / 1e6);
     ui.emit(&Document {
         title: report.title,

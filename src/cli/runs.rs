@@ -9,7 +9,10 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ui::{JsonArg, Ui, warn};
+use super::{
+    table::Table,
+    ui::{JsonArg, Ui, warn},
+};
 use crate::{
     say,
     train::{RunHistory, RunState, find_runs},
@@ -92,14 +95,9 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     if rows.is_empty() {
         say!(ui, "{}: no runs", args.folder.display());
     } else {
-        let head = ["run", "state", "step", "best exact accuracy", "last written"].map(str::to_owned);
-        let table: Vec<[String; 5]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
-        let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths = [0, 1, 2, 3].map(width);
-        for [run, state, step, best, age] in &table {
-            let [a, b, c, d] = widths;
-            say!(ui, "{run:a$}  {state:b$}  {step:>c$}  {best:>d$}  {age}");
-        }
+        let mut table = Table::headed(["run", "state", "step", "best exact accuracy", "last written"], &[0, 1, 4]);
+        rows.iter().for_each(|row| table.row(row.cells()));
+        table.print(&ui);
     }
     ui.emit(&rows)
 }

@@ -6,7 +6,14 @@ use serde::Serialize;
 use crate::{
     analysis::attention::{HeadShares, attention_of},
     checkpoint::safetensors_file,
-    cli::{GlobalArgs, sources::dtype_name, study::OutputArgs, ui::Ui, viz::PuzzleArgs},
+    cli::{
+        GlobalArgs,
+        sources::dtype_name,
+        study::OutputArgs,
+        table::{Table, cells},
+        ui::Ui,
+        viz::PuzzleArgs,
+    },
     model::{Model, to_raw},
     puzzle::PuzzleKind,
     say,
@@ -153,26 +160,27 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
 /// The table of heads; a maze has no units of Sudoku.
 fn print_shares(ui: &Ui, kind: PuzzleKind, shares: &[HeadShares]) {
     let units = kind == PuzzleKind::Sudoku;
-    let names = if units { "     row   column      box" } else { "" };
-    say!(ui, "");
-    say!(ui, "layer  head   itself{names}  elsewhere   puzzle  entropy   (attention, %; entropy, bits)");
+    let headings = ["layer", "head", "itself", "row", "column", "box", "elsewhere", "puzzle", "entropy"];
+    let shown = |k: &usize| units || !(3..6).contains(k);
+    let mut table = Table::headed((0..headings.len()).filter(shown).map(|k| headings[k]), &[]);
     for s in shares {
-        let percent = |share: f64| 100.0 * share;
-        let of_units = if units {
-            format!("  {:>6.1}  {:>7.1}  {:>7.1}", percent(s.row), percent(s.column), percent(s.cell_box))
-        } else {
-            String::new()
-        };
-        say!(
-            ui,
-            "{:>5}  {:>4}  {:>7.1}{of_units}  {:>9.1}  {:>7.1}  {:>7.2}",
+        let percent = |share: f64| format!("{:.1}", 100.0 * share);
+        let cells = cells![
             format!("{}{}", s.module, s.layer),
             s.head,
             percent(s.itself),
+            percent(s.row),
+            percent(s.column),
+            percent(s.cell_box),
             percent(s.elsewhere),
             percent(s.puzzle),
-            s.entropy
-        );
+            format!("{:.2}", s.entropy)
+        ];
+        table.row((0..cells.len()).filter(shown).map(|k| &cells[k]));
+    }
+    say!(ui, "");
+    for (k, line) in table.lines().iter().enumerate() {
+        say!(ui, "{line}{}", if k == 0 { "   (attention, %; entropy, bits)" } else { "" });
     }
 }
 

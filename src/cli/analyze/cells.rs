@@ -7,7 +7,11 @@ use serde::Serialize;
 use super::many::{Head, ManyArgs, percent, run_many};
 use crate::{
     analysis::cells::{CellsSummary, right_from, summarise_cells},
-    cli::{GlobalArgs, study::OutputArgs},
+    cli::{
+        GlobalArgs,
+        study::OutputArgs,
+        table::{Table, cells},
+    },
     say,
     viz::{
         cells::{CellOrder, CellsPicture},
@@ -59,36 +63,25 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
     let summary = summarise_cells(&many.runs, &many.items);
     let optional = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), percent);
     say!(ui, "");
-    say!(
-        ui,
-        "{:>7}  {:>8}  {:>13}  {:>13}  {:>16}",
-        "segment",
-        "right",
-        "sure of right",
-        "sure of wrong",
-        "right from here"
-    );
+    let headings = ["segment", "right", "sure of right", "sure of wrong", "right from here"];
+    let mut table = Table::headed(headings, &[]);
     for (s, from) in summary.by_segment.iter().zip(&summary.right_from) {
-        say!(
-            ui,
-            "{:>7}  {:>8}  {:>13}  {:>13}  {:>16}",
-            s.segment,
-            percent(s.right),
-            optional(s.sure_of_right),
-            optional(s.sure_of_wrong),
-            from
-        );
+        let sure = [optional(s.sure_of_right), optional(s.sure_of_wrong)];
+        table.row(cells![s.segment, percent(s.right), sure[0], sure[1], from]);
     }
+    table.print(&ui);
     say!(ui, "{} open cells of {} puzzles; {} wrong at the end", summary.open_cells, summary.puzzles, summary.never);
+    let mut table = Table::new(&[1]);
     for r in &summary.reliability {
-        let range = format!("{:.0} to {:.0} % sure", 100.0 * r.from, 100.0 * r.from + 10.0);
-        say!(ui, "{range:>16}: {} cells, {} right", r.cells, percent(r.right));
+        let range = format!("{:.0} to {:.0} % sure:", 100.0 * r.from, 100.0 * r.from + 10.0);
+        table.row([range, format!("{} cells, {} right", r.cells, percent(r.right))]);
     }
     for b in &summary.by_candidates {
-        let digits = format!("{} digit(s) left", b.candidates);
         let step = b.mean_step.map_or_else(String::new, |step| format!(", from segment {step:.1} on"));
-        say!(ui, "{digits:>16}: {} cells, {} right{step}", b.cells, percent(b.right));
+        let cells = format!("{} cells, {} right{step}", b.cells, percent(b.right));
+        table.row([format!("{} digit(s) left:", b.candidates), cells]);
     }
+    table.print(&ui);
 
     let position = match args.show {
         Some(row) => many.items.iter().position(|i| i.index == row).ok_or_else(|| {

@@ -9,7 +9,11 @@ use crate::{
         modes::{Criteria, ModesSummary, count_modes},
         trajectory::trace_puzzle,
     },
-    cli::{GlobalArgs, study::OutputArgs},
+    cli::{
+        GlobalArgs,
+        study::OutputArgs,
+        table::{Table, cells},
+    },
     say,
     viz::{chart::Words, modes::ModesPicture, trajectory::TrajectoryPicture},
 };
@@ -80,22 +84,16 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
     ensure!(args.window <= segments, "--window {}: the model runs {segments} segments", args.window);
     let summary = count_modes(&many.runs, &criteria);
     say!(ui, "");
-    say!(ui, "{:<20}  {:>6}  {:>8}  {:>14}  puzzles", "mode", "count", "share", "95 %");
+    let mut table = Table::headed(["mode", "count", "share", "95 %", "puzzles"], &[0, 4]);
     for mode in &summary.modes {
         let mut listed: Vec<String> = mode.puzzles.iter().take(6).map(usize::to_string).collect();
         if mode.puzzles.len() > listed.len() {
             listed.push("...".to_owned());
         }
-        say!(
-            ui,
-            "{:<20}  {:>6}  {:>8}  {:>14}  {}",
-            mode.mode.name(),
-            mode.count,
-            percent(mode.share),
-            between(&mode.interval),
-            listed.join(" ")
-        );
+        let share = [percent(mode.share), between(&mode.interval)];
+        table.row(cells![mode.mode.name(), mode.count, share[0], share[1], listed.join(" ")]);
     }
+    table.print(&ui);
     say!(ui, "");
     let failures = summary.modes[2].count + summary.modes[3].count;
     say!(

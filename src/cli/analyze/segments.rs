@@ -10,7 +10,11 @@ use crate::{
         runs::PuzzleRun,
         segments::{SegmentsSummary, summarise},
     },
-    cli::{GlobalArgs, study::OutputArgs},
+    cli::{
+        GlobalArgs,
+        study::OutputArgs,
+        table::{Table, cells},
+    },
     say,
     viz::{chart::Words, segments::SegmentsPicture},
 };
@@ -59,36 +63,23 @@ pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
     let many = run_many(&ui, global, &args.many, &args.output, "analysis/segments")?;
     let summary = summarise(&many.runs, global.seed.unwrap_or(0));
     say!(ui, "");
-    say!(
-        ui,
-        "{:>7}  {:>8}  {:>8}  {:>14}  {:>8}  {:>8}  {:>8}  {:>8}  {:>9}  {:>9}",
-        "segment",
-        "loss",
-        "exact",
-        "95 %",
-        "cells",
-        "halts",
-        "q_halt",
-        "q_cont",
-        "|dzH|/|z|",
-        "|dzL|/|z|"
-    );
+    let headings = ["segment", "loss", "exact", "95 %", "cells", "halts", "q_halt", "q_cont", "|dzH|/|z|", "|dzL|/|z|"];
+    let mut table = Table::headed(headings, &[]);
     for s in &summary.segments {
-        say!(
-            ui,
-            "{:>7}  {:>8.4}  {:>8}  {:>14}  {:>8}  {:>8}  {:>8.2}  {:>8.2}  {:>9.4}  {:>9.4}",
+        table.row(cells![
             s.segment,
-            s.loss,
+            format!("{:.4}", s.loss),
             percent(s.exact),
             between(&s.exact_interval),
             percent(s.cells),
             percent(s.halts),
-            s.q_halt,
-            s.q_continue,
-            s.move_h,
-            s.move_l
-        );
+            format!("{:.2}", s.q_halt),
+            format!("{:.2}", s.q_continue),
+            format!("{:.4}", s.move_h),
+            format!("{:.4}", s.move_l)
+        ]);
     }
+    table.print(&ui);
     say!(ui, "");
     let grok = &summary.grokking;
     let solved = summary.puzzles - grok.never;

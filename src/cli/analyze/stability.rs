@@ -10,7 +10,14 @@ use crate::{
         runs::{Item, PuzzleRun},
         stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
     },
-    cli::{GlobalArgs, interrupt, sources::dtype_name, study::OutputArgs, ui::Ui, viz::weights_name},
+    cli::{
+        GlobalArgs, interrupt,
+        sources::dtype_name,
+        study::OutputArgs,
+        table::{Table, cells},
+        ui::Ui,
+        viz::weights_name,
+    },
     model::Model,
     puzzle::Geometry,
     say,
@@ -207,31 +214,30 @@ fn print_table(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
         _ => "own".to_owned(),
     };
     say!(ui, "");
-    say!(
-        ui,
-        "{:>6}  {}{:>7}  {:>9}  {:>14}  {:>9}  {:>8}  {:>10}  {:>14}  {:>9}  {:>5}  {:>6}",
+    let headings = [
         "blanks",
-        if several { "checkpoint  " } else { "" },
+        "checkpoint",
         "puzzles",
-        format!("right@{own}"),
+        &format!("right@{own}"),
         "95 %",
-        format!("right@{segments}"),
+        &format!("right@{segments}"),
         "reached",
         "left again",
         "95 %",
-        format!("left@{own}"),
+        &format!("left@{own}"),
         "fixed",
-        "cycles"
-    );
+        "cycles",
+    ];
+    // Of a single checkpoint no number is told.
+    let shown = |k: &usize| several || *k != 1;
+    let mut table = Table::headed((0..headings.len()).filter(shown).map(|k| headings[k]), &[]);
     let lines = found.first().map_or(0, |of| of.rows.len());
     for (line, (k, of)) in (0..lines).flat_map(|line| found.iter().enumerate().map(move |of| (line, of))) {
         let row = &of.rows[line];
         let of_reached = |text: String| if row.reached > 0.0 { text } else { "-".to_owned() };
-        say!(
-            ui,
-            "{:>6}  {}{:>7}  {:>9}  {:>14}  {:>9}  {:>8}  {:>10}  {:>14}  {:>9}  {:>5}  {:>6}",
+        let cells = cells![
             if k == 0 { row.blanks.to_string() } else { String::new() },
-            if several { format!("{:>10}  ", k + 1) } else { String::new() },
+            k + 1,
             row.puzzles,
             percent(row.right_at),
             between(&row.right_at_interval),
@@ -242,8 +248,10 @@ fn print_table(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
             of_reached(percent(row.left_by_at)),
             row.fixed_points,
             row.cycles
-        );
+        ];
+        table.row((0..cells.len()).filter(shown).map(|k| &cells[k]));
     }
+    table.print(ui);
 }
 
 fn print_motions(ui: &Ui, found: &[OfCheckpoint], segments: usize) {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
+    table::Table,
     ui::{JsonArg, Ui},
 };
 use crate::{
@@ -198,30 +199,19 @@ fn try_attention(gpu: bool) -> Result<Vec<Attention>> {
 }
 
 fn tell(ui: &Ui, report: &Report) {
-    let line = |name: &str, text: String| say!(ui, "{name:<12} {text}");
+    let mut facts = Table::new(&[0, 1]);
     let torch = &report.libtorch;
-    line("hrm", report.hrm.into());
-    line(
-        "libtorch",
-        format!(
-            "{}, from {}",
-            torch.loaded.as_deref().unwrap_or(torch.compiled),
-            torch.folder.as_deref().map_or("an unknown folder".into(), |p| p.display().to_string())
-        ),
-    );
-    line(
-        "CPU",
-        format!(
-            "{} cores, {} threads, {} kernels",
-            report.cpu.cores,
-            report.cpu.threads,
-            report.cpu.kernels.unwrap_or("unknown")
-        ),
-    );
+    facts.row(["hrm", report.hrm]);
+    let from = torch.folder.as_deref().map_or("an unknown folder".into(), |p| p.display().to_string());
+    facts.row(["libtorch", &format!("{}, from {from}", torch.loaded.as_deref().unwrap_or(torch.compiled))]);
+    let Cpu { cores, threads, kernels } = report.cpu;
+    let kernels = kernels.unwrap_or("unknown");
+    facts.row(["CPU", &format!("{cores} cores, {threads} threads, {kernels} kernels")]);
     let size = |bytes: Option<u64>| bytes.map_or("unknown".into(), gibibytes);
-    line("memory", format!("{} available of {}", size(report.memory.available), size(report.memory.total)));
-    tell_cuda(ui, &report.cuda);
-    line("device", format!("{} for --device as given (auto unless said otherwise)", report.device));
+    let [available, total] = [report.memory.available, report.memory.total].map(size);
+    facts.row(["memory", &format!("{available} available of {total}")]);
+    tell_cuda(&mut facts, &report.cuda);
+    facts.row(["device", &format!("{} for --device as given (auto unless said otherwise)", report.device)]);
     for device in ["cpu", "cuda"] {
         for dtype in ["bf16", "f32"] {
             let of = |usable: bool| -> Vec<&str> {
@@ -231,11 +221,12 @@ fn tell(ui: &Ui, report: &Report) {
             let (yes, no) = (of(true), of(false));
             if !yes.is_empty() || !no.is_empty() {
                 let without = if no.is_empty() { String::new() } else { format!("; not usable: {}", no.join(", ")) };
-                line("attention", format!("{device} {dtype}: {}{without}", yes.join(", ")));
+                facts.row(["attention", &format!("{device} {dtype}: {}{without}", yes.join(", "))]);
             }
         }
     }
-    reach::tell(ui, &report.data, &report.checkpoints);
+    reach::tell(&mut facts, &report.data, &report.checkpoints);
+    facts.print(ui);
     if report.advice.is_empty() {
         say!(ui, "\nNothing is missing.");
         return;
@@ -246,28 +237,21 @@ fn tell(ui: &Ui, report: &Report) {
     }
 }
 
-fn tell_cuda(ui: &Ui, cuda: &Cuda) {
-    match &cuda.obstacle {
-        None => say!(
-            ui,
-            "{:<12} {} usable GPU(s); the driver serves CUDA {}",
-            "CUDA",
-            cuda.usable_devices,
-            cuda.driver_cuda.unwrap_or("of unknown version")
-        ),
-        Some(why) => say!(ui, "{:<12} not usable: {why}", "CUDA"),
-    }
+fn tell_cuda(facts: &mut Table, cuda: &Cuda) {
+    let version = cuda.driver_cuda.unwrap_or("of unknown version");
+    let usable = match &cuda.obstacle {
+        None => format!("{} usable GPU(s); the driver serves CUDA {version}", cuda.usable_devices),
+        Some(why) => format!("not usable: {why}"),
+    };
+    facts.row(["CUDA", &usable]);
     for (n, gpu) in cuda.devices.iter().enumerate() {
         let free = gpu.memory_free.map_or(String::new(), |free| format!("{} free of ", gibibytes(free)));
-        say!(
-            ui,
-            "{:<12} cuda:{n} {}, compute capability {}, {} multiprocessors, {free}{}",
-            "GPU",
-            gpu.name,
-            gpu.compute_capability,
-            gpu.multiprocessors,
-            gibibytes(gpu.memory_total)
+        let Device { name, compute_capability, multiprocessors, memory_total, .. } = gpu;
+        let total = gibibytes(*memory_total);
+        let what = format!(
+            "cuda:{n} {name}, compute capability {compute_capability}, {multiprocessors} multiprocessors, {free}{total}"
         );
+        facts.row(["GPU", &what]);
     }
 }
 

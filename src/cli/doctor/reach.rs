@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use crate::{
     checkpoint::{WEIGHTS_FILE, lfs},
-    cli::ui::Ui,
+    cli::table::Table,
     dataset::DatasetMeta,
-    say,
 };
 
 /// Built datasets.
@@ -141,21 +140,21 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-pub fn tell(ui: &Ui, data: &Data, checkpoints: &Checkpoints) {
-    say!(ui, "{:<12} Sudoku-Extreme sample (1,000 training and 10,000 test puzzles) within this program", "data");
+pub fn tell(facts: &mut Table, data: &Data, checkpoints: &Checkpoints) {
+    facts.row(["data", "Sudoku-Extreme sample (1,000 training and 10,000 test puzzles) within this program"]);
     for dataset in &data.datasets {
         let splits: Vec<_> =
             dataset.splits.iter().map(|s| format!("{} {} groups of {} cells", s.name, s.groups, s.seq_len)).collect();
-        say!(ui, "{:<12} {}: {}", "data", dataset.path.display(), splits.join(", "));
+        facts.row(["data", &format!("{}: {}", dataset.path.display(), splits.join(", "))]);
     }
     if data.datasets.is_empty() {
-        say!(ui, "{:<12} no dataset under data/", "data");
+        facts.row(["data", "no dataset under data/"]);
     }
     for run in &checkpoints.runs {
         let (count, last) = (run.weights.len(), run.weights.last().map_or("", String::as_str));
-        say!(ui, "{:<12} {}: {count} checkpoint(s), last {last}", "checkpoints", run.path.display());
+        facts.row(["checkpoints", &format!("{}: {count} checkpoint(s), last {last}", run.path.display())]);
     }
     if checkpoints.runs.is_empty() {
-        say!(ui, "{:<12} none under checkpoints/ or checkpoint_example/", "checkpoints");
+        facts.row(["checkpoints", "none under checkpoints/ or checkpoint_example/"]);
     }
 }

@@ -1,7 +1,10 @@
 //! What `hrm infer` prints.
 
 use crate::{
-    cli::ui::Ui,
+    cli::{
+        table::{Table, cells},
+        ui::Ui,
+    },
     eval::{
         engine::StopRule,
         report::{InferReport, share},
@@ -16,9 +19,9 @@ use crate::{
 pub fn print(report: &InferReport, ui: &Ui) {
     print_passes(report, ui);
     say!(ui, "");
-    let line = |name: &str, value: f64, [low, high]: [f64; 2], what: &str| {
-        let between = format!("[{:.2}, {:.2}]", 100.0 * low, 100.0 * high);
-        say!(ui, "{name:<16} {:>7} %  {between:<16}  {what}", format!("{:.2}", 100.0 * value));
+    let mut table = Table::new(&[0, 2, 3]);
+    let mut line = |name: &str, value: f64, ends: [f64; 2], what: &str| {
+        table.row([name, &percent(value), &between(ends), what]);
     };
     let ends = |i: &Interval| [i.low, i.high];
     let passes = match report.stop {
@@ -41,6 +44,7 @@ pub fn print(report: &InferReport, ui: &Ui) {
         let what = "counts passes that are right: it looks at the labels";
         line("upstream's rule", rule.accuracy, ends(&rule.interval), what);
     }
+    table.print(ui);
     print_stops(report, ui);
     print_breakdown(report, ui);
     say!(ui, "");
@@ -51,41 +55,31 @@ pub fn print(report: &InferReport, ui: &Ui) {
 }
 
 fn print_passes(report: &InferReport, ui: &Ui) {
-    let percent = |x: f64| format!("{:.2} %", 100.0 * x);
-    let between = |i: &Interval| format!("[{:.2}, {:.2}]", 100.0 * i.low, 100.0 * i.high);
     say!(ui, "");
-    say!(
-        ui,
-        "{:>4}  {:>10}  {:>9}  {:>16}  {:>9}  {:>16}  {:>9}  {:>9}  {:>8}",
-        "pass",
-        "permutation",
-        "exact",
-        "95 %",
-        "cells",
-        "95 %",
-        "halted",
-        "verified",
-        "segments"
-    );
-    let mut named = "";
+    let columns = ["pass", "permutation", "exact", "95 %", "cells", "95 %", "halted", "verified", "segments"];
+    let mut table = Table::headed(columns, &[]);
     for (i, pass) in report.passes.iter().enumerate() {
+        table.row(cells![
+            i + 1,
+            pass.permutation,
+            percent(pass.exact),
+            between([pass.exact_interval.low, pass.exact_interval.high]),
+            percent(pass.cell),
+            between([pass.cell_interval.low, pass.cell_interval.high]),
+            percent(pass.halted),
+            percent(pass.verified),
+            format!("{:.2}", pass.segments_mean)
+        ]);
+    }
+    let mut lines = table.lines().into_iter();
+    lines.by_ref().take(1).for_each(|headings| say!(ui, "{headings}"));
+    let mut named = "";
+    for (pass, line) in report.passes.iter().zip(lines) {
         if pass.checkpoint != named {
             say!(ui, "{}", pass.checkpoint);
             named = &pass.checkpoint;
         }
-        say!(
-            ui,
-            "{:>4}  {:>11}  {:>9}  {:>16}  {:>9}  {:>16}  {:>9}  {:>9}  {:>8.2}",
-            i + 1,
-            pass.permutation,
-            percent(pass.exact),
-            between(&pass.exact_interval),
-            percent(pass.cell),
-            between(&pass.cell_interval),
-            percent(pass.halted),
-            percent(pass.verified),
-            pass.segments_mean
-        );
+        say!(ui, "{line}");
     }
 }
 
@@ -96,34 +90,22 @@ fn print_stops(report: &InferReport, ui: &Ui) {
             .filter_map(|(name, stop)| Some((name, stop.as_ref()?)))
             .collect();
     say!(ui, "");
-    say!(
-        ui,
-        "{:<10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>8}  {:>24}  {:>9}",
-        "stop",
-        "exact",
-        "verified",
-        "vote",
-        "best halt",
-        "segments",
-        "computed",
-        "seconds"
-    );
-    for (name, stop) in rules {
-        let percent = |x: f64| format!("{:.2} %", 100.0 * x);
-        let computed = format!("{} ({:.1} %)", stop.segments, 100.0 * share(stop.segments, stop.segments_nominal));
-        say!(
-            ui,
-            "{name:<10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>8.2}  {computed:>24}  {:>8.1}{}",
+    let columns = ["stop", "exact", "verified", "vote", "best halt", "segments", "computed", "seconds"];
+    let mut table = Table::headed(columns, &[0]);
+    for (name, stop) in &rules {
+        table.row(cells![
+            name,
             percent(stop.exact_accuracy),
             percent(stop.scores.verified.share.accuracy),
             percent(stop.scores.vote.accuracy),
             percent(stop.scores.best_halt.accuracy),
-            stop.segments_mean,
-            stop.seconds,
-            if stop.measured { " " } else { "*" }
-        );
+            format!("{:.2}", stop.segments_mean),
+            format!("{} ({:.1} %)", stop.segments, 100.0 * share(stop.segments, stop.segments_nominal)),
+            format!("{:.1}{}", stop.seconds, if stop.measured { " " } else { "*" })
+        ]);
     }
-    if [&report.stops.never, &report.stops.halt, &report.stops.verified].into_iter().flatten().any(|s| !s.measured) {
+    table.print(ui);
+    if rules.iter().any(|(_, stop)| !stop.measured) {
         say!(ui, "* this run's seconds in proportion to the segments");
     }
 }
@@ -131,17 +113,9 @@ fn print_stops(report: &InferReport, ui: &Ui) {
 fn print_breakdown(report: &InferReport, ui: &Ui) {
     let Some(breakdown) = &report.breakdown else { return };
     say!(ui, "");
-    say!(ui, "{:<28}  {:>8}  {:>9}  {:>9}  {:>9}", "puzzles", "number", "exact", "verified", "vote");
-    let line = |name: &str, g: &Group| {
-        let percent = |x: f64| format!("{:.2} %", 100.0 * x);
-        say!(
-            ui,
-            "{name:<28}  {:>8}  {:>9}  {:>9}  {:>9}",
-            g.total,
-            percent(g.exact_accuracy),
-            percent(g.verified),
-            percent(g.vote)
-        );
+    let mut table = Table::headed(["puzzles", "number", "exact", "verified", "vote"], &[0]);
+    let mut line = |name: &str, g: &Group| {
+        table.row(cells![name, g.total, percent(g.exact_accuracy), percent(g.verified), percent(g.vote)]);
     };
     for (source, group) in &breakdown.by_source {
         line(source, group);
@@ -154,4 +128,13 @@ fn print_breakdown(report: &InferReport, ui: &Ui) {
         };
         line(&name, &range.group);
     }
+    table.print(ui);
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+fn between([low, high]: [f64; 2]) -> String {
+    format!("[{:.2}, {:.2}]", 100.0 * low, 100.0 * high)
 }

@@ -19,6 +19,7 @@ use crate::{
         GlobalArgs, interrupt,
         sources::{device_name, dtype_name},
         study::{Output, OutputArgs, batch_size, stopped},
+        table::{Table, cells},
         ui::Ui,
     },
     model::Model,
@@ -388,15 +389,17 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
         Basins { map: explored.map(title.clone()), basins: &found, of_point: &of_point, ways: explored.drawn.clone() };
     let pictures = explored.output.picture("flow", &picture)?;
     say!(ui, "{title}; {:.0} % still change after {segments} segments", percent(unsettled));
+    let mut table = Table::new(&[3, 4]);
     for (k, basin) in found.iter().take(9).enumerate() {
         let what = if basin.right == Some(true) {
             "the solution".to_owned()
         } else {
-            format!("changes {:>2} givens", basin.givens_changed)
+            format!("changes {} givens", basin.givens_changed)
         };
-        let (share, error) = (percent(basin.points), basin.error);
-        say!(ui, "{:>3}  {share:>6.2} %  error {error:>3}  {what:<17}  {}", k + 1, basin.answer);
+        let share = format!("{:.2} %", percent(basin.points));
+        table.row(cells![k + 1, share, format!("error {}", basin.error), what, basin.answer]);
     }
+    table.print(&ui);
     explored.say_speed(&ui);
     say!(ui, "picture: {}", pictures.join(", "));
     let side = explored.landscape.grid.side();
