@@ -328,7 +328,7 @@ fn mazes_go_through_every_command() -> Result<()> {
     let free = stored.inputs.iter().filter(|t| **t == i32::from(maze::FREE)).count();
     assert_eq!(json(&at("a/cells.json"))?["open_cells"], free);
     let text = ok(&mut on("analyze attention --output-dir b"))?.stdout;
-    assert!(text.contains("itself  elsewhere   puzzle  entropy") && is_png(&at("b/attention.png"))?, "{text}");
+    assert!(text.contains("itself  elsewhere  puzzle  entropy") && is_png(&at("b/attention.png"))?, "{text}");
 
     let page: Value = serde_json::from_str(&ok(&mut on("report --explore 2 --output-dir r --json -"))?.stdout)?;
     assert!(page["bytes"].as_u64() > Some(100_000) && page["checkpoints"][0]["modes"]["puzzles"] == 6, "{page}");
