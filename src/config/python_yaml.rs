@@ -2,7 +2,8 @@
 //!
 //! Block style, two spaces, keys sorted by code point, lists not indented under their key, scalars plain where they
 //! read back as the same type, wrapped at 80 columns. One deliberate difference: text that only YAML 1.2 takes for a
-//! number, such as `1e5`, is quoted as well.
+//! number, such as `1e5`, is quoted as well. Not serde-saphyr's writer: it has `1.0e-5` for PyYAML's `1.0e-05`, other quotes
+//! and no wrapping; its reader says what can stand plain.
 
 use std::fmt::Write as _;
 
@@ -83,10 +84,10 @@ impl Emitter {
     }
 
     fn string(&mut self, s: &str, indent: usize, split: bool) {
-        let look = Look::of(s);
-        if look.plain && !reads_as_other_type(s) {
+        let printable = s.chars().all(|c| (' '..='~').contains(&c));
+        if printable && reads_as_itself(s) {
             self.plain(s, indent, split);
-        } else if look.single_quoted {
+        } else if printable {
             self.single_quoted(s, indent, split);
         } else {
             self.double_quoted(s, indent, split);
@@ -187,102 +188,52 @@ fn escape(c: char) -> String {
     format!("\\{short}")
 }
 
-/// Which styles can hold a text.
-struct Look {
-    plain: bool,
-    single_quoted: bool,
+/// Whether a text can stand plain: it is read back as itself, here and by PyYAML, whose YAML 1.1 takes more for numbers,
+/// booleans and dates than the 1.2 of our reader.
+fn reads_as_itself(s: &str) -> bool {
+    let here = serde_saphyr::from_str_with_options::<Value>(s, serde_saphyr::options! { strict_booleans: true });
+    here.is_ok_and(|value| value == s)
+        && !["---", "..."].iter().any(|mark| s.starts_with(mark))
+        && !["yes", "no", "on", "off"].iter().any(|word| is_cased(s, word))
+        && !matches!(s, "<<" | "=")
+        && !is_yaml_11_number(s)
+        && !is_timestamp(s)
 }
 
-impl Look {
-    fn of(s: &str) -> Self {
-        let chars: Vec<char> = s.chars().collect();
-        let is_break = |c: char| matches!(c, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}');
-        let is_space = |c: Option<&char>| c.is_none_or(|c| matches!(c, '\0' | ' ' | '\t' | '\r') || is_break(*c));
-        let mut plain = !s.starts_with("---") && !s.starts_with("...") && !s.starts_with(' ') && !s.ends_with(' ');
-        let mut special = false;
-        for (i, c) in chars.iter().copied().enumerate() {
-            let before = i == 0 || is_space(chars.get(i - 1));
-            let after = is_space(chars.get(i + 1));
-            plain &= match c {
-                '#' if before => false,
-                ':' if after => false,
-                '?' | '-' if i == 0 && after => false,
-                ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' => i != 0,
-                _ => true,
-            };
-            special |= !(' '..='~').contains(&c);
-        }
-        Self { plain: plain && !special, single_quoted: !special }
-    }
-}
-
-/// Whether plain text would be read back as something that is no text.
-fn reads_as_other_type(s: &str) -> bool {
-    let words = ["yes", "no", "true", "false", "on", "off", "null"];
-    let lower = s.to_ascii_lowercase();
-    let cased = |w: &str| s == w || s == w.to_uppercase() || (s.starts_with(char::is_uppercase) && s[1..] == w[1..]);
-    matches!(s, "" | "~" | "<<" | "=")
-        || words.iter().any(|w| lower == *w && cased(w))
-        || s.parse::<f64>().is_ok()
-        || is_yaml_int(s)
-        || is_yaml_float(s)
-        || is_timestamp(s)
-}
-
-fn unsigned(s: &str) -> &str {
-    s.strip_prefix(['+', '-']).unwrap_or(s)
+/// `yes`, `YES` or `Yes`.
+fn is_cased(s: &str, word: &str) -> bool {
+    s.eq_ignore_ascii_case(word) && (s == word || s == word.to_uppercase() || s[1..] == word[1..])
 }
 
 fn all(s: &str, ok: impl Fn(char) -> bool) -> bool {
     !s.is_empty() && s.chars().all(ok)
 }
 
-fn is_yaml_int(s: &str) -> bool {
-    let body = unsigned(s);
+/// Digits with `_` among them, octals such as `017`, and numbers to the base of 60 such as `1:30` or `1:30.5`.
+fn is_yaml_11_number(s: &str) -> bool {
+    let body = s.strip_prefix(['+', '-']).unwrap_or(s);
+    if !body.strip_prefix('.').unwrap_or(body).starts_with(|c: char| c.is_ascii_digit()) {
+        return false;
+    }
     let digits = |c: char| c.is_ascii_digit() || c == '_';
-    if let Some(bits) = body.strip_prefix("0b") {
-        return all(bits, |c| matches!(c, '0' | '1' | '_'));
+    match body.split_once(':') {
+        Some((head, rest)) => {
+            let (whole, fraction) = rest.split_once('.').unwrap_or((rest, ""));
+            let head_ok = all(head, digits) && (whole != rest || !head.starts_with('0'));
+            head_ok && whole.split(':').all(is_sixty) && fraction.chars().all(digits)
+        }
+        None => {
+            let bare = body.replace('_', "");
+            let octal = body.starts_with('0') && all(&bare, |c| matches!(c, '0'..='7'));
+            octal
+                || (body.contains('_') && (!bare.starts_with('0') || bare.contains('.')) && bare.parse::<f64>().is_ok())
+        }
     }
-    if let Some(hex) = body.strip_prefix("0x") {
-        return all(hex, |c| c.is_ascii_hexdigit() || c == '_');
-    }
-    let octal = body.len() > 1 && body.starts_with('0') && all(&body[1..], |c| matches!(c, '0'..='7' | '_'));
-    let decimal = body == "0" || (body.starts_with(|c| ('1'..='9').contains(&c)) && all(body, digits));
-    let base60 = body.split_once(':').is_some_and(|(head, rest)| {
-        head.starts_with(|c| ('1'..='9').contains(&c)) && all(head, digits) && rest.split(':').all(is_sixty)
-    });
-    octal || decimal || base60
 }
 
 /// `[0-5]?[0-9]`
 fn is_sixty(s: &str) -> bool {
-    match s.as_bytes() {
-        [b] => b.is_ascii_digit(),
-        [a, b] => (b'0'..=b'5').contains(a) && b.is_ascii_digit(),
-        _ => false,
-    }
-}
-
-fn is_yaml_float(s: &str) -> bool {
-    let body = unsigned(s);
-    if matches!(body, ".inf" | ".Inf" | ".INF") || matches!(s, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let digits = |c: char| c.is_ascii_digit() || c == '_';
-    let Some((whole, fraction)) = body.split_once('.') else { return false };
-    if let Some((head, rest)) = whole.split_once(':') {
-        return head.starts_with(|c: char| c.is_ascii_digit())
-            && all(head, digits)
-            && rest.split(':').all(is_sixty)
-            && fraction.chars().all(digits);
-    }
-    let (fraction, exponent_ok) = match fraction.split_once(['e', 'E']) {
-        Some((f, e)) => (f, e.starts_with(['+', '-']) && all(&e[1..], |c| c.is_ascii_digit())),
-        None => (fraction, true),
-    };
-    let whole_ok = whole.starts_with(|c: char| c.is_ascii_digit()) && whole.chars().all(digits);
-    let bare_ok = whole.is_empty() && s.starts_with('.') && fraction.starts_with(|c: char| c.is_ascii_digit());
-    exponent_ok && fraction.chars().all(digits) && (whole_ok || bare_ok)
+    s.parse::<u8>().is_ok_and(|n| n < 60) && s.len() <= 2 && all(s, |c| c.is_ascii_digit())
 }
 
 /// `2024-01-31`, or a date with a time of day behind it.
@@ -383,6 +334,12 @@ mod tests {
             ("losses@ACTLossHead", "losses@ACTLossHead"),
             ("@x", "'@x'"),
             ("---", "'---'"),
+            ("1_000", "'1_000'"),
+            ("-.1_8", "-.1_8"),
+            ("017", "'017'"),
+            ("1:30.5", "'1:30.5'"),
+            ("1.2.3", "1.2.3"),
+            ("2024-1-1 10:20:30", "'2024-1-1 10:20:30'"),
         ];
         for (s, text) in cases {
             assert_eq!(dump(&json!({ "a": s })), format!("a: {text}\n"), "{s:?}");
