@@ -212,7 +212,7 @@ fn all(s: &str, ok: impl Fn(char) -> bool) -> bool {
 /// Digits with `_` among them, octals such as `017`, and numbers to the base of 60 such as `1:30` or `1:30.5`.
 fn is_yaml_11_number(s: &str) -> bool {
     let body = s.strip_prefix(['+', '-']).unwrap_or(s);
-    if !body.strip_prefix('.').unwrap_or(body).starts_with(|c: char| c.is_ascii_digit()) {
+    if !s.strip_prefix('.').unwrap_or(body).starts_with(|c: char| c.is_ascii_digit()) {
         return false;
     }
     let digits = |c: char| c.is_ascii_digit() || c == '_';
