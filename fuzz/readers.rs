@@ -5,6 +5,8 @@
 pub mod batch;
 #[path = "../src/dataset/mod.rs"]
 pub mod dataset;
+#[path = "../src/dims.rs"]
+pub mod dims;
 #[path = "../src/puzzle/mod.rs"]
 pub mod puzzle;
 #[path = "../src/rng.rs"]

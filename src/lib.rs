@@ -12,6 +12,8 @@ pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod difference;
+pub mod dims;
+pub mod dtype;
 pub mod eval;
 pub mod hub;
 pub mod journal;

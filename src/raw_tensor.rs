@@ -1,74 +1,20 @@
 //! Tensors as bytes: what checkpoint files hold and models are made of, without any libtorch type.
 
-use std::fmt;
-
 use anyhow::{Result, bail};
 use half::{bf16, f16};
 
-/// Element type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RawDtype {
-    F64,
-    F32,
-    F16,
-    Bf16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    Bool,
-}
-
-impl RawDtype {
-    /// Bytes an element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::Bf16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
-        }
-    }
-
-    /// torch's name: `bfloat16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F64 => "float64",
-            Self::F32 => "float32",
-            Self::F16 => "float16",
-            Self::Bf16 => "bfloat16",
-            Self::I64 => "int64",
-            Self::I32 => "int32",
-            Self::I16 => "int16",
-            Self::I8 => "int8",
-            Self::U8 => "uint8",
-            Self::Bool => "bool",
-        }
-    }
-
-    /// Whether it is a floating-point type.
-    pub fn is_float(self) -> bool {
-        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
-    }
-}
-
-impl fmt::Display for RawDtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::dtype::Dtype;
 
 /// A dense little-endian row-major tensor in host memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawTensor {
-    pub dtype: RawDtype,
+    pub dtype: Dtype,
     pub shape: Vec<usize>,
     pub data: Vec<u8>,
 }
 
 /// Bytes of a dense tensor, none where the product overflows.
-pub(crate) fn byte_len(dtype: RawDtype, shape: &[usize]) -> Option<usize> {
+pub(crate) fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size(), |n, d| n.checked_mul(*d))
 }
 
@@ -77,7 +23,7 @@ impl RawTensor {
     ///
     /// # Errors
     /// Where `data` has not the length that dtype and shape ask for.
-    pub fn new(dtype: RawDtype, shape: Vec<usize>, data: Vec<u8>) -> Result<Self> {
+    pub fn new(dtype: Dtype, shape: Vec<usize>, data: Vec<u8>) -> Result<Self> {
         if byte_len(dtype, &shape) != Some(data.len()) {
             bail!("{} bytes cannot be a {dtype} tensor of shape {shape:?}", data.len());
         }
@@ -92,24 +38,24 @@ impl RawTensor {
     /// The same values in another floating-point type, rounded to nearest, ties to even; f64 reaches a 16-bit type by
     /// way of f32, as it does in torch. A tensor that is not floating point, or has the type already, is returned
     /// unchanged.
-    pub fn to_float(&self, dtype: RawDtype) -> Self {
+    pub fn to_float(&self, dtype: Dtype) -> Self {
         if !self.dtype.is_float() || !dtype.is_float() || self.dtype == dtype {
             return self.clone();
         }
         let mut data = Vec::with_capacity(self.numel() * dtype.size());
         for element in self.data.chunks_exact(self.dtype.size()) {
             let x: f64 = match (self.dtype, element) {
-                (RawDtype::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                (RawDtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).into(),
-                (RawDtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).into(),
+                (Dtype::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                (Dtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).into(),
+                (Dtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).into(),
                 (_, &[a, b]) => bf16::from_le_bytes([a, b]).into(),
                 _ => continue,
             };
             match dtype {
-                RawDtype::F64 => data.extend(x.to_le_bytes()),
-                RawDtype::F32 => data.extend((x as f32).to_le_bytes()),
+                Dtype::F64 => data.extend(x.to_le_bytes()),
+                Dtype::F32 => data.extend((x as f32).to_le_bytes()),
                 // Not `from_f64`, which drops the lowest 32 bits before it rounds.
-                RawDtype::F16 => data.extend(f16::from_f32(x as f32).to_le_bytes()),
+                Dtype::F16 => data.extend(f16::from_f32(x as f32).to_le_bytes()),
                 _ => data.extend(bf16::from_f32(x as f32).to_le_bytes()),
             }
         }
@@ -128,7 +74,7 @@ mod tests {
         let (half_of_even, half_of_odd) = (f32::from_bits(0x3f80_8000), f32::from_bits(0x3f81_8000));
         let values = [1.0f32, half_of_even, half_of_odd, -2.5, above_half, f32::INFINITY];
         let data = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let rounded = RawTensor::new(RawDtype::F32, vec![6], data).unwrap().to_float(RawDtype::Bf16);
+        let rounded = RawTensor::new(Dtype::F32, vec![6], data).unwrap().to_float(Dtype::Bf16);
         let bits: Vec<u16> = rounded.data.chunks(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
         // 1 + 2^-8 is half-way and goes down to even; 1 + 3*2^-8 is half-way and goes up to even.
         assert_eq!(bits, [0x3f80, 0x3f80, 0x3f82, 0xc020, 0x3f81, 0x7f80]);
@@ -137,16 +83,16 @@ mod tests {
     #[test]
     fn widening_is_exact_and_integers_stay() {
         let data = [0x3fc0u16, 0x0001].iter().flat_map(|x| x.to_le_bytes()).collect();
-        let wide = RawTensor::new(RawDtype::Bf16, vec![2], data).unwrap().to_float(RawDtype::F32);
+        let wide = RawTensor::new(Dtype::Bf16, vec![2], data).unwrap().to_float(Dtype::F32);
         assert_eq!(wide.data, [1.5f32.to_le_bytes(), f32::from_bits(1 << 16).to_le_bytes()].concat());
-        let ints = RawTensor::new(RawDtype::U8, vec![2], vec![1, 2]).unwrap();
-        assert_eq!(ints.to_float(RawDtype::Bf16), ints);
+        let ints = RawTensor::new(Dtype::U8, vec![2], vec![1, 2]).unwrap();
+        assert_eq!(ints.to_float(Dtype::Bf16), ints);
     }
 
     #[test]
     fn lengths_must_agree() {
-        assert!(RawTensor::new(RawDtype::F32, vec![2], vec![0; 7]).is_err());
-        assert!(RawTensor::new(RawDtype::F32, vec![usize::MAX, 2], vec![0; 8]).is_err());
-        assert!(RawTensor::new(RawDtype::F32, vec![], vec![0; 4]).is_ok());
+        assert!(RawTensor::new(Dtype::F32, vec![2], vec![0; 7]).is_err());
+        assert!(RawTensor::new(Dtype::F32, vec![usize::MAX, 2], vec![0; 8]).is_err());
+        assert!(RawTensor::new(Dtype::F32, vec![], vec![0; 4]).is_ok());
     }
 }

@@ -13,10 +13,11 @@ use std::{
 
 use hrm::{
     checkpoint::{
-        Checkpoint, CheckpointMeta, Format, RawDtype, RawTensor, infer_dims, resolve, resolve_or_default,
-        safetensors_file, torch_file, torch_writer,
+        Checkpoint, CheckpointMeta, Format, RawTensor, resolve, resolve_or_default, safetensors_file, torch_file,
+        torch_writer,
     },
     config::TrainConfig,
+    dtype::Dtype,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -96,12 +97,12 @@ fn by_name(tensors: &[(String, RawTensor)]) -> HashMap<&str, &RawTensor> {
 
 /// A small checkpoint folder in our form.
 fn save(folder: &Path, step: u64) {
-    let tensors = [("model.inner.H_init".to_owned(), tensor(RawDtype::F32, &[2], &[step as u8; 8]))];
+    let tensors = [("model.inner.H_init".to_owned(), tensor(Dtype::F32, &[2], &[step as u8; 8]))];
     let meta = CheckpointMeta { step: Some(step), hrm_version: "0.0.1".into(), ..CheckpointMeta::default() };
     safetensors_file::save_folder(folder, &TrainConfig::default(), &meta, &tensors).unwrap();
 }
 
-fn tensor(dtype: RawDtype, shape: &[usize], data: &[u8]) -> RawTensor {
+fn tensor(dtype: Dtype, shape: &[usize], data: &[u8]) -> RawTensor {
     RawTensor::new(dtype, shape.to_vec(), data.to_vec()).unwrap()
 }
 
@@ -119,7 +120,7 @@ fn a_compiled_models_file_loads_with_the_expected_bytes() {
     let keys: Vec<_> = keys.map(|k| k.as_str().unwrap().trim_start_matches("_orig_mod.")).collect();
     assert_eq!(order, keys, "in the file's order, without the prefix");
     assert_eq!((loaded.checkpoint.step, loaded.format), (Some(12), Format::Torch));
-    assert_eq!(loaded.checkpoint.tensor("model.inner.H_init").unwrap().dtype, RawDtype::Bf16);
+    assert_eq!(loaded.checkpoint.tensor("model.inner.H_init").unwrap().dtype, Dtype::Bf16);
 }
 
 #[test]
@@ -135,9 +136,8 @@ fn a_plain_models_file_loads_with_the_expected_bytes() {
         assert_eq!(format!("torch.{}", tensor.dtype), expected[name]["dtype"].as_str().unwrap(), "{name}");
         assert_eq!(serde_json::json!(tensor.shape), expected[name]["shape"], "{name}");
     }
-    let dims = infer_dims(&checkpoint);
-    assert_eq!((dims.vocab_size, dims.hidden_size), (Some(11), Some(16)));
-    assert_eq!((dims.num_puzzle_identifiers, dims.positions), (Some(1), None));
+    assert_eq!((checkpoint.vocab_size(), checkpoint.hidden_size()), (Some(11), Some(16)));
+    assert_eq!((checkpoint.num_puzzle_identifiers(), checkpoint.cells()), (Some(1), None));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn dtype_converts_every_float_tensor() {
     let (source, small, wide) = (load(&golden(PLAIN)), load(&small), load(&wide));
     for (name, tensor) in &source.tensors {
         let (s, w) = (small.tensor(name).unwrap(), wide.tensor(name).unwrap());
-        assert_eq!((s.dtype, w.dtype), (RawDtype::Bf16, RawDtype::F32), "{name}");
+        assert_eq!((s.dtype, w.dtype), (Dtype::Bf16, Dtype::F32), "{name}");
         for ((x, s), w) in tensor.data.chunks(4).zip(s.data.chunks(2)).zip(w.data.chunks(4)) {
             let [x, w] = [x, w].map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             assert_eq!(w.to_le_bytes()[2..], *s, "widening is exact");
@@ -501,7 +501,7 @@ fn shared_strided_and_offset_storage_becomes_dense() {
     let tensors = read(&pickle, &[("data/0", &bytes), ("data/1", &[1, 0])]).unwrap();
     let i16s = |shape: &[usize], elements: &[u8]| {
         let data: Vec<u8> = elements.iter().flat_map(|e| [2 * e, 2 * e + 1]).collect();
-        tensor(RawDtype::I16, shape, &data)
+        tensor(Dtype::I16, shape, &data)
     };
     let wanted = [
         ("whole", i16s(&[3, 4], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
@@ -511,14 +511,14 @@ fn shared_strided_and_offset_storage_becomes_dense() {
         ("scalar", i16s(&[], &[11])),
         ("repeated", i16s(&[2, 2], &[2, 3, 2, 3])),
         ("empty", i16s(&[0, 4], &[])),
-        ("flags", tensor(RawDtype::Bool, &[2], &[1, 0])),
+        ("flags", tensor(Dtype::Bool, &[2], &[1, 0])),
     ];
     assert_eq!(tensors, wanted.map(|(n, t)| (n.to_owned(), t)));
 }
 
 #[test]
 fn every_dtype_survives_the_torch_form() {
-    use RawDtype::*;
+    use Dtype::*;
     let tensors: Vec<_> = [F64, F32, F16, Bf16, I64, I32, I16, I8, U8, Bool]
         .into_iter()
         .map(|d| (format!("{d}"), tensor(d, &[2, 1, 3], &vec![1; 6 * d.size()])))

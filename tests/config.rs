@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use hrm::config::{Dtype, LossType, TrainConfig, resolve};
+use hrm::config::{LossType, TrainConfig, resolve};
+use hrm::dtype::Dtype;
 use tempfile::TempDir;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");

@@ -14,7 +14,7 @@ use hrm::{
         guess::{Guess, GuessOptions, guesses},
         infer::host_tokens,
     },
-    model::{DeviceBatch, HrmConfig, Model},
+    model::{DeviceBatch, Model, ModelConfig},
     puzzle::Geometry,
 };
 use ndarray::{Array1, Array2};
@@ -291,7 +291,7 @@ fn random_starts_and_noise_belong_to_the_pass() -> Result<()> {
 #[ignore = "needs a GPU"]
 fn refilled_slots_in_a_graph_give_the_plain_answers() -> Result<()> {
     let device = common::tensors::device();
-    let mut config = HrmConfig::sudoku();
+    let mut config = ModelConfig::sudoku();
     (config.hidden_size, config.num_heads, config.puzzle_emb_ndim) = (128, 4, 128);
     (config.h_layers, config.l_layers, config.halt_max_steps) = (2, 2, 4);
     let models = [Model::new(config.clone(), device, 5)?, Model::new(config, device, 6)?];

@@ -12,8 +12,8 @@ use common::{
 };
 use hrm::{
     checkpoint::Checkpoint,
-    config::Dtype,
     dataset::{Dataset, SequentialSampler, Split},
+    dtype::Dtype,
     eval::evaluate::{Evaluation, EvaluationSums},
     model::{Dims, Model},
 };

@@ -6,13 +6,14 @@
 mod common;
 
 use hrm::{
-    config::{Dtype, LossType, PosEncodings},
-    model::{DeviceBatch, Dims, Exploration, HrmConfig, Model, loss_head},
+    config::{LossType, PosEncodings},
+    dtype::Dtype,
+    model::{DeviceBatch, Dims, Exploration, Model, ModelConfig, loss_head},
 };
 use tch::{Device, Kind, Tensor};
 
-fn config(change: impl Fn(&mut HrmConfig)) -> HrmConfig {
-    let mut c = HrmConfig::sudoku();
+fn config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
+    let mut c = ModelConfig::sudoku();
     c.dims = Dims { seq_len: 13, vocab_size: 7, num_puzzle_identifiers: 3 };
     (c.h_cycles, c.l_cycles, c.h_layers, c.l_layers) = (1, 1, 2, 1);
     (c.hidden_size, c.num_heads, c.puzzle_emb_ndim, c.expansion) = (24, 3, 24, 1.0);
@@ -21,7 +22,7 @@ fn config(change: impl Fn(&mut HrmConfig)) -> HrmConfig {
     c
 }
 
-fn check(name: &str, config: HrmConfig) {
+fn check(name: &str, config: ModelConfig) {
     let rows = 4;
     tch::manual_seed(5);
     let ints = |high: i64, shape: &[i64]| Tensor::randint(high, shape, (Kind::Int, Device::Cpu));

@@ -8,14 +8,14 @@ use common::tensors::{assert_close, device};
 use hrm::{
     bench::sudoku_like_batch,
     config::TrainConfig,
-    model::{DeviceBatch, Exploration, HrmConfig, Model},
+    model::{DeviceBatch, Exploration, Model, ModelConfig},
     ops::Ops,
     train::Trainer,
 };
 use tch::Kind;
 
-fn config() -> HrmConfig {
-    let mut c = HrmConfig::sudoku();
+fn config() -> ModelConfig {
+    let mut c = ModelConfig::sudoku();
     (c.hidden_size, c.num_heads, c.puzzle_emb_ndim) = (128, 4, 128);
     (c.h_layers, c.l_layers, c.halt_max_steps) = (2, 2, 4);
     c

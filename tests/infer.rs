@@ -17,8 +17,8 @@ use common::{
 };
 use hrm::{
     checkpoint::Checkpoint,
-    config::Dtype,
     dataset::{Dataset, Split},
+    dtype::Dtype,
     eval::{
         guess::{GuessOptions, guesses},
         infer::{Event, InferPlan, infer, permuted_rows},

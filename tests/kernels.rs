@@ -6,23 +6,22 @@ mod common;
 
 use common::tensors::{assert_close, device, f64s};
 use hrm::{
-    config::LossType,
-    ops::{self, Fused, Normed, RopeTables, Sizes},
+    config::{LossType, ModelConfig, PosEncodings},
+    dims::Dims,
+    ops::{self, Fused, Normed, RopeTables},
     optim::{AdamAtan2, AdamConfig},
 };
 use tch::{Kind, Tensor};
 
-fn cases() -> Vec<(Sizes, i64)> {
-    let sizes = |hidden, heads, total, vocab, rope| Sizes {
-        hidden,
-        inter: ((hidden * 8 / 3 + 255) / 256) * 256,
-        heads,
-        head_dim: hidden / heads,
-        total,
-        cells: total - 1,
-        vocab,
-        rope,
-        stablemax: true,
+/// Models with one puzzle slot, and rows of a batch.
+fn cases() -> Vec<(ModelConfig, i64)> {
+    let sizes = |hidden_size, num_heads, total: i64, vocab_size, rope| ModelConfig {
+        hidden_size,
+        num_heads,
+        puzzle_emb_ndim: hidden_size,
+        pos_encodings: if rope { PosEncodings::Rope } else { PosEncodings::Learned },
+        dims: Dims { seq_len: total - 1, vocab_size, num_puzzle_identifiers: 1 },
+        ..ModelConfig::sudoku()
     };
     vec![
         (sizes(512, 8, 82, 11, true), 19),
@@ -45,7 +44,7 @@ fn wide(t: &Tensor) -> Tensor {
 }
 
 #[track_caller]
-fn relative(what: &str, sizes: &Sizes, found: &Tensor, wanted: &Tensor, limit: f64) {
+fn relative(what: &str, sizes: &ModelConfig, found: &Tensor, wanted: &Tensor, limit: f64) {
     assert_eq!(found.size(), wanted.size(), "{what}");
     let error =
         (wide(found) - wide(wanted)).norm().double_value(&[]) / wide(wanted).norm().double_value(&[]).max(1e-30);
@@ -53,7 +52,7 @@ fn relative(what: &str, sizes: &Sizes, found: &Tensor, wanted: &Tensor, limit: f
     assert!(error < limit, "{what}, {sizes:?}: relative error {error:e}");
 }
 
-fn kernels(sizes: Sizes) -> Fused {
+fn kernels(sizes: &ModelConfig) -> Fused {
     let tch::Device::Cuda(index) = device() else { panic!("set HRM_TEST_DEVICE=cuda") };
     ops::fused_available().unwrap();
     Fused::new(index, sizes).unwrap()
@@ -63,8 +62,8 @@ fn kernels(sizes: Sizes) -> Fused {
 #[ignore = "needs a GPU"]
 fn norm_swiglu_and_injection() {
     for (sizes, batch) in cases() {
-        let fused = kernels(sizes);
-        let shape = [batch, sizes.total, sizes.hidden];
+        let fused = kernels(&sizes);
+        let shape = [batch, sizes.total_seq(), sizes.hidden_size];
         let (x, branch, dy) = (bf16(&shape), bf16(&shape), bf16(&shape));
         let found = fused.residual_rms_norm(&x, &branch, 1e-5).unwrap();
         let s = (&x + &branch).to_kind(Kind::Double);
@@ -79,10 +78,10 @@ fn norm_swiglu_and_injection() {
         let injected = fused.inject(&x, &branch, &dy).unwrap();
         assert_close("inject", &injected, &(&x + (&branch + &dy)), 0.0, 0.0);
 
-        let gate_up = bf16(&[batch, sizes.total, 2 * sizes.inter]) * 2.0;
+        let gate_up = bf16(&[batch, sizes.total_seq(), 2 * sizes.intermediate_size()]) * 2.0;
         let halves = wide(&gate_up).chunk(2, -1);
         relative("swiglu", &sizes, &fused.swiglu(&gate_up).unwrap(), &(halves[0].silu() * &halves[1]), 4e-3);
-        let dh = bf16(&[batch, sizes.total, sizes.inter]);
+        let dh = bf16(&[batch, sizes.total_seq(), sizes.intermediate_size()]);
         let (g, u, d) = (&halves[0], &halves[1], wide(&dh));
         let s = g.sigmoid();
         let want = Tensor::cat(&[&d * u * &s * (g - g * &s + 1.0), &d * g * &s], -1);
@@ -94,21 +93,22 @@ fn norm_swiglu_and_injection() {
 #[ignore = "needs a GPU"]
 fn attention_both_ways() {
     for (sizes, batch) in cases() {
-        let fused = kernels(sizes);
-        let width = sizes.heads * sizes.head_dim;
-        let tables = sizes.rope.then(|| RopeTables::new(sizes.total, sizes.head_dim, 10_000.0, device()));
-        let qkv = bf16(&[batch, sizes.total, 3 * width]);
+        let fused = kernels(&sizes);
+        let width = sizes.num_heads * sizes.head_dim();
+        let tables = (sizes.pos_encodings == PosEncodings::Rope)
+            .then(|| RopeTables::new(sizes.total_seq(), sizes.head_dim(), 10_000.0, device()));
+        let qkv = bf16(&[batch, sizes.total_seq(), 3 * width]);
         let (out, lse) = fused.attention(&qkv, tables.as_ref(), true).unwrap();
-        let exact = ops::attention(&wide(&qkv), sizes.heads, tables.as_ref());
+        let exact = ops::attention(&wide(&qkv), sizes.num_heads, tables.as_ref());
         relative("attention", &sizes, &out, &exact.out, 6e-3);
         let (again, none) = fused.attention(&qkv, tables.as_ref(), false).unwrap();
         assert!(again.equal(&out) && none.is_none(), "the same bits without the tape");
-        let d_out = bf16(&[batch, sizes.total, width]);
+        let d_out = bf16(&[batch, sizes.total_seq(), width]);
         let found = fused.attention_backward(&d_out, &qkv, &out, &lse.unwrap(), tables.as_ref()).unwrap();
         let want = ops::attention_backward(&wide(&d_out), &exact, tables.as_ref());
         for (i, part) in ["dq", "dk", "dv"].iter().enumerate() {
             let cut = |t: &Tensor| t.narrow(2, i as i64 * width, width);
-            if sizes.total > 1 || *part == "dv" {
+            if sizes.total_seq() > 1 || *part == "dv" {
                 relative(part, &sizes, &cut(&found), &cut(&want), 1.2e-2);
             }
         }
@@ -118,8 +118,8 @@ fn attention_both_ways() {
 #[test]
 #[ignore = "needs a GPU"]
 fn matrix_products_of_any_rows() {
-    let sizes = cases()[0].0;
-    let fused = kernels(sizes);
+    let sizes = ModelConfig::sudoku();
+    let fused = kernels(&sizes);
     for (rows, inner, outer) in [(82, 512, 1536), (8446, 512, 3072), (1, 64, 192), (333, 1536, 512), (77, 96, 24)] {
         let (x, w) = (bf16(&[1, rows, inner]), bf16(&[outer, inner]));
         let want = wide(&x).matmul(&wide(&w).tr());
@@ -147,24 +147,29 @@ fn matrix_products_of_any_rows() {
 #[test]
 #[ignore = "needs a GPU"]
 fn long_sequences_fall_back_with_fused_rope() {
-    let sizes =
-        Sizes { total: 901, cells: 900, vocab: 6, hidden: 128, inter: 512, heads: 4, head_dim: 32, ..cases()[0].0 };
-    let fused = kernels(sizes);
+    let sizes = ModelConfig {
+        dims: Dims { seq_len: 900, vocab_size: 6, num_puzzle_identifiers: 1 },
+        hidden_size: 128,
+        num_heads: 4,
+        puzzle_emb_ndim: 128,
+        ..ModelConfig::sudoku()
+    };
+    let fused = kernels(&sizes);
     assert_eq!(fused.missing(), ["attention"]);
-    let tables = RopeTables::new(sizes.total, sizes.head_dim, 10_000.0, device());
-    let qkv = bf16(&[2, sizes.total, 3 * 128]);
-    let heads = qkv.view([2, sizes.total, 12, 32]);
+    let tables = RopeTables::new(sizes.total_seq(), sizes.head_dim(), 10_000.0, device());
+    let qkv = bf16(&[2, sizes.total_seq(), 3 * 128]);
+    let heads = qkv.view([2, sizes.total_seq(), 12, 32]);
     let want = ops::rope(&wide(&heads.narrow(2, 0, 8)), &tables);
     relative("rope", &sizes, &fused.rope(&qkv, &tables, false).unwrap(), &want, 3e-3);
-    let d = bf16(&[2, sizes.total, 2 * 128]);
-    let want = ops::rope_backward(&wide(&d.view([2, sizes.total, 8, 32])), &tables);
+    let d = bf16(&[2, sizes.total_seq(), 2 * 128]);
+    let want = ops::rope_backward(&wide(&d.view([2, sizes.total_seq(), 8, 32])), &tables);
     relative("rope backward", &sizes, &fused.rope(&d, &tables, true).unwrap(), &want, 3e-3);
 
-    let chosen = ops::Ops::choose(device(), Kind::BFloat16, sizes);
+    let chosen = ops::Ops::choose(device(), &sizes);
     let attended = chosen.attention(qkv.copy(), 4, Some(&tables), true);
     let exact = ops::attention(&wide(&qkv), 4, Some(&tables));
     relative("long attention", &sizes, &attended.out, &exact.out, 8e-3);
-    let d_out = bf16(&[2, sizes.total, 128]);
+    let d_out = bf16(&[2, sizes.total_seq(), 128]);
     let found = chosen.attention_backward(&d_out, &attended, Some(&tables));
     let want = ops::attention_backward(&wide(&d_out), &exact, Some(&tables));
     relative("long attention backward", &sizes, &found, &want, 1.5e-2);
@@ -173,11 +178,11 @@ fn long_sequences_fall_back_with_fused_rope() {
 #[test]
 #[ignore = "needs a GPU"]
 fn loss_head_and_adam() {
-    for (sizes, batch) in cases().into_iter().filter(|(s, _)| s.cells > 0) {
-        let fused = kernels(sizes);
-        let logits = bf16(&[batch, sizes.cells, sizes.vocab]) * 3.0;
-        let labels = Tensor::randint(sizes.vocab, [batch, sizes.cells], (Kind::Int, device()));
-        let ignored = Tensor::rand([batch, sizes.cells], (Kind::Float, device())).lt(0.2);
+    for (sizes, batch) in cases().into_iter().filter(|(s, _)| s.dims.seq_len > 0) {
+        let fused = kernels(&sizes);
+        let logits = bf16(&[batch, sizes.dims.seq_len, sizes.dims.vocab_size]) * 3.0;
+        let labels = Tensor::randint(sizes.dims.vocab_size, [batch, sizes.dims.seq_len], (Kind::Int, device()));
+        let ignored = Tensor::rand([batch, sizes.dims.seq_len], (Kind::Float, device())).lt(0.2);
         let labels = labels.masked_fill(&ignored, -100);
         let q = |_| Tensor::randn([batch], (Kind::Float, device()));
         let (q_halt, q_continue, target) = (q(0), q(1), q(2).sigmoid());
@@ -211,7 +216,7 @@ fn loss_head_and_adam() {
         assert_eq!(values[4], (steps * valid).sum(Kind::Double).double_value(&[]));
     }
 
-    let fused = kernels(cases()[0].0);
+    let fused = kernels(&cases()[0].0);
     let config = AdamConfig { beta1: 0.9, beta2: 0.95, weight_decay: 0.1 };
     let master = Tensor::randn([4096 + 4], (Kind::Float, device()));
     let copy = master.to_kind(Kind::BFloat16);

@@ -192,7 +192,7 @@ fn input_embedding_matches() {
 fn derived_sizes_match() {
     let tables = json("model/tables.json");
     let sized = |hidden: i64, expansion: f64, ndim: i64| {
-        let mut c = hrm::model::HrmConfig::sudoku();
+        let mut c = hrm::model::ModelConfig::sudoku();
         (c.hidden_size, c.expansion, c.puzzle_emb_ndim) = (hidden, expansion, ndim);
         c
     };
@@ -204,7 +204,7 @@ fn derived_sizes_match() {
         let c = sized(row["hidden"].as_i64().unwrap(), 4.0, row["ndim"].as_i64().unwrap());
         assert_eq!(c.puzzle_emb_len(), row["len"].as_i64().unwrap(), "{row}");
     }
-    assert_eq!(hrm::model::Params::specs(&hrm::model::HrmConfig::sudoku()).iter().map(|s| s.numel()).sum::<i64>(), {
+    assert_eq!(hrm::model::Params::specs(&hrm::model::ModelConfig::sudoku()).iter().map(|s| s.numel()).sum::<i64>(), {
         // 8 layers of 3,407,872, both embeddings, the q head.
         8 * 3_407_872 + 2 * 11 * 512 + 2 * 512 + 2
     });
@@ -260,7 +260,7 @@ fn initial_values_follow_the_golden_statistics() {
 fn a_checkpoint_that_does_not_fit_is_refused_by_name() {
     let case = Case::load("base");
     let tensors = case.model.tensors();
-    let refuse = |change: &dyn Fn(&mut hrm::model::HrmConfig), needles: &[&str]| {
+    let refuse = |change: &dyn Fn(&mut hrm::model::ModelConfig), needles: &[&str]| {
         let mut config = case.model.config().clone();
         change(&mut config);
         let error = format!("{:#}", Model::from_tensors(config, &tensors, Device::Cpu).unwrap_err());
@@ -273,5 +273,5 @@ fn a_checkpoint_that_does_not_fit_is_refused_by_name() {
     refuse(&|c| c.hidden_size = 128, &["[11, 64]", "[11, 128]"]);
     refuse(&|c| c.h_layers = 1, &["H_level.layers.1", "fewer layers"]);
     refuse(&|c| c.l_layers = 3, &["L_level.layers.2", "no tensor"]);
-    refuse(&|c| c.num_heads = 7, &["multiple of num_heads"]);
+    refuse(&|c| c.num_heads = 7, &["arch.hidden_size=64 is not divisible by arch.num_heads=7"]);
 }

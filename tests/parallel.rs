@@ -16,7 +16,8 @@ use common::{
     training::{self, TINY, bench_of, figures},
 };
 use hrm::{
-    checkpoint::{RawDtype, RawTensor, safetensors_file},
+    checkpoint::{RawTensor, safetensors_file},
+    dtype::Dtype,
     model::to_tensor,
 };
 use serde_json::Value;
@@ -71,7 +72,7 @@ fn same_weights(one: &Path, other: &Path) -> Result<()> {
     for ((name, a), (other_name, b)) in one.iter().zip(&other) {
         assert_eq!(name, other_name);
         let off = |a: &RawTensor, b: &RawTensor| (to_tensor(a) - to_tensor(b)).abs();
-        assert_eq!(a.dtype, RawDtype::F32);
+        assert_eq!(a.dtype, Dtype::F32);
         let difference = off(a, b);
         assert!(difference.max().double_value(&[]) <= 2.0 * LR * STEPS, "{name}");
         outliers += difference.gt(1e-5).sum(tch::Kind::Int64).int64_value(&[]);

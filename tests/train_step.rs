@@ -5,9 +5,9 @@ mod common;
 
 use common::tensors::{Tensors, assert_close, assert_near, f64s, json, raw_tensors};
 use hrm::{
-    checkpoint::RawDtype,
     config::TrainConfig,
-    model::{DeviceBatch, Dims, Exploration, HrmConfig, METRICS, Model, loss_head},
+    dtype::Dtype,
+    model::{DeviceBatch, Dims, Exploration, METRICS, Model, ModelConfig, loss_head},
     train::Trainer,
 };
 use serde_json::Value;
@@ -19,11 +19,11 @@ struct Golden {
     trainer: Trainer,
 }
 
-fn start(dtype: Option<hrm::config::Dtype>) -> Golden {
+fn start(dtype: Option<hrm::dtype::Dtype>) -> Golden {
     start_with(dtype, |_| ())
 }
 
-fn start_with(dtype: Option<hrm::config::Dtype>, change: impl Fn(&mut TrainConfig)) -> Golden {
+fn start_with(dtype: Option<hrm::dtype::Dtype>, change: impl Fn(&mut TrainConfig)) -> Golden {
     let info = json("train/act.json");
     let data = Tensors::load("train/act.data.safetensors");
     let weights = raw_tensors("train/act.init.safetensors");
@@ -31,7 +31,7 @@ fn start_with(dtype: Option<hrm::config::Dtype>, change: impl Fn(&mut TrainConfi
     change(&mut config);
     let shape = |name: &str| {
         let found = weights.iter().find(|(n, _)| n.ends_with(name)).unwrap();
-        assert_eq!(found.1.dtype, RawDtype::F32);
+        assert_eq!(found.1.dtype, Dtype::F32);
         found.1.shape[0] as i64
     };
     let dims = Dims {
@@ -39,7 +39,7 @@ fn start_with(dtype: Option<hrm::config::Dtype>, change: impl Fn(&mut TrainConfi
         vocab_size: shape("embed_tokens.embedding_weight"),
         num_puzzle_identifiers: shape("puzzle_emb.weights"),
     };
-    let mut model = HrmConfig::new(&config.arch, dims).unwrap();
+    let mut model = ModelConfig::new(&config.arch, dims).unwrap();
     if let Some(dtype) = dtype {
         model.forward_dtype = dtype;
     }
@@ -158,7 +158,7 @@ fn first_step_in_bf16() {
         q_halt.sigmoid() - exact_grads.metrics.grads.d_q.select(1, 0) * 12.0
     };
 
-    let mut golden = start(Some(hrm::config::Dtype::Bf16));
+    let mut golden = start(Some(hrm::dtype::Dtype::Bf16));
     let (batch, draws) = golden.inputs(1);
     let model = &mut golden.trainer.model;
     let result = model.train_segment(&golden.trainer.carry, &batch, &draws);

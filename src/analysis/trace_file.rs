@@ -7,15 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo},
-};
-use tch::{Kind, Tensor};
+use safetensors::tensor::{Metadata, TensorInfo};
+use tch::Tensor;
 
 use super::runs::Item;
 use crate::{
-    model::{HrmConfig, Model, Segment, to_raw},
+    dtype::Dtype,
+    model::{Model, ModelConfig, Segment, to_raw},
     store::sync_folder,
 };
 
@@ -41,21 +39,12 @@ pub struct TraceArray {
 
 impl TraceArray {
     fn row_bytes(&self) -> usize {
-        self.shape[1..].iter().product::<usize>() * element_bytes(self.dtype)
+        self.shape[1..].iter().product::<usize>() * self.dtype.size()
     }
 
     /// Bytes of the whole array.
     pub fn bytes(&self) -> usize {
         self.shape[0] * self.row_bytes()
-    }
-}
-
-fn element_bytes(dtype: Dtype) -> usize {
-    match dtype {
-        Dtype::F64 => 8,
-        Dtype::F32 => 4,
-        Dtype::U8 => 1,
-        _ => 2,
     }
 }
 
@@ -65,15 +54,9 @@ fn element_bytes(dtype: Dtype) -> usize {
 /// - `logits`: `[N, segments, S, V]`
 /// - `q_halt`, `q_continue`: `[N, segments]`, f32
 /// - `inputs`, `labels`: `[N, S]`, uint8 tokens
-pub fn arrays(config: &HrmConfig, plan: &TracePlan) -> Vec<TraceArray> {
+pub fn arrays(config: &ModelConfig, plan: &TracePlan) -> Vec<TraceArray> {
     let size = |n: i64| usize::try_from(n).unwrap_or(0);
-    let state = match config.kind() {
-        _ if plan.as_f32 => Dtype::F32,
-        Kind::Double => Dtype::F64,
-        Kind::Float => Dtype::F32,
-        Kind::Half => Dtype::F16,
-        _ => Dtype::BF16,
-    };
+    let state = if plan.as_f32 { Dtype::F32 } else { config.forward_dtype };
     let (n, k) = (plan.rows, plan.segments);
     let (t, h) = (size(config.total_seq()), size(config.hidden_size));
     let (s, v) = (size(config.dims.seq_len), size(config.dims.vocab_size));
@@ -90,7 +73,7 @@ pub fn arrays(config: &HrmConfig, plan: &TracePlan) -> Vec<TraceArray> {
         array("labels", Dtype::U8, &[n, s]),
     ]);
     // Wide elements first keeps every array aligned.
-    all.sort_by_key(|a| std::cmp::Reverse(element_bytes(a.dtype)));
+    all.sort_by_key(|a| std::cmp::Reverse(a.dtype.size()));
     all
 }
 
@@ -111,13 +94,16 @@ impl TraceFile {
     ///
     /// # Errors
     /// Rows that are said to be done, and a part that is not there or of another length.
-    pub fn open(path: &Path, config: &HrmConfig, plan: TracePlan, done: usize) -> Result<Self> {
+    pub fn open(path: &Path, config: &ModelConfig, plan: TracePlan, done: usize) -> Result<Self> {
         let arrays = arrays(config, &plan);
         let mut offset = 0;
         let infos = arrays.iter().map(|a| {
             let from = offset;
             offset += a.bytes();
-            (a.name.to_owned(), TensorInfo { dtype: a.dtype, shape: a.shape.clone(), data_offsets: (from, offset) })
+            (
+                a.name.to_owned(),
+                TensorInfo { dtype: a.dtype.into(), shape: a.shape.clone(), data_offsets: (from, offset) },
+            )
         });
         let infos: Vec<_> = infos.collect();
         let first = |info: &TensorInfo| info.data_offsets.0 as u64;
@@ -153,14 +139,7 @@ impl TraceFile {
     fn put(&mut self, name: &str, first_row: usize, (step, of): (usize, usize), values: &Tensor) -> Result<()> {
         let k = self.arrays.iter().position(|a| a.name == name).with_context(|| format!("no array {name}"))?;
         let (row_bytes, start) = (self.arrays[k].row_bytes(), self.starts[k]);
-        let kind = match self.arrays[k].dtype {
-            Dtype::F64 => Kind::Double,
-            Dtype::F32 => Kind::Float,
-            Dtype::U8 => Kind::Uint8,
-            Dtype::F16 => Kind::Half,
-            _ => Kind::BFloat16,
-        };
-        let raw = to_raw(&values.f_to_kind(kind)?);
+        let raw = to_raw(&values.f_to_kind(self.arrays[k].dtype.into())?);
         let part_bytes = row_bytes / of;
         for (row, bytes) in raw.data.chunks_exact(part_bytes).enumerate() {
             let at = start + ((first_row + row) * row_bytes + step * part_bytes) as u64;

@@ -16,10 +16,10 @@ use serde_json::json;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{
-    checkpoint::RawDtype,
     config::TrainConfig,
     dataset::Batch,
-    model::{DeviceBatch, Exploration, HrmConfig, Model, to_raw},
+    dtype::Dtype,
+    model::{DeviceBatch, Exploration, Model, ModelConfig, to_raw},
     runtime, store,
     train::Trainer,
 };
@@ -48,7 +48,7 @@ pub fn synchronize(device: Device) {
 }
 
 /// Rows that look like hard Sudoku to the hardware: seven cells of ten blank, the answers any digits.
-pub fn sudoku_like_batch(rows: i64, config: &HrmConfig, seed: u64) -> Batch {
+pub fn sudoku_like_batch(rows: i64, config: &ModelConfig, seed: u64) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (rows, cells) = (rows as usize, config.dims.seq_len as usize);
     let last = config.dims.vocab_size as i32 - 1;
@@ -58,7 +58,8 @@ pub fn sudoku_like_batch(rows: i64, config: &HrmConfig, seed: u64) -> Batch {
 }
 
 /// Floating-point operations a second of a large square matrix product in the model's dtype, on random data.
-pub fn matmul_rate(device: Device, kind: Kind) -> f64 {
+pub fn matmul_rate(device: Device, dtype: Dtype) -> f64 {
+    let kind = dtype.into();
     let n: i64 = if device.is_cuda() { 8192 } else { 1024 };
     let a = Tensor::randn([n, n], (Kind::Float, device)).to_kind(kind);
     let b = Tensor::randn([n, n], (Kind::Float, device)).to_kind(kind);
@@ -96,7 +97,7 @@ fn median(times: &[Duration]) -> Duration {
 
 /// Training steps at a batch size, exactly those of `hrm train`.
 pub fn train(
-    config: &HrmConfig,
+    config: &ModelConfig,
     hyper: &TrainConfig,
     rows: i64,
     device: Device,
@@ -125,7 +126,14 @@ pub fn train(
 }
 
 /// All segments of a batch, exactly those of `hrm infer`.
-pub fn infer(config: &HrmConfig, rows: i64, device: Device, warm: usize, steps: usize, rate: f64) -> Result<Measured> {
+pub fn infer(
+    config: &ModelConfig,
+    rows: i64,
+    device: Device,
+    warm: usize,
+    steps: usize,
+    rate: f64,
+) -> Result<Measured> {
     forget_peak(device);
     let model = Model::new(config.clone(), device, 0)?;
     let batch = DeviceBatch::upload(&sudoku_like_batch(rows, config, 1), device);
@@ -151,7 +159,7 @@ fn measured(device: Device, what: &str, rows: i64, seconds: f64, flops: f64, rat
 /// Records the first training step of a fresh model (with a random q head, so that its gradients are no special case)
 /// as one safetensors file: `model.*` weights, `batch.*`, `draws.*`, `loss`, `grad.model.*`.
 pub fn dump_step(
-    config: &HrmConfig,
+    config: &ModelConfig,
     hyper: &TrainConfig,
     rows: i64,
     seed: u64,
@@ -187,16 +195,7 @@ pub fn dump_step(
     });
     let views: Vec<(&str, TensorView)> = tensors
         .iter()
-        .map(|(name, t)| {
-            let dtype = match t.dtype {
-                RawDtype::F64 => safetensors::Dtype::F64,
-                RawDtype::Bf16 => safetensors::Dtype::BF16,
-                RawDtype::F16 => safetensors::Dtype::F16,
-                RawDtype::I32 => safetensors::Dtype::I32,
-                _ => safetensors::Dtype::F32,
-            };
-            Ok((name.as_str(), TensorView::new(dtype, t.shape.clone(), &t.data)?))
-        })
+        .map(|(name, t)| Ok((name.as_str(), TensorView::new(t.dtype.into(), t.shape.clone(), &t.data)?)))
         .collect::<Result<_>>()?;
     let meta = HashMap::from([("hrm".to_string(), meta.to_string())]);
     let bytes = safetensors::serialize(views, Some(meta))?;

@@ -88,42 +88,6 @@ impl Resolved {
     }
 }
 
-/// Sizes that the weights tell, for what no configuration says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dims {
-    /// Rows of the token embedding.
-    pub vocab_size: Option<usize>,
-    /// Columns of the token embedding.
-    pub hidden_size: Option<usize>,
-    /// Rows of the puzzle embedding.
-    pub num_puzzle_identifiers: Option<usize>,
-    /// Rows of the learned positions: puzzle slots and cells together.
-    pub positions: Option<usize>,
-    /// Cells of a puzzle: as meta.json says, else as the learned positions do.
-    pub seq_len: Option<usize>,
-}
-
-/// Reads [`Dims`] off the tensors' shapes; a tensor that is missing or no matrix tells nothing.
-pub fn infer_dims(checkpoint: &Checkpoint) -> Dims {
-    let matrix = |name: &str| match checkpoint.tensor(name)?.shape.as_slice() {
-        [rows, columns] => Some((*rows, *columns)),
-        _ => None,
-    };
-    let tokens = matrix("model.inner.embed_tokens.embedding_weight");
-    let positions = matrix("model.inner.embed_pos.embedding_weight").map(|(rows, _)| rows);
-    let arch = &checkpoint.config.arch;
-    let slots = usize::try_from(arch.puzzle_emb_ndim).ok().zip(usize::try_from(arch.hidden_size).ok());
-    let learned =
-        positions.zip(slots).and_then(|(rows, (wide, hidden))| rows.checked_sub(wide.div_ceil(hidden.max(1))));
-    Dims {
-        vocab_size: tokens.map(|(rows, _)| rows),
-        hidden_size: tokens.map(|(_, columns)| columns),
-        num_puzzle_identifiers: matrix("model.inner.puzzle_emb.weights").map(|(rows, _)| rows),
-        positions,
-        seq_len: checkpoint.seq_len.or(learned),
-    }
-}
-
 /// Tensors that upstream's modules hold as buffers: they are saved, but no optimizer of parameters sees them.
 const BUFFERS: [&str; 3] = ["model.inner.H_init", "model.inner.L_init", "model.inner.puzzle_emb.weights"];
 
@@ -131,5 +95,40 @@ impl Checkpoint {
     /// Trained numbers, as upstream counts them in `num_params`: without the initial states and the puzzle embedding.
     pub fn parameter_count(&self) -> usize {
         self.tensors.iter().filter(|(name, _)| !BUFFERS.contains(&name.as_str())).map(|(_, t)| t.numel()).sum()
+    }
+
+    /// Rows of the token embedding, where there is one.
+    pub fn vocab_size(&self) -> Option<usize> {
+        self.matrix("model.inner.embed_tokens.embedding_weight").map(|(rows, _)| rows)
+    }
+
+    /// Columns of the token embedding, where there is one.
+    pub fn hidden_size(&self) -> Option<usize> {
+        self.matrix("model.inner.embed_tokens.embedding_weight").map(|(_, columns)| columns)
+    }
+
+    /// Rows of the puzzle embedding, where there is one.
+    pub fn num_puzzle_identifiers(&self) -> Option<usize> {
+        self.matrix("model.inner.puzzle_emb.weights").map(|(rows, _)| rows)
+    }
+
+    /// Cells of a puzzle: as meta.json says, else as the learned positions do.
+    pub fn cells(&self) -> Option<usize> {
+        let learned = || {
+            let (positions, _) = self.matrix("model.inner.embed_pos.embedding_weight")?;
+            let arch = &self.config.arch;
+            let slots =
+                usize::try_from(arch.puzzle_emb_ndim).ok()?.div_ceil(usize::try_from(arch.hidden_size).ok()?.max(1));
+            positions.checked_sub(slots)
+        };
+        self.seq_len.or_else(learned)
+    }
+
+    /// Shape of a matrix; none where it is missing or no matrix.
+    fn matrix(&self, name: &str) -> Option<(usize, usize)> {
+        match self.tensor(name)?.shape.as_slice() {
+            [rows, columns] => Some((*rows, *columns)),
+            _ => None,
+        }
     }
 }

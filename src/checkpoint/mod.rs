@@ -25,12 +25,12 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-pub use load::{Dims, Loaded, Weights, infer_dims};
+pub use load::{Loaded, Weights};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use meta::CheckpointMeta;
 pub use resolve::{Format, Resolved, resolve, resolve_or_default};
 
-pub use crate::raw_tensor::{RawDtype, RawTensor};
+pub use crate::raw_tensor::RawTensor;
 
 use crate::config::TrainConfig;
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::RawDtype;
+use crate::dtype::Dtype;
 
 /// The largest pickle that is read; the one of a 27M-parameter model has 10 kB.
 pub(super) const MAX_PICKLE: u64 = 4 << 20;
@@ -18,7 +18,7 @@ const MAX_RANK: usize = 64;
 /// A typed array inside the archive: entry `<root>/data/<key>`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct StorageRef<'a> {
-    pub dtype: RawDtype,
+    pub dtype: Dtype,
     pub key: &'a str,
     /// In elements.
     pub numel: usize,
@@ -49,7 +49,7 @@ enum Global {
     RebuildTensor,
     RebuildTensorV2,
     RebuildParameter,
-    Storage(RawDtype),
+    Storage(Dtype),
 }
 
 impl Global {
@@ -61,16 +61,16 @@ impl Global {
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensorV2,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
             ("torch", storage) => Self::Storage(match storage.strip_suffix("Storage")? {
-                "Double" => RawDtype::F64,
-                "Float" => RawDtype::F32,
-                "Half" => RawDtype::F16,
-                "BFloat16" => RawDtype::Bf16,
-                "Long" => RawDtype::I64,
-                "Int" => RawDtype::I32,
-                "Short" => RawDtype::I16,
-                "Char" => RawDtype::I8,
-                "Byte" => RawDtype::U8,
-                "Bool" => RawDtype::Bool,
+                "Double" => Dtype::F64,
+                "Float" => Dtype::F32,
+                "Half" => Dtype::F16,
+                "BFloat16" => Dtype::Bf16,
+                "Long" => Dtype::I64,
+                "Int" => Dtype::I32,
+                "Short" => Dtype::I16,
+                "Char" => Dtype::I8,
+                "Byte" => Dtype::U8,
+                "Bool" => Dtype::Bool,
                 _ => return None,
             }),
             _ => return None,

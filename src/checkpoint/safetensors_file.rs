@@ -7,14 +7,11 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo},
-};
+use anyhow::{Context, Result, ensure};
+use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::{CONFIG_FILE, CheckpointMeta, META_FILE, RawDtype, RawTensor, WEIGHTS_FILE, lfs};
-use crate::{config::TrainConfig, store};
+use super::{CONFIG_FILE, CheckpointMeta, META_FILE, RawTensor, WEIGHTS_FILE, lfs};
+use crate::{config::TrainConfig, dtype::Dtype, store};
 
 /// The largest header that is read; 100 MB is the format's own limit, a model here has a few kB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -48,7 +45,7 @@ pub fn write(path: &Path, tensors: &[(String, RawTensor)]) -> Result<()> {
     let mut infos = Vec::with_capacity(sorted.len());
     for (name, tensor) in &sorted {
         let end = offset.checked_add(tensor.data.len()).context("the tensors are too large together")?;
-        let (dtype, shape) = (to_safetensors(tensor.dtype), tensor.shape.clone());
+        let (dtype, shape) = (tensor.dtype.into(), tensor.shape.clone());
         infos.push((name.clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
         offset = end;
     }
@@ -96,7 +93,7 @@ fn read_from(mut source: impl Read, len: u64) -> Result<Vec<(String, RawTensor)>
     infos.sort_by(|a, b| a.1.data_offsets.cmp(&b.1.data_offsets).then_with(|| a.0.cmp(&b.0)));
     let mut tensors = Vec::with_capacity(infos.len());
     for (name, info) in infos {
-        let dtype = from_safetensors(info.dtype).with_context(|| format!("tensor {name}"))?;
+        let dtype = Dtype::try_from(info.dtype).with_context(|| format!("tensor {name}"))?;
         let (start, end) = info.data_offsets;
         let mut data = vec![0; end.checked_sub(start).context("its header is damaged")?];
         source.read_exact(&mut data).with_context(|| format!("tensor {name} is cut off"))?;
@@ -105,33 +102,28 @@ fn read_from(mut source: impl Read, len: u64) -> Result<Vec<(String, RawTensor)>
     Ok(tensors)
 }
 
-fn to_safetensors(dtype: RawDtype) -> Dtype {
-    match dtype {
-        RawDtype::F64 => Dtype::F64,
-        RawDtype::F32 => Dtype::F32,
-        RawDtype::F16 => Dtype::F16,
-        RawDtype::Bf16 => Dtype::BF16,
-        RawDtype::I64 => Dtype::I64,
-        RawDtype::I32 => Dtype::I32,
-        RawDtype::I16 => Dtype::I16,
-        RawDtype::I8 => Dtype::I8,
-        RawDtype::U8 => Dtype::U8,
-        RawDtype::Bool => Dtype::BOOL,
+impl From<Dtype> for safetensors::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F64 => Self::F64,
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+            Dtype::I64 => Self::I64,
+            Dtype::I32 => Self::I32,
+            Dtype::I16 => Self::I16,
+            Dtype::I8 => Self::I8,
+            Dtype::U8 => Self::U8,
+            Dtype::Bool => Self::BOOL,
+        }
     }
 }
 
-fn from_safetensors(dtype: Dtype) -> Result<RawDtype> {
-    Ok(match dtype {
-        Dtype::F64 => RawDtype::F64,
-        Dtype::F32 => RawDtype::F32,
-        Dtype::F16 => RawDtype::F16,
-        Dtype::BF16 => RawDtype::Bf16,
-        Dtype::I64 => RawDtype::I64,
-        Dtype::I32 => RawDtype::I32,
-        Dtype::I16 => RawDtype::I16,
-        Dtype::I8 => RawDtype::I8,
-        Dtype::U8 => RawDtype::U8,
-        Dtype::BOOL => RawDtype::Bool,
-        other => bail!("element type {other} is not read"),
-    })
+impl TryFrom<safetensors::Dtype> for Dtype {
+    type Error = anyhow::Error;
+
+    fn try_from(dtype: safetensors::Dtype) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|&ours| safetensors::Dtype::from(ours) == dtype);
+        found.with_context(|| format!("element type {dtype} is not read"))
+    }
 }

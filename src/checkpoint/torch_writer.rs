@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use super::{CONFIG_FILE, RawDtype, RawTensor};
+use super::{CONFIG_FILE, RawTensor};
+use crate::dtype::Dtype;
 use crate::{config::TrainConfig, store};
 
 /// Storages begin at multiples of this, so that they can be mapped.
@@ -99,18 +100,18 @@ fn serialization_id(root: &str, tensors: &[(String, RawTensor)]) -> String {
     digits[..40].to_owned()
 }
 
-fn storage_name(dtype: RawDtype) -> &'static str {
+fn storage_name(dtype: Dtype) -> &'static str {
     match dtype {
-        RawDtype::F64 => "DoubleStorage",
-        RawDtype::F32 => "FloatStorage",
-        RawDtype::F16 => "HalfStorage",
-        RawDtype::Bf16 => "BFloat16Storage",
-        RawDtype::I64 => "LongStorage",
-        RawDtype::I32 => "IntStorage",
-        RawDtype::I16 => "ShortStorage",
-        RawDtype::I8 => "CharStorage",
-        RawDtype::U8 => "ByteStorage",
-        RawDtype::Bool => "BoolStorage",
+        Dtype::F64 => "DoubleStorage",
+        Dtype::F32 => "FloatStorage",
+        Dtype::F16 => "HalfStorage",
+        Dtype::Bf16 => "BFloat16Storage",
+        Dtype::I64 => "LongStorage",
+        Dtype::I32 => "IntStorage",
+        Dtype::I16 => "ShortStorage",
+        Dtype::I8 => "CharStorage",
+        Dtype::U8 => "ByteStorage",
+        Dtype::Bool => "BoolStorage",
     }
 }
 

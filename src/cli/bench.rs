@@ -7,13 +7,14 @@ use serde_json::json;
 
 use super::{
     GlobalArgs,
-    sources::{DtypeChoice, device_name, dtype_name},
+    sources::{compute_dtype, device_name},
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
     bench, config,
-    model::{Dims, HrmConfig},
+    dtype::Dtype,
+    model::{Dims, ModelConfig},
     runtime, say,
 };
 
@@ -56,8 +57,8 @@ struct SpeedArgs {
     #[arg(long, value_name = "N")]
     warm: Option<u32>,
     /// Compute in this dtype instead of the preset's
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    dtype: Option<Dtype>,
     /// train: record one step of the first batch size (weights, batch, draws, loss, gradients) for
     /// scripts/torch_reference.py
     #[arg(long, value_name = "FILE")]
@@ -73,9 +74,9 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     };
     let ui = Ui::new(&args.json);
     let hyper = config::resolve(None, &args.overrides)?.config;
-    let mut model = HrmConfig::new(&hyper.arch, Dims::sudoku())?;
+    let mut model = ModelConfig::new(&hyper.arch, Dims::sudoku())?;
     if let Some(dtype) = args.dtype {
-        model.forward_dtype = dtype.into();
+        model.forward_dtype = dtype;
     }
     if let Some(path) = &args.dump {
         ensure!(training, "--dump records a training step: use it with `hrm bench train`");
@@ -95,11 +96,11 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
         bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), device, path)?;
         say!(ui, "recorded one step in {}: python3 scripts/torch_reference.py check {0}", path.display());
     }
-    let rate = bench::matmul_rate(device, model.kind());
+    let rate = bench::matmul_rate(device, model.forward_dtype);
     say!(
         ui,
         "matrix products in {}: {:.2} TFLOP/s on {}",
-        dtype_name(model.forward_dtype),
+        model.forward_dtype.short_name(),
         rate / 1e12,
         device_name(device)
     );
@@ -135,7 +136,7 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&json!({
         "device": device_name(device),
         "version": runtime::long_version(),
-        "dtype": dtype_name(model.forward_dtype),
+        "dtype": model.forward_dtype.short_name(),
         "matmul_tflop_per_s": rate / 1e12,
         "results": lines,
     }))

@@ -8,16 +8,17 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
-    sources::{WeightsArg, load_with_origin},
+    sources::{WeightsArg, compute_dtype, load_with_origin},
     table::{Table, cells},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
     checkpoint::{
-        CONFIG_FILE, Checkpoint, CheckpointMeta, Dims, Format, Loaded, META_FILE, RawDtype, WEIGHTS_FILE, infer_dims,
-        safetensors_file, torch_writer,
+        CONFIG_FILE, Checkpoint, CheckpointMeta, Format, Loaded, META_FILE, WEIGHTS_FILE, safetensors_file,
+        torch_writer,
     },
     config::TrainConfig,
+    dtype::Dtype,
     say,
 };
 
@@ -71,8 +72,8 @@ struct ConvertArgs {
     #[arg(long, value_name = "FORM")]
     to: Target,
     /// Convert every floating-point tensor to this type [default: each keeps its own]
-    #[arg(long)]
-    dtype: Option<TargetDtype>,
+    #[arg(long, value_parser = compute_dtype())]
+    dtype: Option<Dtype>,
     #[command(flatten)]
     weights: WeightsArg,
     /// Replace files that are there already
@@ -84,12 +85,6 @@ struct ConvertArgs {
 enum Target {
     Safetensors,
     Torch,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum TargetDtype {
-    Bf16,
-    F32,
 }
 
 pub fn run(args: CheckpointArgs, _global: &GlobalArgs) -> Result<()> {
@@ -128,7 +123,6 @@ fn inspect(args: InspectArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let loaded = load_with_origin(&ui, args.path.as_deref(), args.weights)?;
     let checkpoint = &loaded.checkpoint;
-    let Dims { vocab_size, hidden_size, num_puzzle_identifiers, .. } = infer_dims(checkpoint);
     let lines = checkpoint.tensors.iter().map(|(name, t)| TensorLine {
         name,
         dtype: t.dtype.name(),
@@ -141,9 +135,9 @@ fn inspect(args: InspectArgs) -> Result<()> {
         step: checkpoint.step,
         parameters: checkpoint.parameter_count(),
         bytes: checkpoint.tensors.iter().map(|(_, t)| t.data.len()).sum(),
-        vocab_size,
-        hidden_size,
-        num_puzzle_identifiers,
+        vocab_size: checkpoint.vocab_size(),
+        hidden_size: checkpoint.hidden_size(),
+        num_puzzle_identifiers: checkpoint.num_puzzle_identifiers(),
         tensors: lines.collect(),
         config: &checkpoint.config,
         meta: loaded.meta.as_ref(),
@@ -190,10 +184,6 @@ fn convert(args: ConvertArgs) -> Result<()> {
     let Loaded { checkpoint, meta, format, .. } = load_with_origin(&ui, Some(&args.src), args.weights)?;
     let Checkpoint { path, config, step, averaged, mut tensors, .. } = checkpoint;
     if let Some(dtype) = args.dtype {
-        let dtype = match dtype {
-            TargetDtype::Bf16 => RawDtype::Bf16,
-            TargetDtype::F32 => RawDtype::F32,
-        };
         for (_, tensor) in &mut tensors {
             *tensor = tensor.to_float(dtype);
         }

@@ -6,12 +6,13 @@ use anyhow::{Result, anyhow, ensure};
 
 use super::{
     GlobalArgs, interrupt,
-    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, load_checkpoint, test_puzzles},
+    sources::{WeightsArg, compute_dtype, device_name, load_checkpoint, test_puzzles},
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
     dataset::SequentialSampler,
+    dtype::Dtype,
     eval::{
         evaluate::{Evaluation, EvaluationSums},
         outputs::{Output, SavedOutputs},
@@ -53,8 +54,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
     segments: Option<i64>,
     /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    dtype: Option<Dtype>,
     #[command(flatten)]
     weights: WeightsArg,
     /// Keep tensors of the last segment: a .safetensors file, else a folder of .npy files
@@ -85,7 +86,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
 
     let runtime = global.init()?;
     let data = Arc::new(puzzles.dataset);
-    let model = Model::load(&checkpoint, Dims::from(data.meta()), runtime.device, args.dtype.map(Into::into))?;
+    let model = Model::load(&checkpoint, Dims::from(data.meta()), runtime.device, args.dtype)?;
     say!(
         ui,
         "{} {} puzzles of {} in batches of {batch_size}: {}, {} segments, {} on {}",
@@ -94,7 +95,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
         puzzles.origin,
         checkpoint.path.display(),
         model.config().halt_max_steps,
-        dtype_name(model.config().forward_dtype),
+        model.config().forward_dtype.short_name(),
         device_name(runtime.device)
     );
     let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };

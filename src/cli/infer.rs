@@ -19,14 +19,13 @@ use super::{
     GlobalArgs,
     args::launch::LaunchArgs,
     interrupt,
-    sources::{
-        DtypeChoice, TestPuzzles, WeightsArg, checkpoint_files, device_name, dtype_name, load_checkpoints, test_puzzles,
-    },
+    sources::{TestPuzzles, WeightsArg, checkpoint_files, compute_dtype, device_name, load_checkpoints, test_puzzles},
     ui::{JsonArg, Ui, only_errors, writable},
 };
 use crate::{
     checkpoint::Checkpoint,
     dataset::{Dataset, DatasetSet},
+    dtype::Dtype,
     eval::{
         engine::StopRule,
         guess::GuessOptions,
@@ -120,8 +119,8 @@ pub struct InferArgs {
     #[arg(long, value_name = "N", conflicts_with = "data_path", value_parser = clap::value_parser!(u64).range(1..))]
     bundled: Option<u64>,
     /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    dtype: Option<Dtype>,
     #[command(flatten)]
     weights: WeightsArg,
     /// When a pass ends: after all segments, at its first halt, or at its first answer that is right by the rules
@@ -251,7 +250,7 @@ impl Job {
         let dims = Dims::from(puzzles.dataset.meta());
         let mut models = Vec::with_capacity(checkpoints.len());
         for checkpoint in &checkpoints {
-            models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
+            models.push(Model::load(checkpoint, dims, runtime.device, args.dtype)?);
         }
         let filling = || models.iter().filter_map(|m| m.filling_batch(models.len() - 1)).min();
         let batch_size = match args.batch_size {
@@ -379,7 +378,7 @@ impl Job {
             self.models.len(),
             plan.permutes,
             of_each(self.models.iter().map(|m| m.config().halt_max_steps)),
-            of_each(self.models.iter().map(|m| dtype_name(m.config().forward_dtype))),
+            of_each(self.models.iter().map(|m| m.config().forward_dtype.short_name())),
             device_name(self.runtime.device),
             if known > 0 { ", without what is known" } else { "" }
         );
@@ -502,7 +501,7 @@ fn checkpoint_identity(checkpoint: &Checkpoint, model: &Model) -> CheckpointIden
     CheckpointIdentity {
         weights: checkpoint.weights_digest(),
         step: checkpoint.step,
-        dtype: dtype_name(model.config().forward_dtype).to_owned(),
+        dtype: model.config().forward_dtype.short_name().to_owned(),
         path: checkpoint.path.display().to_string(),
     }
 }

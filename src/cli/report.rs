@@ -7,7 +7,7 @@ use super::{
     GlobalArgs,
     analyze::many::{Count, RunArgs, SeveralArgs, asked_of, between, items, percent, run_items},
     interrupt,
-    sources::{device_name, dtype_name},
+    sources::device_name,
     study::OutputArgs,
     table::Table,
     viz::{short_names, weights_name},
@@ -143,7 +143,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
         "Written by hrm {} on {}, {}; the weights, the data and the criteria are named above.",
         env!("CARGO_PKG_VERSION"),
         device_name(runtime.device),
-        dtype_name(models[0].config().forward_dtype)
+        models[0].config().forward_dtype.short_name()
     );
     let page = report.render()?;
     let path = output.path("report.html");

@@ -14,11 +14,12 @@ use serde::Serialize;
 use super::{
     GlobalArgs,
     infer::GuessArgs,
-    sources::{DtypeChoice, WeightsArg, device_name, dtype_name, kind_of_vocab, load_checkpoints},
+    sources::{WeightsArg, compute_dtype, device_name, kind_of_vocab, load_checkpoints},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
-    checkpoint::{Checkpoint, infer_dims},
+    checkpoint::Checkpoint,
+    dtype::Dtype,
     eval::{
         engine::StopRule,
         guess::guesses,
@@ -78,8 +79,8 @@ pub struct SolveArgs {
     #[arg(long)]
     animate: bool,
     /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    dtype: Option<Dtype>,
     #[command(flatten)]
     weights: WeightsArg,
     #[command(flatten)]
@@ -143,7 +144,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
             checkpoint.config.arch.halt_max_steps = segments;
         }
         let dims = dims(checkpoint, geometry)?;
-        models.push(Model::load(checkpoint, dims, runtime.device, args.dtype.map(Into::into))?);
+        models.push(Model::load(checkpoint, dims, runtime.device, args.dtype)?);
     }
     let plan = SolvePlan { geometry, guesses: &list, seed: options.seed, stop: args.stop };
     let mut show = Show { ui: &ui, geometry, steps: args.steps || args.animate, animate, drawn: 0 };
@@ -174,7 +175,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
         puzzles: reports,
         checkpoints: checkpoints.iter().map(|c| c.path.display().to_string()).collect(),
         dataset: kind,
-        dtype: dtype_name(models[0].config().forward_dtype),
+        dtype: models[0].config().forward_dtype.short_name(),
         device: device_name(runtime.device),
     })
 }
@@ -211,7 +212,7 @@ fn read_text(args: &SolveArgs) -> Result<String> {
 /// The kind of puzzle that all checkpoints know.
 fn kind_of(checkpoints: &[Checkpoint]) -> Result<PuzzleKind> {
     let mut kinds = checkpoints.iter().map(|checkpoint| {
-        let vocab = infer_dims(checkpoint).vocab_size.and_then(|v| i64::try_from(v).ok());
+        let vocab = checkpoint.vocab_size().and_then(|v| i64::try_from(v).ok());
         let kind = vocab.map_or(Ok(PuzzleKind::Sudoku), kind_of_vocab);
         kind.with_context(|| format!("{}: no puzzle that is known here", checkpoint.path.display()))
     });
@@ -224,7 +225,7 @@ fn kind_of(checkpoints: &[Checkpoint]) -> Result<PuzzleKind> {
 }
 
 fn dims(checkpoint: &Checkpoint, geometry: Geometry) -> Result<Dims> {
-    let identifiers = infer_dims(checkpoint).num_puzzle_identifiers.unwrap_or(1);
+    let identifiers = checkpoint.num_puzzle_identifiers().unwrap_or(1);
     Ok(Dims {
         seq_len: i64::try_from(geometry.cells())?,
         vocab_size: i64::try_from(geometry.vocab_size())?,

@@ -3,42 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
+use clap::{
+    ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use super::ui::{Ui, warn};
 use crate::{
     analysis::runs::Item,
-    checkpoint::{Checkpoint, Loaded, Weights, infer_dims, resolve_or_default},
-    config::Dtype,
+    checkpoint::{Checkpoint, Loaded, Weights, resolve_or_default},
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
+    dtype::Dtype,
     puzzle::{Geometry, PuzzleKind, maze},
     say,
 };
 
-/// `--dtype`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeChoice {
-    Bf16,
-    F32,
-}
-
-impl From<DtypeChoice> for Dtype {
-    fn from(choice: DtypeChoice) -> Self {
-        match choice {
-            DtypeChoice::Bf16 => Self::Bf16,
-            DtypeChoice::F32 => Self::F32,
-        }
-    }
-}
-
-/// The name that `--dtype` has for a dtype, where it has one.
-pub fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::Bf16 => "bf16",
-        Dtype::F32 => "f32",
-        Dtype::F16 => "f16",
-        Dtype::F64 => "f64",
-    }
+/// What `--dtype` takes: bf16 or f32.
+pub fn compute_dtype() -> impl TypedValueParser<Value = Dtype> {
+    let names = [Dtype::Bf16, Dtype::F32].map(Dtype::short_name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Dtype>())
 }
 
 /// A device as `--device` spells it.
@@ -176,8 +159,7 @@ impl TestPuzzles {
     /// trained on another size is warned of.
     pub fn check_kind(&self, checkpoint: &Checkpoint) -> Result<()> {
         let (wanted, cells) = (self.geometry.vocab_size(), self.geometry.cells());
-        let sizes = infer_dims(checkpoint);
-        match sizes.vocab_size {
+        match checkpoint.vocab_size() {
             Some(found) if found != wanted => bail!(
                 "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of \
                  puzzle; name its own data with --data-path",
@@ -187,7 +169,7 @@ impl TestPuzzles {
             ),
             _ => {}
         }
-        if let Some(trained) = sizes.seq_len.filter(|&trained| trained != cells) {
+        if let Some(trained) = checkpoint.cells().filter(|&trained| trained != cells) {
             warn(format_args!(
                 "{}: it was trained on puzzles of {trained} cells, those of {} have {cells}",
                 checkpoint.path.display(),
@@ -221,10 +203,9 @@ pub fn test_puzzles(ui: &Ui, data_path: Option<&Path>, checkpoint: &Checkpoint) 
 /// The bundled test puzzles of the kind and size that a checkpoint knows, and what they are called. Weights that do not
 /// tell their size are taken to fit.
 fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
-    let sizes = infer_dims(checkpoint);
-    let (dataset, origin) = match sizes.vocab_size {
+    let (dataset, origin) = match checkpoint.vocab_size() {
         Some(maze::VOCAB_SIZE) => {
-            let mazes = Dataset::bundled_test_mazes(sizes.seq_len)?;
+            let mazes = Dataset::bundled_test_mazes(checkpoint.cells())?;
             let side = usize::try_from(mazes.meta().seq_len)?.isqrt();
             let origin = format!("the {} bundled test mazes of {side}x{side} cells", mazes.len());
             (mazes, origin)
@@ -239,7 +220,7 @@ fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
             (Dataset::bundled_test(None)?, origin)
         }
     };
-    if let Some(cells) = sizes.seq_len {
+    if let Some(cells) = checkpoint.cells() {
         let bundled = usize::try_from(dataset.meta().seq_len)?;
         ensure!(
             cells == bundled,

@@ -10,7 +10,7 @@ use super::{
     GlobalArgs,
     analyze::many::{Count, RunArgs, items},
     interrupt,
-    sources::{dtype_name, load_checkpoint, test_puzzles},
+    sources::{load_checkpoint, test_puzzles},
     study::{OutputArgs, batch_size, stopped},
     ui::Ui,
 };
@@ -137,7 +137,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     let rows: Vec<usize> = chosen.iter().map(|i| i.index).collect();
     let asked = json!({
         "what": "trace", "weights": checkpoint.weights_digest(), "data": puzzles.origin, "rows": rows,
-        "segments": segments, "z_l": args.z_l, "f32": args.f32, "dtype": dtype_name(model.config().forward_dtype),
+        "segments": segments, "z_l": args.z_l, "f32": args.f32, "dtype": model.config().forward_dtype.short_name(),
     });
     let (mut journal, mut done) = output.journal::<usize>("rows.jsonl", &asked)?;
     done.truncate(chosen.len());
@@ -167,8 +167,10 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     }
     let bytes = file.bytes();
     file.finish()?;
-    let shapes: serde_json::Map<String, Value> =
-        layout.iter().map(|a| (a.name.to_owned(), json!({"dtype": a.dtype, "shape": a.shape}))).collect();
+    let shapes: serde_json::Map<String, Value> = layout
+        .iter()
+        .map(|a| (a.name.to_owned(), json!({"dtype": safetensors::Dtype::from(a.dtype), "shape": a.shape})))
+        .collect();
     let index = Index {
         file: "trace.safetensors".to_owned(),
         bytes,
@@ -176,7 +178,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         data: puzzles.origin.clone(),
         checkpoint: checkpoint.path.display().to_string(),
         step: checkpoint.step,
-        dtype: dtype_name(model.config().forward_dtype),
+        dtype: model.config().forward_dtype.short_name(),
         segments,
         h_cycles: model.config().h_cycles,
         puzzle_emb_len: model.config().puzzle_emb_len(),

@@ -18,11 +18,12 @@ use super::{
     GlobalArgs,
     args::launch::LaunchArgs,
     interrupt,
-    sources::{DtypeChoice, device_name, dtype_name},
+    sources::{compute_dtype, device_name},
     ui::{self, JsonArg, Ui, sparkline, warn},
 };
 use crate::{
     bench, config,
+    dtype::Dtype,
     eval::evaluate::Evaluation,
     runtime::{self, Runtime, catch_out_of_memory, dist::Group, launch::Role},
     say,
@@ -77,8 +78,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Compute in this dtype instead of arch.forward_dtype
-    #[arg(long, value_name = "bf16|f32")]
-    dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    dtype: Option<Dtype>,
     /// Go on with a run: its folder or one of its step_N folders; auto: the run that these settings name, or a new one
     #[arg(long, value_name = "RUN|auto")]
     resume: Option<PathBuf>,
@@ -152,7 +153,7 @@ fn plan(args: &TrainArgs, global: &GlobalArgs, role: &Role, ui: &Ui) -> Result<T
         config_file: args.config.clone(),
         overrides: args.overrides.clone(),
         seed: global.seed,
-        dtype: args.dtype.map(Into::into),
+        dtype: args.dtype,
         resume: match &args.resume {
             None => Resume::No,
             Some(path) if path == Path::new("auto") => Resume::Auto,
@@ -215,7 +216,7 @@ fn describe(ui: &Ui, plan: &TrainPlan, runtime: Runtime, world: usize, threads_a
         m.l_layers,
         m.h_cycles,
         m.l_cycles,
-        dtype_name(m.forward_dtype),
+        m.forward_dtype.short_name(),
         device_name(device)
     );
     say!(
@@ -240,7 +241,7 @@ fn describe(ui: &Ui, plan: &TrainPlan, runtime: Runtime, world: usize, threads_a
             runtime.threads
         );
     }
-    let rate = bench::matmul_rate(device, m.kind()) * world as f64;
+    let rate = bench::matmul_rate(device, m.forward_dtype) * world as f64;
     let least = Duration::from_secs_f64(d.flops_per_step / rate * d.total_steps as f64);
     say!(
         ui,

@@ -13,7 +13,7 @@ use self::puzzle::{Chosen, origins};
 pub use self::puzzle::{PuzzleArgs, short_names, weights_name};
 use super::{
     GlobalArgs, curves,
-    sources::{device_name, dtype_name, load_checkpoint},
+    sources::{device_name, load_checkpoint},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
@@ -184,7 +184,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let first = &chosen[0];
 
     let runtime = global.init()?;
-    let dtype = args.subject.dtype.map(Into::into);
+    let dtype = args.subject.dtype;
     let models: Vec<Model> =
         checkpoints.iter().map(|c| Model::load(c, first.dims, runtime.device, dtype)).collect::<Result<_>>()?;
     let subjects: Vec<Subject<'_>> =
@@ -242,7 +242,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
         ui,
         "picture: {} ({} on {})",
         args.output.display(),
-        dtype_name(models[0].config().forward_dtype),
+        models[0].config().forward_dtype.short_name(),
         device_name(models[0].device())
     );
     ui.emit(&TrajectoryReport {
@@ -250,7 +250,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
         picture: args.output.display().to_string(),
         checkpoint: checkpoints[0].path.display().to_string(),
         step: checkpoints[0].step,
-        dtype: dtype_name(models[0].config().forward_dtype),
+        dtype: models[0].config().forward_dtype.short_name(),
         solved: one.solved(),
         first_solved_segment: one.first_solved(),
         first_halt_segment: one.first_halt(),

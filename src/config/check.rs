@@ -2,14 +2,15 @@
 
 use anyhow::{Result, bail};
 
-use super::{ArchConfig, Augment, PosEncodings, TrainConfig};
+use super::{ArchConfig, Augment, ModelConfig, PosEncodings, TrainConfig};
+use crate::dims::Dims;
 
 /// More parameters than any machine here can hold: a typing error, found before something allocates.
 const MAX_PARAMETERS: f64 = 1e11;
 
 /// Collects what is wrong, so that one run of the command shows all of it.
 #[derive(Default)]
-struct Faults(Vec<String>);
+pub(super) struct Faults(Vec<String>);
 
 impl Faults {
     fn between(&mut self, key: &str, value: i64, low: i64, high: i64) {
@@ -30,11 +31,70 @@ impl Faults {
         }
     }
 
-    fn into_result(self) -> Result<()> {
+    pub(super) fn into_result(self) -> Result<()> {
         if !self.0.is_empty() {
             bail!("{}", self.0.join("\n       "));
         }
         Ok(())
+    }
+
+    /// What is wrong with a model apart from its puzzles' sizes.
+    pub(super) fn of_model(&mut self, config: &ModelConfig) {
+        for (key, value) in [("arch.H_cycles", config.h_cycles), ("arch.L_cycles", config.l_cycles)] {
+            self.between(key, value, 1, 10_000);
+        }
+        for (key, value) in [("arch.H_layers", config.h_layers), ("arch.L_layers", config.l_layers)] {
+            self.between(key, value, 1, 1_000);
+        }
+        self.between("arch.hidden_size", config.hidden_size, 1, 1 << 20);
+        self.between("arch.num_heads", config.num_heads, 1, 1 << 16);
+        self.between("arch.puzzle_emb_ndim", config.puzzle_emb_ndim, 0, 1 << 24);
+        self.between("arch.halt_max_steps", config.halt_max_steps, 1, 1_000_000);
+        self.real(
+            "arch.expansion",
+            config.expansion,
+            "a number above 0, at most 1024",
+            config.expansion > 0.0 && config.expansion <= 1024.0,
+        );
+        let p = config.halt_exploration_prob;
+        self.real("arch.halt_exploration_prob", p, "a probability from 0 to 1", (0.0..=1.0).contains(&p));
+        let eps = config.rms_norm_eps;
+        self.real("arch.rms_norm_eps", eps, "a number from 0 to 1", (0.0..=1.0).contains(&eps));
+        self.real("arch.rope_theta", config.rope_theta, "a number above 0", config.rope_theta > 0.0);
+        self.require(config.forward_dtype.is_float(), || {
+            format!("arch.forward_dtype={}: wants a floating-point type", config.forward_dtype)
+        });
+        if config.hidden_size > 0 && config.num_heads > 0 {
+            let divides = config.hidden_size % config.num_heads == 0;
+            self.require(divides, || {
+                format!(
+                    "arch.hidden_size={} is not divisible by arch.num_heads={}",
+                    config.hidden_size, config.num_heads
+                )
+            });
+            let head = config.hidden_size / config.num_heads;
+            self.require(!divides || config.pos_encodings != PosEncodings::Rope || head % 2 == 0, || {
+                format!(
+                    "a head is {head} wide (arch.hidden_size={} / arch.num_heads={}); rotary positions want an even \
+                     width, or set arch.pos_encodings=learned",
+                    config.hidden_size, config.num_heads
+                )
+            });
+            let (h, layers) = (config.hidden_size as f64, config.h_layers as f64 + config.l_layers as f64);
+            let parameters = layers * h * h * (4.0 + 2.0 * config.expansion.max(0.0));
+            self.require(parameters.is_nan() || parameters <= MAX_PARAMETERS, || {
+                format!(
+                    "the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are taken"
+                )
+            });
+        }
+    }
+
+    /// What is wrong with the sizes of puzzles.
+    pub(super) fn of_dims(&mut self, dims: &Dims) {
+        self.between("seq_len", dims.seq_len, 1, 1 << 24);
+        self.between("vocab_size", dims.vocab_size, 1, 1 << 24);
+        self.between("num_puzzle_identifiers", dims.num_puzzle_identifiers, 1, 1 << 31);
     }
 }
 
@@ -56,48 +116,8 @@ impl ArchConfig {
         faults.require(self.loss.name == Self::LOSS_NAME, || {
             format!("arch.loss.name={}: the only loss head is {}", self.loss.name.escape_debug(), Self::LOSS_NAME)
         });
-        for (key, value) in [("arch.H_cycles", self.H_cycles), ("arch.L_cycles", self.L_cycles)] {
-            faults.between(key, value, 1, 10_000);
-        }
-        for (key, value) in [("arch.H_layers", self.H_layers), ("arch.L_layers", self.L_layers)] {
-            faults.between(key, value, 1, 1_000);
-        }
-        faults.between("arch.hidden_size", self.hidden_size, 1, 1 << 20);
-        faults.between("arch.num_heads", self.num_heads, 1, 1 << 16);
-        faults.between("arch.puzzle_emb_ndim", self.puzzle_emb_ndim, 0, 1 << 24);
-        faults.between("arch.halt_max_steps", self.halt_max_steps, 1, 1_000_000);
-        faults.real(
-            "arch.expansion",
-            self.expansion,
-            "a number above 0, at most 1024",
-            self.expansion > 0.0 && self.expansion <= 1024.0,
-        );
-        let p = self.halt_exploration_prob;
-        faults.real("arch.halt_exploration_prob", p, "a probability from 0 to 1", (0.0..=1.0).contains(&p));
-        let eps = self.norm_eps();
-        faults.real("arch.rms_norm_eps", eps, "a number from 0 to 1", (0.0..=1.0).contains(&eps));
-        faults.real("arch.rope_theta", self.theta(), "a number above 0", self.theta() > 0.0);
-        if self.hidden_size > 0 && self.num_heads > 0 {
-            let divides = self.hidden_size % self.num_heads == 0;
-            faults.require(divides, || {
-                format!("arch.hidden_size={} is not divisible by arch.num_heads={}", self.hidden_size, self.num_heads)
-            });
-            let head = self.hidden_size / self.num_heads;
-            faults.require(!divides || self.pos_encodings != PosEncodings::Rope || head % 2 == 0, || {
-                format!(
-                    "a head is {head} wide (arch.hidden_size={} / arch.num_heads={}); rotary positions want an even \
-                     width, or set arch.pos_encodings=learned",
-                    self.hidden_size, self.num_heads
-                )
-            });
-            let (h, layers) = (self.hidden_size as f64, self.H_layers as f64 + self.L_layers as f64);
-            let parameters = layers * h * h * (4.0 + 2.0 * self.expansion.max(0.0));
-            faults.require(parameters.is_nan() || parameters <= MAX_PARAMETERS, || {
-                format!(
-                    "the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are taken"
-                )
-            });
-        }
+        // The architecture alone: any puzzle will do.
+        faults.of_model(&ModelConfig::joined(self, Dims::sudoku()));
     }
 }
 
@@ -165,5 +185,23 @@ impl TrainConfig {
         }
         self.arch.collect(&mut faults);
         faults.into_result()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+
+    #[test]
+    fn an_architecture_and_a_model_are_held_to_the_same_bounds() {
+        let arch = ArchConfig { L_layers: 1_001, forward_dtype: Some(Dtype::I32), ..ArchConfig::default() };
+        let wanted = "arch.L_layers=1001: wants an integer from 1 to 1000\n       \
+                      arch.forward_dtype=int32: wants a floating-point type";
+        assert_eq!(arch.check().unwrap_err().to_string(), wanted);
+        assert_eq!(ModelConfig::new(&arch, Dims::sudoku()).unwrap_err().to_string(), wanted);
+        let no_cells = ModelConfig::new(&ArchConfig::default(), Dims { seq_len: 0, ..Dims::sudoku() });
+        assert_eq!(no_cells.unwrap_err().to_string(), "seq_len=0: wants an integer from 1 to 16777216");
+        ModelConfig::sudoku().check().unwrap();
     }
 }

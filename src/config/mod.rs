@@ -19,6 +19,7 @@ mod check;
 mod file;
 pub mod keys;
 mod layers;
+mod model;
 mod names;
 mod presets;
 mod python_yaml;
@@ -28,8 +29,11 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use file::CheckpointConfig;
 pub use layers::{ResolvedConfig, resolve, resolve_over};
+pub use model::ModelConfig;
 pub use names::random_slug;
 pub use presets::{PRESETS, Preset, RECIPES};
+
+use crate::dtype::Dtype;
 
 /// `arch.loss`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,20 +66,6 @@ pub enum PosEncodings {
     #[default]
     Rope,
     Learned,
-}
-
-/// The dtype that the forward pass computes in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Dtype {
-    #[default]
-    #[serde(rename = "bfloat16")]
-    Bf16,
-    #[serde(rename = "float32")]
-    F32,
-    #[serde(rename = "float16")]
-    F16,
-    #[serde(rename = "float64")]
-    F64,
 }
 
 /// `arch.*`: the model apart from what the dataset decides.
@@ -141,7 +131,7 @@ impl ArchConfig {
 
     /// `forward_dtype`, bfloat16 where the file has none.
     pub fn dtype(&self) -> Dtype {
-        self.forward_dtype.unwrap_or_default()
+        self.forward_dtype.unwrap_or(Dtype::Bf16)
     }
 
     /// `rms_norm_eps`, 1e-5 where the file has none.

@@ -56,6 +56,8 @@ pub use source::{PuzzleFile, PuzzleSource, SplitFiles, find_list, resolve_source
 pub use staging::{OutputFolder, check_output_folder};
 pub use train_sampler::{SamplerConfig, SamplerState, TrainSampler};
 
+use crate::dims::Dims;
+
 /// `dataset.json` of one split, fields in upstream's order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetMeta {
@@ -69,6 +71,12 @@ pub struct DatasetMeta {
     pub total_groups: i64,
     pub mean_puzzle_examples: f64,
     pub sets: Vec<String>,
+}
+
+impl From<&DatasetMeta> for Dims {
+    fn from(meta: &DatasetMeta) -> Self {
+        Self { seq_len: meta.seq_len, vocab_size: meta.vocab_size, num_puzzle_identifiers: meta.num_puzzle_identifiers }
+    }
 }
 
 /// Rows of the bundled test file that stand for it unless more are asked for.

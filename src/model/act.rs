@@ -123,7 +123,9 @@ impl Model {
     /// A carry in which every row is halted, so that the first segment takes the batch it is given.
     pub fn initial_carry(&self, rows: i64) -> Carry {
         let config = self.config();
-        let state = || Tensor::zeros([rows, config.total_seq(), config.hidden_size], (config.kind(), self.device()));
+        let state = || {
+            Tensor::zeros([rows, config.total_seq(), config.hidden_size], (config.forward_dtype.into(), self.device()))
+        };
         let tokens = || Tensor::zeros([rows, config.dims.seq_len], (Kind::Int, self.device()));
         Carry {
             z_h: state(),

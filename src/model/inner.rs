@@ -9,14 +9,15 @@ use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    HrmConfig,
-    config::Dims,
-    params::{Params, fitting, to_raw, truncated_normal},
+    Dims, ModelConfig,
+    convert::to_raw,
+    params::{Params, fitting, truncated_normal},
     segments::RecordedCell,
 };
 use crate::{
     checkpoint::Checkpoint,
-    config::{Dtype, PosEncodings},
+    config::PosEncodings,
+    dtype::Dtype,
     ops::{self, Attended, Normed, Ops, RopeTables},
     raw_tensor::RawTensor,
 };
@@ -33,7 +34,7 @@ struct Layer {
 /// A model on a device.
 #[derive(Debug)]
 pub struct Model {
-    config: HrmConfig,
+    config: ModelConfig,
     device: Device,
     pub(super) params: Params,
     embed_tokens: usize,
@@ -70,11 +71,11 @@ pub(super) struct Inner {
 
 impl Model {
     /// A fresh model; `seed` sets torch's CPU generator.
-    pub fn new(config: HrmConfig, device: Device, seed: u64) -> Result<Self> {
+    pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.check()?;
         tch::manual_seed(seed as i64);
         let h = config.hidden_size;
-        let kind = config.kind();
+        let kind = Kind::from(config.forward_dtype);
         let params = Params::init(&config, device);
         let start = || truncated_normal(&[h], 1.0).to_kind(kind).to_device(device);
         let (h_init, l_init) = (start(), start());
@@ -89,7 +90,7 @@ impl Model {
     /// `dtype` overrides `arch.forward_dtype`. A checkpoint that does not fit is refused with the tensor and both
     /// shapes.
     pub fn load(ckpt: &Checkpoint, dims: Dims, device: Device, dtype: Option<Dtype>) -> Result<Self> {
-        let mut config = HrmConfig::new(&ckpt.config.arch, dims)
+        let mut config = ModelConfig::new(&ckpt.config.arch, dims)
             .with_context(|| format!("{}: its config describes no model", ckpt.path.display()))?;
         if let Some(dtype) = dtype {
             config.forward_dtype = dtype;
@@ -98,7 +99,7 @@ impl Model {
     }
 
     /// A model from named tensors (upstream's names, without `_orig_mod.`).
-    pub fn from_tensors(config: HrmConfig, tensors: &[(String, RawTensor)], device: Device) -> Result<Self> {
+    pub fn from_tensors(config: ModelConfig, tensors: &[(String, RawTensor)], device: Device) -> Result<Self> {
         config.check()?;
         let map: HashMap<&str, &RawTensor> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let wanted = Self::tensor_shapes(&config);
@@ -110,7 +111,7 @@ impl Model {
             anyhow::bail!("the checkpoint holds {name} {:?}, which its config has no place for: {cause}", raw.shape);
         }
         let params = Params::from_raw(&config, &map, device)?;
-        let kind = config.kind();
+        let kind = Kind::from(config.forward_dtype);
         let start = |name: &str| -> Result<Tensor> {
             Ok(fitting(&map, name, &[config.hidden_size])?.to_kind(kind).to_device(device))
         };
@@ -127,7 +128,7 @@ impl Model {
     }
 
     fn assemble(
-        config: HrmConfig,
+        config: ModelConfig,
         device: Device,
         params: Params,
         h_init: Tensor,
@@ -151,7 +152,7 @@ impl Model {
         };
         let rope = (config.pos_encodings == PosEncodings::Rope)
             .then(|| RopeTables::new(config.total_seq(), config.head_dim(), config.rope_theta, device));
-        let ops = Ops::choose(device, config.kind(), config.sizes());
+        let ops = Ops::choose(device, &config);
         Self {
             embed_tokens: index["embed_tokens.embedding_weight"],
             lm_head: index["lm_head.weight"],
@@ -172,7 +173,7 @@ impl Model {
         }
     }
 
-    pub fn config(&self) -> &HrmConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -218,7 +219,7 @@ impl Model {
     }
 
     /// Names and shapes of a checkpoint's tensors in upstream's `state_dict` order.
-    pub fn tensor_shapes(config: &HrmConfig) -> Vec<(String, Vec<i64>)> {
+    pub fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
         let mut all: Vec<(String, Vec<i64>)> = ["H_init", "L_init"]
             .iter()
             .map(|n| (format!("model.inner.{n}"), vec![config.hidden_size]))
@@ -321,7 +322,7 @@ impl Model {
 
     /// `e`: tokens (and puzzle rows in front), positions added when learned, times sqrt(h). `[B, T, h]`.
     pub(super) fn input_embedding(&self, tokens: &Tensor, puzzle_rows: Option<&Tensor>) -> Tensor {
-        let puzzle = puzzle_rows.map(|rows| rows.to_kind(self.config.kind()));
+        let puzzle = puzzle_rows.map(|rows| rows.to_kind(self.config.forward_dtype.into()));
         let positions = self.embed_pos.map(|at| self.params.forward(at));
         ops::input_embedding(self.params.forward(self.embed_tokens), tokens, puzzle.as_ref(), positions)
     }
@@ -366,14 +367,15 @@ impl Model {
     ) -> (Tensor, Tensor) {
         let (mut z_h, mut z_l) = (z_h.shallow_clone(), z_l.shallow_clone());
         for h_cycle in 1..=self.config.h_cycles {
-            let last_h = h_cycle == self.config.h_cycles;
             for l_cycle in 1..=self.config.l_cycles {
-                let last = last_h && l_cycle == self.config.l_cycles;
-                let tapes = tape.as_mut().filter(|_| last).map(|t| &mut t.l_level);
+                let kept = self.config.l_has_gradient(h_cycle, l_cycle);
+                let tapes = tape.as_mut().filter(|_| kept).map(|t| &mut t.l_level);
                 z_l = self.level(&self.l_level, self.ops.inject(&z_l, &z_h, e), tapes, false);
             }
-            let tapes = tape.as_mut().filter(|_| last_h).map(|t| &mut t.h_level);
-            z_h = self.level(&self.h_level, &z_h + &z_l, tapes, first_only && last_h);
+            let kept = self.config.h_has_gradient(h_cycle);
+            let tapes = tape.as_mut().filter(|_| kept).map(|t| &mut t.h_level);
+            let last = h_cycle == self.config.h_cycles;
+            z_h = self.level(&self.h_level, &z_h + &z_l, tapes, first_only && last);
             on_h(&z_h);
         }
         (z_h, z_l)
@@ -413,7 +415,7 @@ impl Model {
         let cells = z_h.narrow(1, in_front, z_h.size()[1] - in_front);
         self.params.add_linear_grad(self.lm_head, d_logits, &cells);
         let d_cells = d_logits.matmul(self.params.forward(self.lm_head)); // [B, S, h]
-        let d_q = d_q.to_kind(self.config.kind());
+        let d_q = d_q.to_kind(self.config.forward_dtype.into());
         self.params.add_linear_grad(self.q_weight, &d_q, &z_h.select(1, 0));
         self.params.add_grad(self.q_bias, &d_q.sum_dim_intlist(&[0i64][..], false, Kind::Float));
         let mut dz = d_cells.constant_pad_nd([0, 0, in_front, 0]); // [B, T, h]

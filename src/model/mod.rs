@@ -3,7 +3,7 @@
 //! One model: training, evaluation and every analysis go through [`Model`].
 
 mod act;
-mod config;
+mod convert;
 mod inner;
 mod loss;
 mod params;
@@ -12,11 +12,13 @@ mod segments;
 mod unroll;
 
 pub use act::{Carry, DeviceBatch, Exploration, Segment, TrainSegment};
-pub use config::{Dims, HrmConfig, kind_of};
+pub use convert::{to_raw, to_tensor};
 pub use inner::Model;
 pub use loss::{LossGrads, METRICS, Metrics, loss_head};
-pub use params::{ERF_SQRT2, ParamSpec, Params, to_raw, to_tensor, truncated_normal, truncated_normal_of};
+pub use params::{ERF_SQRT2, ParamSpec, Params, truncated_normal, truncated_normal_of};
 pub use rows::Rows;
 pub(crate) use rows::rows;
 pub use segments::{SegmentLoop, StartStates};
 pub use unroll::AttentionMap;
+
+pub use crate::{config::ModelConfig, dims::Dims};

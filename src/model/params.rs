@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use anyhow::{Result, anyhow, ensure};
 use tch::{Device, Kind, Tensor};
 
-use super::HrmConfig;
-use crate::{
-    config::PosEncodings,
-    raw_tensor::{RawDtype, RawTensor},
+use super::{
+    ModelConfig,
+    convert::{to_raw, to_tensor},
 };
+use crate::{config::PosEncodings, raw_tensor::RawTensor};
 
 /// Where a parameter lies in the flat buffer and how it is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ struct Grad {
 
 impl Params {
     /// Specs of a model's parameters, in upstream's order.
-    pub fn specs(config: &HrmConfig) -> Vec<ParamSpec> {
+    pub fn specs(config: &ModelConfig) -> Vec<ParamSpec> {
         let (h, i, v) = (config.hidden_size, config.intermediate_size(), config.dims.vocab_size);
         let by_fan_in = |fan_in: i64| 1.0 / (fan_in as f64).sqrt();
         let mut shapes: Vec<(String, Vec<i64>, f64)> = vec![
@@ -111,7 +111,7 @@ impl Params {
     }
 
     /// Fresh parameters from torch's CPU generator, the same on every device.
-    pub fn init(config: &HrmConfig, device: Device) -> Self {
+    pub fn init(config: &ModelConfig, device: Device) -> Self {
         let specs = Self::specs(config);
         let parts: Vec<Tensor> = specs
             .iter()
@@ -121,18 +121,18 @@ impl Params {
             })
             .collect();
         let master = Self::flatten(&specs, &parts).to_device(device);
-        Self::from_master(specs, master, config.kind())
+        Self::from_master(specs, master, config.forward_dtype.into())
     }
 
     /// Takes every parameter out of `tensors`; the error names the first that is missing or does not fit.
-    pub fn from_raw(config: &HrmConfig, tensors: &HashMap<&str, &RawTensor>, device: Device) -> Result<Self> {
+    pub fn from_raw(config: &ModelConfig, tensors: &HashMap<&str, &RawTensor>, device: Device) -> Result<Self> {
         let specs = Self::specs(config);
         let parts = specs
             .iter()
             .map(|spec| Ok(fitting(tensors, &spec.name, &spec.shape)?.to_kind(Kind::Float)))
             .collect::<Result<Vec<_>>>()?;
         let master = Self::flatten(&specs, &parts).to_device(device);
-        Ok(Self::from_master(specs, master, config.kind()))
+        Ok(Self::from_master(specs, master, config.forward_dtype.into()))
     }
 
     pub fn list(&self) -> &[ParamSpec] {
@@ -333,42 +333,4 @@ fn likely_cause(name: &str, found: &[i64], wanted: &[i64]) -> &'static str {
     } else {
         "hidden_size, num_heads, expansion or the number of layers in its config do not belong to these weights"
     }
-}
-
-/// A host tensor of the same dtype and shape.
-pub fn to_tensor(raw: &RawTensor) -> Tensor {
-    let kind = match raw.dtype {
-        RawDtype::F64 => Kind::Double,
-        RawDtype::F32 => Kind::Float,
-        RawDtype::F16 => Kind::Half,
-        RawDtype::Bf16 => Kind::BFloat16,
-        RawDtype::I64 => Kind::Int64,
-        RawDtype::I32 => Kind::Int,
-        RawDtype::I16 => Kind::Int16,
-        RawDtype::I8 => Kind::Int8,
-        RawDtype::U8 => Kind::Uint8,
-        RawDtype::Bool => Kind::Bool,
-    };
-    let shape: Vec<i64> = raw.shape.iter().map(|&n| n as i64).collect();
-    Tensor::from_data_size(&raw.data, &shape, kind)
-}
-
-/// The bytes of a tensor, copied to the host.
-pub fn to_raw(tensor: &Tensor) -> RawTensor {
-    let tensor = tensor.to_device(Device::Cpu).contiguous();
-    let dtype = match tensor.kind() {
-        Kind::Double => RawDtype::F64,
-        Kind::Float => RawDtype::F32,
-        Kind::Half => RawDtype::F16,
-        Kind::BFloat16 => RawDtype::Bf16,
-        Kind::Int64 => RawDtype::I64,
-        Kind::Int => RawDtype::I32,
-        Kind::Int16 => RawDtype::I16,
-        Kind::Int8 => RawDtype::I8,
-        Kind::Bool => RawDtype::Bool,
-        _ => RawDtype::U8,
-    };
-    let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-    tensor.copy_data_u8(&mut data, tensor.numel());
-    RawTensor { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }
 }

@@ -120,7 +120,7 @@ impl Model {
     fn bytes_per_token(&self) -> u64 {
         let config = self.config();
         let wide = 16 * config.hidden_size + 4 * config.intermediate_size();
-        wide.unsigned_abs() * self.config().kind().elt_size_in_bytes() as u64
+        wide.unsigned_abs() * self.config().forward_dtype.size() as u64
     }
 
     /// Whether there is a graph for batches of this size, recorded if it pays: on a GPU with fused kernels.

@@ -27,7 +27,7 @@ impl Model {
     /// `z_h`, `z_l`: `[B, T, h]`, any floating-point dtype; they are rounded to the forward dtype.
     pub fn carry_at(&self, z_h: &Tensor, z_l: &Tensor, batch: DeviceBatch) -> Carry {
         let rows = batch.rows();
-        let kind = self.config().kind();
+        let kind = self.config().forward_dtype.into();
         Carry {
             z_h: z_h.to_kind(kind),
             z_l: z_l.to_kind(kind),

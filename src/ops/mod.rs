@@ -12,7 +12,7 @@ mod swiglu;
 
 use std::sync::{Arc, Once};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 pub use attention::{Attended, attention, attention_backward};
 pub use cuda::{Fused, FusedLoss, available as fused_available};
@@ -22,42 +22,7 @@ pub use norm::{Normed, residual_rms_norm, residual_rms_norm_backward};
 pub use rope::{RopeTables, rope, rope_backward};
 pub use swiglu::{swiglu, swiglu_backward};
 
-/// What the kernels are specialised on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    pub hidden: i64,
-    pub inter: i64,
-    pub heads: i64,
-    pub head_dim: i64,
-    /// T
-    pub total: i64,
-    /// S
-    pub cells: i64,
-    pub vocab: i64,
-    pub rope: bool,
-    pub stablemax: bool,
-}
-
-impl Sizes {
-    fn defines(&self) -> Vec<String> {
-        let mut all: Vec<String> = [
-            ("HIDDEN", self.hidden),
-            ("INTER", self.inter),
-            ("HEADS", self.heads),
-            ("HEAD_DIM", self.head_dim),
-            ("TOTAL", self.total),
-            ("CELLS", self.cells),
-            ("VOCAB", self.vocab),
-        ]
-        .iter()
-        .map(|(name, value)| format!("-D{name}={value}"))
-        .collect();
-        if self.rope {
-            all.push("-DROPE".into());
-        }
-        all
-    }
-}
+use crate::{config::ModelConfig, dtype::Dtype};
 
 /// Which form the operations take.
 #[derive(Clone, Debug, Default)]
@@ -74,13 +39,13 @@ impl Ops {
     /// The fused form where device, dtype and sizes have one; `HRM_KERNELS=plain` declines, and
     /// `HRM_GEMM=torch` leaves the matrix products to torch. What has no kernel takes the plain form, and that is said
     /// once.
-    pub fn choose(device: Device, kind: Kind, sizes: Sizes) -> Self {
+    pub fn choose(device: Device, config: &ModelConfig) -> Self {
         static SAID: Once = Once::new();
         let Device::Cuda(index) = device else { return Self::plain() };
-        if kind != Kind::BFloat16 || std::env::var_os("HRM_KERNELS").is_some_and(|v| v == "plain") {
+        if config.forward_dtype != Dtype::Bf16 || std::env::var_os("HRM_KERNELS").is_some_and(|v| v == "plain") {
             return Self::plain();
         }
-        match fused_available().and_then(|()| Fused::new(index, sizes)) {
+        match fused_available().and_then(|()| Fused::new(index, config)) {
             Ok(fused) => {
                 let missing = fused.missing();
                 if !missing.is_empty() {

@@ -11,7 +11,7 @@ use super::{ResumePoint, changes};
 use crate::{
     config::TrainConfig,
     dataset::{Dataset, DatasetMeta, SamplerConfig, Split, TrainSampler},
-    model::{Dims, HrmConfig, Params},
+    model::{Dims, ModelConfig, Params},
     optim::total_steps,
     runtime::OutOfMemory,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub struct TrainPlan {
     /// With project_name, run_name and checkpoint_path filled in.
     pub config: TrainConfig,
-    pub model: HrmConfig,
+    pub model: ModelConfig,
     pub train: Arc<Dataset>,
     pub test: Arc<Dataset>,
     pub sampler: SamplerConfig,
@@ -109,7 +109,7 @@ impl TrainPlan {
             other.seq_len,
             other.vocab_size
         );
-        let model = HrmConfig::new(&config.arch, dims)?;
+        let model = ModelConfig::new(&config.arch, dims)?;
         let DatasetMeta { total_groups, mean_puzzle_examples, .. } = *train.meta();
         let steps = total_steps(config.epochs, total_groups, mean_puzzle_examples, config.global_batch_size);
         let epochs_per_pass = config.eval_interval.unwrap_or(config.epochs);

@@ -7,7 +7,10 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{ResumePoint, TrainPlan};
-use crate::config::{self, Dtype, TrainConfig};
+use crate::{
+    config::{self, TrainConfig},
+    dtype::Dtype,
+};
 
 /// What a user asks for.
 #[derive(Clone, Debug, Default)]

@@ -7,9 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use hrm::{
     checkpoint::{Checkpoint, CheckpointMeta, RawTensor, safetensors_file},
-    config::{ArchConfig, Dtype, TrainConfig},
+    config::{ArchConfig, TrainConfig},
     dataset::{Dataset, DatasetMeta, SetArrays, Split},
-    model::{Dims, HrmConfig, Model, to_raw},
+    dtype::Dtype,
+    model::{Dims, Model, ModelConfig, to_raw},
     puzzle::Board,
 };
 use rand::{Rng, SeedableRng};
@@ -37,7 +38,7 @@ fn config() -> TrainConfig {
 
 /// Weights: lm_head shows the token's own embedding, the layers are weaker than what they add to, the q head is random.
 fn tensors(seed: u64, dims: Dims) -> Result<Vec<(String, RawTensor)>> {
-    let config = HrmConfig::new(&config().arch, dims)?;
+    let config = ModelConfig::new(&config().arch, dims)?;
     // Not from torch's generator, which all tests of a program share.
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut normal = || {
@@ -85,7 +86,7 @@ pub fn model(seed: u64) -> Result<Model> {
 
 /// The same for other puzzles.
 pub fn of_size(seed: u64, dims: Dims) -> Result<Model> {
-    let config = HrmConfig::new(&config().arch, dims)?;
+    let config = ModelConfig::new(&config().arch, dims)?;
     Model::from_tensors(config, &tensors(seed, dims)?, Device::Cpu)
 }
 

@@ -4,11 +4,11 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use hrm::{
-    checkpoint::{RawDtype, RawTensor},
+    checkpoint::RawTensor,
     config::ArchConfig,
-    model::{Dims, HrmConfig},
+    model::{Dims, ModelConfig},
 };
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -40,16 +40,7 @@ pub fn raw_tensors(path: &str) -> Vec<(String, RawTensor)> {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     file.iter()
         .map(|(name, view)| {
-            let dtype = match view.dtype() {
-                Dtype::F64 => RawDtype::F64,
-                Dtype::F32 => RawDtype::F32,
-                Dtype::BF16 => RawDtype::Bf16,
-                Dtype::I64 => RawDtype::I64,
-                Dtype::I32 => RawDtype::I32,
-                Dtype::U8 => RawDtype::U8,
-                Dtype::BOOL => RawDtype::Bool,
-                other => panic!("{name}: {other:?}"),
-            };
+            let dtype = view.dtype().try_into().unwrap();
             (name.to_string(), RawTensor { dtype, shape: view.shape().to_vec(), data: view.data().to_vec() })
         })
         .collect()
@@ -76,7 +67,7 @@ impl Tensors {
 }
 
 /// The model config of a golden case (arch.* keys and dataset sizes in one object).
-pub fn config(case: &Value) -> HrmConfig {
+pub fn config(case: &Value) -> ModelConfig {
     let c = &case["config"];
     let mut arch: ArchConfig = serde_json::from_value(c.clone()).unwrap();
     if let Some(loss) = case["loss_type"].as_str() {
@@ -88,7 +79,7 @@ pub fn config(case: &Value) -> HrmConfig {
         vocab_size: int("vocab_size"),
         num_puzzle_identifiers: int("num_puzzle_identifiers"),
     };
-    HrmConfig::new(&arch, dims).unwrap()
+    ModelConfig::new(&arch, dims).unwrap()
 }
 
 pub fn f64s(t: &Tensor) -> Vec<f64> {

@@ -8,7 +8,6 @@ use crate::{
     checkpoint::safetensors_file,
     cli::{
         GlobalArgs,
-        sources::dtype_name,
         study::OutputArgs,
         table::{Table, cells},
         ui::Ui,
@@ -87,7 +86,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
         None => first_open(&puzzle.tokens, puzzle.solution.as_deref()),
     };
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.subject.dtype.map(Into::into))?;
+    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.subject.dtype)?;
     let last = usize::try_from(model.config().halt_max_steps)?;
     let segment = args.segment.unwrap_or(last);
     ensure!((1..=1 << 16).contains(&segment), "--segment {segment}: segments count from 1");
@@ -146,7 +145,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
         arrays,
         checkpoint: checkpoint.path.display().to_string(),
         step: checkpoint.step,
-        dtype: dtype_name(model.config().forward_dtype),
+        dtype: model.config().forward_dtype.short_name(),
         puzzle: puzzle.tokens.clone(),
         segment,
         cell: [cell / side + 1, cell % side + 1],

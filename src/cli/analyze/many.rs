@@ -21,13 +21,13 @@ use crate::{
     cli::{
         GlobalArgs, interrupt,
         sources::{
-            DtypeChoice, TestPuzzles, WeightsArg, device_name, dtype_name, load_checkpoint, load_checkpoints,
-            test_puzzles,
+            TestPuzzles, WeightsArg, compute_dtype, device_name, load_checkpoint, load_checkpoints, test_puzzles,
         },
         study::{Output, OutputArgs, batch_size, stopped},
         ui::Ui,
         viz::weights_name,
     },
+    dtype::Dtype,
     journal::run_batches,
     model::{Dims, Model},
     say,
@@ -65,8 +65,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub batch_size: Option<u64>,
     /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    pub dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    pub dtype: Option<Dtype>,
     #[command(flatten)]
     pub weights: WeightsArg,
 }
@@ -115,7 +115,7 @@ impl SeveralArgs {
 impl RunArgs {
     /// Loads the weights for those puzzles.
     pub fn load(&self, checkpoint: &Checkpoint, puzzles: &TestPuzzles, device: Device) -> Result<Model> {
-        Model::load(checkpoint, Dims::from(puzzles.dataset.meta()), device, self.dtype.map(Into::into))
+        Model::load(checkpoint, Dims::from(puzzles.dataset.meta()), device, self.dtype)
     }
 
     /// How many segments to run.
@@ -158,7 +158,7 @@ impl Many {
             checkpoint: self.checkpoint.path.display().to_string(),
             step: self.checkpoint.step,
             data: self.rows(),
-            dtype: dtype_name(self.model.config().forward_dtype),
+            dtype: self.model.config().forward_dtype.short_name(),
         }
     }
 }
@@ -231,7 +231,7 @@ pub fn run_items(
     let segments = args.segments(model)?;
     let asked = json!({
         "what": "runs", "weights": checkpoint.weights_digest(), "puzzles": asked, "segments": segments,
-        "dtype": dtype_name(model.config().forward_dtype),
+        "dtype": model.config().forward_dtype.short_name(),
     });
     let (mut journal, mut done) = output.journal::<PuzzleRun>(name, &asked)?;
     // Of an earlier run of more puzzles the first are used, and the file stays as it is.
@@ -271,7 +271,7 @@ pub fn run_items(
             ui,
             "{n} puzzles x {segments} segments in {seconds:.1} s, {:.1} puzzles/s ({} on {})",
             n as f64 / seconds.max(1e-9),
-            dtype_name(model.config().forward_dtype),
+            model.config().forward_dtype.short_name(),
             device_name(model.device())
         );
     }

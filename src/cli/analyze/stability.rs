@@ -12,7 +12,6 @@ use crate::{
     },
     cli::{
         GlobalArgs, interrupt,
-        sources::dtype_name,
         study::OutputArgs,
         table::{Table, cells},
         ui::Ui,
@@ -143,7 +142,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
         found.push(OfCheckpoint {
             path: checkpoint.path.display().to_string(),
             step: checkpoint.step,
-            dtype: dtype_name(model.config().forward_dtype),
+            dtype: model.config().forward_dtype.short_name(),
             own_segments: at,
             rows,
             motions: motions(&all),

@@ -17,7 +17,7 @@ use crate::{
     checkpoint::Checkpoint,
     cli::{
         GlobalArgs, interrupt,
-        sources::{device_name, dtype_name},
+        sources::device_name,
         study::{Output, OutputArgs, batch_size, stopped},
         table::{Table, cells},
         ui::Ui,
@@ -197,7 +197,7 @@ impl Explored {
                 self.computed,
                 self.landscape.segments,
                 self.computed as f64 / seconds.max(1e-9),
-                dtype_name(self.model.config().forward_dtype),
+                self.model.config().forward_dtype.short_name(),
                 device_name(self.model.device())
             );
         }
@@ -223,14 +223,14 @@ fn compute(
         chosen.puzzle.kind
     );
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, subject.dtype.map(Into::into))?;
+    let model = Model::load(&checkpoint, chosen.dims, runtime.device, subject.dtype)?;
     let last = usize::try_from(model.config().halt_max_steps)?;
     let centre_segment = grid_args.centre.unwrap_or(last);
     ensure!((1..=last).contains(&centre_segment), "--centre {centre_segment}: the model runs segments 1 to {last}");
     let output = output.open(name)?;
     let asked = json!({
         "what": name, "weights": checkpoint.weights_digest(), "puzzle": chosen.puzzle.tokens, "grid": grid,
-        "segments": segments, "centre": centre_segment, "dtype": dtype_name(model.config().forward_dtype),
+        "segments": segments, "centre": centre_segment, "dtype": model.config().forward_dtype.short_name(),
     });
     let (mut journal, mut done) = output.journal::<GridPoint>("points.jsonl", &asked)?;
     let points = grid.points();
@@ -297,7 +297,7 @@ impl Head {
             arrays,
             checkpoint: explored.checkpoint.path.display().to_string(),
             step: explored.checkpoint.step,
-            dtype: dtype_name(explored.model.config().forward_dtype),
+            dtype: explored.model.config().forward_dtype.short_name(),
             puzzle: explored.chosen.puzzle.tokens.clone(),
             solution: explored.chosen.puzzle.solution.clone(),
         }

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     analysis::{runs::Item, trajectory::WatchedPuzzle},
-    checkpoint::{Checkpoint, infer_dims},
+    checkpoint::Checkpoint,
     cli::{
-        sources::{DtypeChoice, WeightsArg, load_checkpoint, test_puzzles},
+        sources::{WeightsArg, compute_dtype, load_checkpoint, test_puzzles},
         ui::{Ui, warn},
     },
+    dtype::Dtype,
     model::Dims,
     puzzle::{
         Board, PuzzleKind,
@@ -35,8 +36,8 @@ pub struct PuzzleArgs {
     #[arg(long, value_name = "DIR")]
     pub data_path: Option<PathBuf>,
     /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32")]
-    pub dtype: Option<DtypeChoice>,
+    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
+    pub dtype: Option<Dtype>,
     #[command(flatten)]
     pub weights: WeightsArg,
 }
@@ -142,8 +143,7 @@ fn typed_board(text: &str) -> Result<Board> {
 
 fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
     let kind = PuzzleKind::Sudoku;
-    let sizes = infer_dims(checkpoint);
-    if let Some(found) = sizes.vocab_size
+    if let Some(found) = checkpoint.vocab_size()
         && found != kind.vocab_size()
     {
         bail!(
@@ -168,7 +168,7 @@ fn of_board(board: &Board, checkpoint: &Checkpoint) -> Result<Chosen> {
             None
         }
     };
-    let num_puzzle_identifiers = i64::try_from(sizes.num_puzzle_identifiers.unwrap_or(1))?;
+    let num_puzzle_identifiers = i64::try_from(checkpoint.num_puzzle_identifiers().unwrap_or(1))?;
     Ok(Chosen {
         puzzle: WatchedPuzzle { kind, tokens: board.tokens().to_vec(), solution },
         dims: Dims { num_puzzle_identifiers, ..Dims::sudoku() },

@@ -11,8 +11,60 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use self::launch::{Args, Function, Module};
-use super::{Normed, RopeTables, Sizes};
-use crate::runtime;
+use super::{Normed, RopeTables};
+use crate::{
+    config::{LossType, ModelConfig, PosEncodings},
+    runtime,
+};
+
+/// What of a model the kernels are specialised on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sizes {
+    hidden: i64,
+    inter: i64,
+    heads: i64,
+    head_dim: i64,
+    /// T
+    total: i64,
+    /// S
+    cells: i64,
+    vocab: i64,
+    rope: bool,
+}
+
+impl Sizes {
+    fn of(config: &ModelConfig) -> Self {
+        Self {
+            hidden: config.hidden_size,
+            inter: config.intermediate_size(),
+            heads: config.num_heads,
+            head_dim: config.head_dim(),
+            total: config.total_seq(),
+            cells: config.dims.seq_len,
+            vocab: config.dims.vocab_size,
+            rope: config.pos_encodings == PosEncodings::Rope,
+        }
+    }
+
+    fn defines(&self) -> Vec<String> {
+        let mut all: Vec<String> = [
+            ("HIDDEN", self.hidden),
+            ("INTER", self.inter),
+            ("HEADS", self.heads),
+            ("HEAD_DIM", self.head_dim),
+            ("TOTAL", self.total),
+            ("CELLS", self.cells),
+            ("VOCAB", self.vocab),
+        ]
+        .iter()
+        .map(|(name, value)| format!("-D{name}={value}"))
+        .collect();
+        if self.rope {
+            all.push("-DROPE".into());
+        }
+        all
+    }
+}
 
 /// Kernels of one chip and one set of sizes. An operation whose shape has no kernel is none.
 #[derive(Debug)]
@@ -74,7 +126,8 @@ impl Fused {
     ///
     /// # Errors
     /// No NVRTC, a chip before compute capability 8.0, a compiler or driver error.
-    pub fn new(device: usize, sizes: Sizes) -> Result<Self> {
+    pub fn new(device: usize, config: &ModelConfig) -> Result<Self> {
+        let sizes = Sizes::of(config);
         let chip = launch::Chip::of(device)?;
         ensure!(chip.major >= 8, "compute capability {}.{} has no bf16 tensor cores", chip.major, chip.minor);
         let load = |source: &str, name: &str| -> Result<Module> {
@@ -122,8 +175,7 @@ impl Fused {
             .then(|| load(include_str!("kernels/rope.cu"), "rope")?.function(c"rope_heads", 0))
             .transpose()?;
         let module = load(include_str!("kernels/loss.cu"), "loss")?;
-        let loss = sizes
-            .stablemax
+        let loss = (config.loss_type == LossType::Stablemax)
             .then(|| -> Result<Loss> {
                 Ok(Loss { head: module.function(c"stablemax_head", 0)?, sum: module.function(c"sum_rows", 0)? })
             })
