@@ -10,9 +10,10 @@ use common::solver;
 use hrm::{
     dataset::{Batch, DatasetSet},
     eval::{
-        engine::{Ending, EnginePlan, FinishedPass, Progress, StopRule, Todo, Work, run},
+        engine::{EnginePlan, FinishedPass, Progress, Todo, Work, run},
         guess::{Guess, GuessOptions, guesses},
         infer::host_tokens,
+        pass::{Ending, PassId, StopRule},
     },
     model::{DeviceBatch, Model, ModelConfig},
     puzzle::Geometry,
@@ -31,7 +32,7 @@ fn plain(
     let mut all = BTreeMap::new();
     for (c, model) in models.iter().enumerate() {
         for (g, guess) in list.iter().enumerate() {
-            let pass = (c * list.len() + g) as u32;
+            let pass = PassId { checkpoint: c, guess: g }.number(list.len());
             for rows in (0..set.len()).collect::<Vec<_>>().chunks(7) {
                 let stored = set.rows_as_stored(rows)?.inputs;
                 let questions: Vec<Vec<u8>> =
@@ -52,10 +53,12 @@ fn plain(
                             let answer = guess.disguise.undo(&answer);
                             all.entry((rows[i], pass)).or_insert_with(Vec::new).push(Ending {
                                 verified: geometry.is_right(&questions[i], &answer),
-                                answer,
+                                answer: geometry.text(&answer),
                                 segments: k,
                                 halted: margin[i] > 0.0,
                                 margin: margin[i],
+                                exact: None,
+                                cells: None,
                             });
                         }
                         Ok(())
@@ -137,10 +140,11 @@ fn every_pass_ends_as_in_the_plain_loop() -> Result<()> {
             };
             let (found, work) = engine(&models, set, &plan, &all(set))?;
             let mut seen = BTreeMap::new();
-            for pass in &found {
-                let end = end_under(rule, &wanted[&(pass.puzzle, pass.pass)]);
-                assert_eq!(pass.end, end, "{rule:?}, batch {batch_size}, puzzle {}, pass {}", pass.puzzle, pass.pass);
-                assert!(seen.insert((pass.puzzle, pass.pass), pass).is_none(), "a pass twice");
+            for FinishedPass { puzzle, pass } in &found {
+                let key = (*puzzle, pass.pass);
+                let end = end_under(rule, &wanted[&key]);
+                assert_eq!(pass.end, end, "{rule:?}, batch {batch_size}, puzzle {puzzle}, pass {}", pass.pass);
+                assert!(seen.insert(key, pass).is_none(), "a pass twice");
             }
             // With --stop verified a puzzle's passes end with its first verified one.
             let missing: Vec<_> = wanted.keys().filter(|key| !seen.contains_key(key)).collect();
@@ -148,7 +152,7 @@ fn every_pass_ends_as_in_the_plain_loop() -> Result<()> {
                 let earlier = (0..*pass).any(|p| seen.get(&(*puzzle, p)).is_some_and(|f| f.end.verified));
                 assert!(rule == StopRule::Verified && earlier, "{rule:?}: puzzle {puzzle} lacks pass {pass}");
             }
-            let segments: u64 = found.iter().map(|f| u64::from(f.end.segments)).sum();
+            let segments: u64 = found.iter().map(|f| u64::from(f.pass.end.segments)).sum();
             assert_eq!(work.segments, segments, "{rule:?}: no segment for nothing");
             assert!(!work.stopped && work.rows >= segments);
         }
@@ -175,12 +179,11 @@ fn one_full_run_has_all_three_rules() -> Result<()> {
         };
         let (found, _) = engine(&models, set, &plan, &all(set))?;
         assert_eq!(found.len(), 2 * PUZZLES);
-        for pass in found {
-            let segments = &wanted[&(pass.puzzle, pass.pass)];
-            let others = pass.others.context("the other rules")?;
+        for FinishedPass { puzzle, pass } in found {
+            let segments = &wanted[&(puzzle, pass.pass)];
             assert_eq!(pass.end, end_under(StopRule::Never, segments));
-            assert_eq!(others.halt, end_under(StopRule::Halt, segments));
-            assert_eq!(others.verified, end_under(StopRule::Verified, segments));
+            assert_eq!(pass.at_halt.context("the first halt")?, end_under(StopRule::Halt, segments));
+            assert_eq!(pass.at_verified.context("the first verified")?, end_under(StopRule::Verified, segments));
         }
     }
     Ok(())
@@ -206,9 +209,9 @@ fn mazes_end_as_in_the_plain_loop() -> Result<()> {
             batch_size: 9,
         };
         let (found, _) = engine(&models, set, &plan, &all(set))?;
-        for pass in found {
-            let end = end_under(rule, &wanted[&(pass.puzzle, pass.pass)]);
-            assert_eq!(pass.end, end, "{rule:?}, puzzle {}, pass {}", pass.puzzle, pass.pass);
+        for FinishedPass { puzzle, pass } in found {
+            let end = end_under(rule, &wanted[&(puzzle, pass.pass)]);
+            assert_eq!(pass.end, end, "{rule:?}, puzzle {puzzle}, pass {}", pass.pass);
         }
     }
     Ok(())
@@ -224,20 +227,20 @@ fn known_passes_are_left_out() -> Result<()> {
     let list = guesses(Geometry::SUDOKU, 2, &GuessOptions::default())?;
     let plan =
         |stop| EnginePlan { geometry: Geometry::SUDOKU, guesses: &list, seed: 0, stop, compare: false, batch_size: 5 };
-    let key = |f: &FinishedPass| (f.puzzle, f.pass);
+    let key = |f: &FinishedPass| (f.puzzle, f.pass.pass);
 
     let (whole, _) = engine(&models, set, &plan(StopRule::Halt), &all(set))?;
     let todo: Vec<Todo> = (3..9).map(|puzzle| Todo { puzzle, done: vec![0, 3] }).collect();
     let (mut part, _) = engine(&models, set, &plan(StopRule::Halt), &todo)?;
     part.sort_by_key(key);
     let mut wanted: Vec<_> =
-        whole.into_iter().filter(|f| (3..9).contains(&f.puzzle) && [1, 2].contains(&f.pass)).collect();
+        whole.into_iter().filter(|f| (3..9).contains(&f.puzzle) && [1, 2].contains(&f.pass.pass)).collect();
     wanted.sort_by_key(key);
     assert_same("passes 1 and 2", &part, &wanted);
 
     let (whole, _) = engine(&models, set, &plan(StopRule::Verified), &all(set))?;
     let (mut part, _) = engine(&models, set, &plan(StopRule::Verified), &[Todo { puzzle: 4, done: vec![0] }])?;
-    let mut wanted: Vec<_> = whole.into_iter().filter(|f| f.puzzle == 4 && f.pass > 0).collect();
+    let mut wanted: Vec<_> = whole.into_iter().filter(|f| f.puzzle == 4 && f.pass.pass > 0).collect();
     part.sort_by_key(key);
     wanted.sort_by_key(key);
     assert_same("what follows pass 0", &part, &wanted);
@@ -265,7 +268,7 @@ fn random_starts_and_noise_belong_to_the_pass() -> Result<()> {
         };
         let (mut found, _) = engine(&models, set, &plan, &all(set)[from..])?;
         found.retain(|f| f.puzzle >= 5);
-        found.sort_by_key(|f| (f.puzzle, f.pass));
+        found.sort_by_key(|f| (f.puzzle, f.pass.pass));
         Ok(found)
     };
     let none = run(&GuessOptions::default(), 10, StopRule::Halt, 0)?;
@@ -277,7 +280,7 @@ fn random_starts_and_noise_belong_to_the_pass() -> Result<()> {
         assert_same("another batch size", &run(&options, 1, StopRule::Halt, 0)?, &one);
         assert_same("a shard", &run(&options, 7, StopRule::Halt, 5)?, &one);
         let other = run(&GuessOptions { seed: 2, ..options }, 10, StopRule::Halt, 0)?;
-        let of = |list: &[FinishedPass], pass| list.iter().filter(|f| f.pass == pass).cloned().collect::<Vec<_>>();
+        let of = |list: &[FinishedPass], pass| list.iter().filter(|f| f.pass.pass == pass).cloned().collect::<Vec<_>>();
         assert_same("pass 0 is the plain one", &of(&one, 0), &of(&none, 0));
         assert!(of(&one, 1) != of(&none, 1));
         assert!(of(&one, 1) != of(&other, 1), "another seed");
@@ -310,7 +313,8 @@ fn refilled_slots_in_a_graph_give_the_plain_answers() -> Result<()> {
                 batch_size,
             };
             let (found, work) = engine(&models, set, &plan, &all(set))?;
-            let differ = |f: &&FinishedPass| f.end.answer != end_under(rule, &wanted[&(f.puzzle, f.pass)]).answer;
+            let differ =
+                |f: &&FinishedPass| f.pass.end.answer != end_under(rule, &wanted[&(f.puzzle, f.pass.pass)]).answer;
             let answers = found.iter().filter(differ).count();
             println!("{rule:?}, batch {batch_size}: {answers} of {} answers differ; {work:?}", found.len());
             assert!(answers * 20 <= found.len(), "more than batch-dependent kernels explain");

@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     collections::BTreeMap,
+    fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::Command,
@@ -22,6 +23,8 @@ use hrm::{
     eval::{
         guess::{GuessOptions, guesses},
         infer::{Event, InferPlan, infer, permuted_rows},
+        results_file,
+        scores::{Stop, Tally},
     },
     model::{DeviceBatch, Dims, Model, loss_head},
     puzzle::Geometry,
@@ -94,6 +97,33 @@ fn check_calls(name: &str) -> Result<()> {
         let solved: Vec<i64> = solved.iter().map(|&s| i64::from(s)).collect();
         assert_eq!(solved, numbers(&case["all_correct"]), "{name}");
     }
+    Ok(())
+}
+
+/// A results file as the version before wrote it: read, and written again, byte by byte; scored without a pass run anew.
+#[test]
+fn stored_results_are_read_and_written_as_they_were() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/results.jsonl");
+    let text = fs::read_to_string(&path)?;
+    let stored = results_file::read(&path)?;
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("{\"puzzle\"")).collect();
+    assert_eq!((lines.len(), stored.records.len(), stored.complete), (3, 3, true));
+    for (line, record) in lines.iter().zip(stored.records.values()) {
+        assert_eq!(serde_json::to_string(record)?, *line);
+    }
+    let header: Value = serde_json::from_str(text.lines().next().context("a header")?)?;
+    assert_eq!(serde_json::to_value(&stored.run)?, header["run"]);
+
+    let ends: Vec<_> = stored.records.values().flat_map(|r| &r.passes).map(|p| (p.end.exact, p.end.cells)).collect();
+    let (right, wrong) = ((Some(true), Some(81)), |cells| (Some(false), Some(cells)));
+    assert_eq!(ends, [right, right, right, wrong(69), wrong(40), wrong(42)]);
+    let mut tally = Tally::new(stored.run.shape.clone());
+    stored.records.values().for_each(|record| tally.add(record));
+    let stops = tally.stops(1.0);
+    let counts = |stop: Option<Stop>| stop.map(|s| (s.scores.vote.correct, s.passes_run, s.segments));
+    assert_eq!(counts(stops.never), Some((2, 6, 96)));
+    assert_eq!(counts(stops.halt), Some((2, 6, 56)));
+    assert_eq!(counts(stops.verified), Some((2, 4, 47)));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use hrm::{
         pca::Pca,
         trajectory,
     },
-    model::{DeviceBatch, Model},
+    model::{DeviceBatch, Model, Rows as _},
     puzzle::PuzzleKind,
 };
 use serde_json::Value;
@@ -78,7 +78,7 @@ fn landscape() -> Landscape {
 #[test]
 fn trajectory_of_a_model_matches_the_landscape_golden() {
     let Landscape { facts, data, model, batch } = landscape();
-    let states = trajectory::trace_states(&model, &batch, |_, _| Ok(())).unwrap(); // [32, T * h]
+    let states = trajectory::trace_states(&model, batch, |_, _| Ok(())).unwrap(); // [32, T * h]
     assert_eq!(states.size()[0], facts["trace_length"].as_i64().unwrap());
     let pca = Pca::fit(&states, 4).unwrap();
     for (found, wanted) in pca.singular_values.iter().zip(f64s(&data.get("singular_values"))) {
@@ -106,7 +106,8 @@ fn landscape_matches_the_golden_in_f32() {
     // What the notebook prints as each segment's loss.
     let wanted = facts["segment_losses"].as_array().unwrap();
     model
-        .unroll(model.initial_carry(1), &batch, 16, false, |number, segment| {
+        .unroll(model.fresh_carry(batch.shallow_clone()))
+        .run(16, |number, segment| {
             let loss = trajectory::head_loss(&model, segment).unwrap();
             assert_near(&format!("loss of segment {number}"), loss, wanted[number - 1].as_f64().unwrap(), 1e-3);
             Ok(())

@@ -52,8 +52,9 @@ pub fn attention_of(model: &Model, puzzle: &WatchedPuzzle, segment: usize) -> Re
     puzzle.check_fit(model)?;
     ensure!(segment >= 1, "segments count from 1");
     let batch = puzzle.batch(model.device());
-    let carry = model.unroll(model.initial_carry(1), &batch, segment - 1, false, |_, _| Ok(()))?;
-    let (done, maps) = model.attention_maps(&carry, &batch)?;
+    let mut session = model.unroll(model.fresh_carry(batch));
+    session.run(segment - 1, |_, _| Ok(()))?;
+    let (done, maps) = model.attention_maps(session.carry())?;
     let mut largest_difference = 0.0_f64;
     for map in &maps {
         let out = map.out.f_to_kind(Kind::Float)?;

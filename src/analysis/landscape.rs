@@ -16,11 +16,15 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{conflict::conflict_loss, pca::Pca, trajectory::WatchedPuzzle};
+use super::{
+    conflict::conflict_loss,
+    pca::Pca,
+    trajectory::{WatchedPuzzle, trace_states},
+};
 use crate::{
     eval::infer::host_tokens,
     journal::{Journal, run_batches},
-    model::{DeviceBatch, Model, Rows},
+    model::{DeviceBatch, Model, Rows as _},
     puzzle::PuzzleKind,
 };
 
@@ -119,19 +123,13 @@ impl Plane {
     pub fn around(model: &Model, batch: DeviceBatch, centre: usize) -> Result<Self> {
         let segments = usize::try_from(model.config().halt_max_steps)?;
         ensure!((1..=segments).contains(&centre), "there is no segment {centre}: give 1 to {segments} as the centre");
-        ensure!(batch.rows() == 1, "a landscape is of one puzzle, this batch has {} rows", batch.rows());
-        let mut states = Vec::new();
         let mut at_centre = None;
-        model.unroll(model.initial_carry(1), &batch, segments, true, |number, segment| {
-            for z_h in &segment.trace {
-                states.push(z_h.f_to_kind(Kind::Float)?.f_reshape([-1])?); // [T * h]
-            }
+        let states = trace_states(model, batch.shallow_clone(), |number, segment| {
             if number == centre {
                 at_centre = Some((segment.carry.z_h.f_to_kind(Kind::Float)?, segment.carry.z_l.shallow_clone()));
             }
             Ok(())
-        })?;
-        let states = Tensor::f_stack(&states, 0)?; // [points, T * h]
+        })?; // [points, T * h]
         let (centre_h, centre_l) = at_centre.context("the centre's segment was not run")?;
         let pca = Pca::fit(&states, 2).context("the trace of z_H has no principal components")?;
         let scale = ((model.config().total_seq() * model.config().hidden_size) as f64).sqrt() / 8.0;
@@ -176,12 +174,8 @@ impl Plane {
             let size: Vec<i64> = std::iter::once(rows).chain(t.size()[1..].iter().copied()).collect();
             t.expand(size, false).contiguous()
         };
-        let batch = DeviceBatch {
-            inputs: widen(&self.batch.inputs),
-            labels: widen(&self.batch.labels),
-            puzzle_identifiers: widen(&self.batch.puzzle_identifiers),
-        };
-        let carry = model.carry_at(&self.states(points)?, &widen(&self.centre_l), batch.shallow_clone());
+        let batch = self.batch.map_tensors(widen);
+        let carry = model.carry_at(&self.states(points)?, &widen(&self.centre_l), batch);
         let said = digits(&model.logits(&carry.z_h))?;
         let mut found: Vec<GridPoint> = points
             .iter()
@@ -196,7 +190,7 @@ impl Plane {
             })
             .collect();
         let mut before = carry.z_h.shallow_clone();
-        model.unroll(carry, &batch, segments, false, |_, segment| {
+        model.unroll(carry).run(segments, |_, segment| {
             let z_h = &segment.carry.z_h;
             let moves = relative_moves(&before, z_h)?;
             for (((point, at), answer), moved) in

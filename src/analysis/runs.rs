@@ -180,8 +180,9 @@ pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle
     let (h_init, l_init) = model.initial_state();
     let size = [rows, model.config().total_seq(), model.config().hidden_size];
     let mut kept: Vec<[Tensor; 2]> = vec![[h_init.expand(size, false), l_init.expand(size, false)]];
-    model.unroll(model.initial_carry(rows), &batch, segments, false, |number, segment| {
-        no_grad(|| record(model, segment, &batch, items, &kept, &mut runs))?;
+    let mut session = model.unroll(model.fresh_carry(batch));
+    session.run(segments, |number, segment| {
+        no_grad(|| record(model, segment, items, &kept, &mut runs))?;
         if kept.len() >= longest_cycle.max(1) {
             drop(kept.remove(0));
         }
@@ -241,16 +242,16 @@ impl PuzzleRun {
 fn record(
     model: &Model,
     segment: &Segment,
-    batch: &DeviceBatch,
     items: &[Item],
     kept: &[[Tensor; 2]],
     runs: &mut [PuzzleRun],
 ) -> Result<()> {
     let (z_h, z_l) = (&segment.carry.z_h, &segment.carry.z_l);
     let answers = host_tokens(&segment.predictions())?; // [B, S]
-    let mask = batch.labels.f_ne(i64::from(IGNORE_LABEL))?;
+    let labels = &segment.carry.batch.labels;
+    let mask = labels.f_ne(i64::from(IGNORE_LABEL))?;
     let divisor = mask.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Int64)?.f_clamp_min(1)?;
-    let loss = token_loss(model.config().loss_type, &segment.logits, &batch.labels).loss; // [B, S]
+    let loss = token_loss(model.config().loss_type, &segment.logits, labels).loss; // [B, S]
     let loss = loss.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Double)?.f_div(&divisor)?;
     let loss: Vec<f64> = Vec::try_from(loss.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?;
     let of_answer = token_loss(model.config().loss_type, &segment.logits, &segment.predictions()).loss; // [B, S]
@@ -341,6 +342,18 @@ mod tests {
         assert_eq!((lost.first_right(), lost.right_for_good(), lost.solved()), (Some(1), None, false));
         let flat = run_of(&[4, 4], &["a", "a"]);
         assert_eq!(flat.steepest_fall(), None);
+    }
+
+    /// A journal of the version before, without its first line.
+    #[test]
+    fn stored_runs_are_read_and_written_as_they_were() {
+        let stored = include_str!("../../tests/stored/runs.jsonl").lines().skip(1);
+        let runs: Vec<PuzzleRun> = stored.clone().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            runs.iter().map(|r| (r.segments(), r.right[2], r.wants_halt(3))).collect::<Vec<_>>(),
+            [(3, 58, false), (3, 81, true)]
+        );
+        assert!(runs.iter().map(|run| serde_json::to_string(run).unwrap()).eq(stored));
     }
 
     #[test]

@@ -163,9 +163,8 @@ impl TraceFile {
         self.put("inputs", first_row, (0, 1), &tokens(&|i| &i.tokens))?;
         self.put("labels", first_row, (0, 1), &tokens(&|i| &i.solution))?;
         let segments = self.plan.segments;
-        model.unroll(model.initial_carry(batch.rows()), &batch, segments, true, |number, segment| {
-            self.put_segment(first_row, number - 1, segment)
-        })?;
+        let mut session = model.unroll(model.fresh_carry(batch)).traced();
+        session.run(segments, |number, segment| self.put_segment(first_row, number - 1, segment))?;
         Ok(self.file.sync_data()?)
     }
 

@@ -153,7 +153,7 @@ pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl F
         puzzle.check_fit(model)?;
         let batch = puzzle.batch(model.device());
         let mut segments = Vec::new();
-        let states = trace_states(model, &batch, |segment, done| {
+        let states = trace_states(model, batch, |segment, done| {
             segments.push(facts(model, segment, done, puzzle)?);
             Ok(())
         })?; // [points, T * h]
@@ -199,13 +199,13 @@ pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl F
 /// - result: `[halt_max_steps * H_cycles, T * h]`, f32, on the model's device
 pub fn trace_states(
     model: &Model,
-    batch: &DeviceBatch,
+    batch: DeviceBatch,
     mut each: impl FnMut(usize, &Segment) -> Result<()>,
 ) -> Result<Tensor> {
     ensure!(batch.rows() == 1, "a trace is of one puzzle, this batch has {} rows", batch.rows());
     let mut states: Vec<Tensor> = Vec::new();
     let segments = usize::try_from(model.config().halt_max_steps)?;
-    model.unroll(model.initial_carry(1), batch, segments, true, |segment, done| {
+    model.unroll(model.fresh_carry(batch)).traced().run(segments, |segment, done| {
         for z_h in &done.trace {
             states.push(z_h.f_to_kind(Kind::Float)?.f_reshape([-1])?); // [T * h]
         }

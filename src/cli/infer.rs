@@ -27,10 +27,10 @@ use crate::{
     dataset::{Dataset, DatasetSet},
     dtype::Dtype,
     eval::{
-        engine::StopRule,
         guess::GuessOptions,
         infer::{Event, InferPlan, infer},
         parts::{Part, wait_and_join},
+        pass::StopRule,
         report::{Circumstances, InferReport, of_each},
         results_file::{self, CheckpointIdentity, Differences, ResultsWriter, RunIdentity, StoredResults},
         scores::Tally,
@@ -435,7 +435,7 @@ impl<'a> Watch<'a> {
             Event::Segment => self.bar.tick(),
             Event::Pass { puzzle, row, pass } => {
                 self.passes += 1;
-                self.exact += u64::from(pass.end.exact);
+                self.exact += u64::from(pass.end.is_exact());
                 self.bar.inc(1);
                 if self.passes.is_multiple_of(64) {
                     self.bar.set_message(format!("· exact {:.1} %", 100.0 * self.exact as f64 / self.passes as f64));

@@ -21,8 +21,8 @@ use crate::{
     checkpoint::Checkpoint,
     dtype::Dtype,
     eval::{
-        engine::StopRule,
         guess::guesses,
+        pass::StopRule,
         solve::{SolvePlan, Solved, Step, solve},
     },
     model::{Dims, Model},
@@ -346,7 +346,8 @@ impl Show<'_> {
         if !self.steps {
             return;
         }
-        let state = match (step.verified, step.halted) {
+        let end = &step.end;
+        let state = match (end.verified, end.halted) {
             (true, _) => ", right by the rules",
             (false, true) => ", halted",
             _ => "",
@@ -354,9 +355,9 @@ impl Show<'_> {
         let head = format!(
             "pass {}, segment {}: {} cells changed, q_halt - q_continue {:+.2}{state}",
             step.pass + 1,
-            step.segment,
+            end.segments,
             step.changed.len(),
-            step.margin
+            end.margin
         );
         let grid = self.grid(question, &step.tokens, &step.changed);
         if !self.animate {
@@ -385,15 +386,16 @@ impl Show<'_> {
             let wrong = solution.iter().zip(&solved.tokens).filter(|(a, b)| a != b).count();
             say!(ui, "{wrong} of {} cells differ from the only solution", solution.len());
         }
-        let halted = if solved.halted { "the model says it is done" } else { "the model would go on" };
+        let end = &solved.end;
+        let halted = if end.halted { "the model says it is done" } else { "the model would go on" };
         say!(
             ui,
             "sure: q_halt - q_continue {:+.2} ({halted}); {} of {} pass(es) have this answer",
-            solved.margin,
+            end.margin,
             solved.agreeing,
             solved.passes_run
         );
-        say!(ui, "segments: {} in pass {}, {} in all", solved.segments, solved.pass + 1, solved.segments_total);
+        say!(ui, "segments: {} in pass {}, {} in all", end.segments, solved.pass + 1, solved.segments_total);
     }
 
     /// A board; what the puzzle leaves open stands in parentheses, and changed cells are highlighted on a terminal.

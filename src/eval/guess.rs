@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    model::{ERF_SQRT2, Model, StartStates, truncated_normal_of},
+    model::{ERF_SQRT2, Model, StartStates, rows, truncated_normal_of},
     puzzle::{Disguise, Geometry},
     rng::{Purpose, stream},
 };
@@ -125,6 +125,7 @@ pub struct Undo {
     /// `[B, S]`, int64
     cells: Tensor,
 }
+rows!(Undo { tokens, cells });
 
 impl DeviceGuesses {
     pub fn new(list: &[Guess], seed: u64, device: Device) -> Self {

@@ -13,8 +13,9 @@ use ndarray::{Array1, Array2};
 use tch::{Kind, Tensor};
 
 use super::{
-    engine::{self, EnginePlan, Progress, StopRule, Todo, Work},
+    engine::{self, EnginePlan, FinishedPass, Progress, Todo, Work},
     guess::{Guess, GuessOptions, guesses},
+    pass::StopRule,
     record::{PassRecord, PuzzleRecord},
     scores::{RunShape, Tally},
 };
@@ -197,9 +198,8 @@ pub fn infer(
     };
     let mut failed = None;
     let work = engine::run(models, set, &todo, &engine_plan, |progress| {
-        let mut seen = || -> Result<ControlFlow<()>> {
-            let Progress::Pass(pass) = &progress else { return watch(Event::Segment) };
-            let puzzle = pass.puzzle;
+        let seen = || -> Result<ControlFlow<()>> {
+            let Progress::Pass(FinishedPass { puzzle, pass }) = progress else { return watch(Event::Segment) };
             let (record, label) = match open.entry(puzzle) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
@@ -207,7 +207,7 @@ pub fn infer(
                     entry.insert((record, label(set, puzzle)?))
                 }
             };
-            let ended = PassRecord::new(pass, plan.geometry, label);
+            let ended = pass.beside(plan.geometry, label);
             let shown = watch(Event::Pass { puzzle, row: row_of(puzzle), pass: &ended })?;
             let place = record.passes.partition_point(|p| p.pass < ended.pass);
             record.passes.insert(place, ended);

@@ -6,6 +6,8 @@ pub mod guess;
 pub mod infer;
 pub mod outputs;
 pub mod parts;
+pub mod pass;
+mod pass_rows;
 pub mod record;
 pub mod report;
 pub mod results_file;

@@ -2,40 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Ending, FinishedPass, StopRule};
+use super::pass::{Ending, StopRule};
 use crate::{dataset::RowInfo, puzzle::Geometry};
-
-/// How a pass stood at a certain segment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EndRecord {
-    /// In the puzzle's own frame: digits and `.` for a blank, or a maze's characters; `?` is padding.
-    pub answer: String,
-    pub segments: u32,
-    /// q_halt > q_continue
-    pub halted: bool,
-    /// Right by the puzzle's rules; no label was looked at.
-    pub verified: bool,
-    /// q_halt − q_continue
-    pub margin: f32,
-    /// Every cell equals the label.
-    pub exact: bool,
-    /// Cells that equal the label, givens included.
-    pub cells: u32,
-}
 
 /// One pass over one puzzle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PassRecord {
-    /// Checkpoint × permutations + permutation.
+    /// [`PassId::number`](super::pass::PassId::number)
     pub pass: u32,
     #[serde(flatten)]
-    pub end: EndRecord,
+    pub end: Ending,
     /// Its first halt, else the last segment; with `--compare-stops` only, as the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_halt: Option<EndRecord>,
+    pub at_halt: Option<Ending>,
     /// Its first verified answer, else the last segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_verified: Option<EndRecord>,
+    pub at_verified: Option<Ending>,
 }
 
 /// The passes of one puzzle, in their order.
@@ -49,36 +31,21 @@ pub struct PuzzleRecord {
     pub passes: Vec<PassRecord>,
 }
 
-impl EndRecord {
-    fn new(end: &Ending, geometry: Geometry, label: &[u8]) -> Self {
-        let cells = end.answer.iter().zip(label).filter(|(a, b)| a == b).count();
-        Self {
-            answer: geometry.text(&end.answer),
-            segments: end.segments,
-            halted: end.halted,
-            verified: end.verified,
-            // JSON has no other numbers.
-            margin: if end.margin.is_nan() { f32::MIN } else { end.margin.clamp(f32::MIN, f32::MAX) },
-            exact: cells == label.len(),
-            cells: cells as u32,
-        }
-    }
-}
-
 impl PassRecord {
-    /// A finished pass beside the puzzle's label, `[S]`.
-    pub fn new(pass: &FinishedPass, geometry: Geometry, label: &[u8]) -> Self {
-        let record = |end: &Ending| EndRecord::new(end, geometry, label);
+    /// The same, its endings compared with the puzzle's label, `[S]`.
+    #[must_use]
+    pub fn beside(self, geometry: Geometry, label: &[u8]) -> Self {
+        let beside = |end: Ending| end.beside(geometry, label);
         Self {
-            pass: pass.pass,
-            end: record(&pass.end),
-            at_halt: pass.others.as_ref().map(|o| record(&o.halt)),
-            at_verified: pass.others.as_ref().map(|o| record(&o.verified)),
+            pass: self.pass,
+            end: beside(self.end),
+            at_halt: self.at_halt.map(beside),
+            at_verified: self.at_verified.map(beside),
         }
     }
 
     /// How it would have ended under another rule than that of its run; none where only the run's own is known.
-    pub fn under(&self, rule: StopRule, of_run: StopRule) -> Option<&EndRecord> {
+    pub fn under(&self, rule: StopRule, of_run: StopRule) -> Option<&Ending> {
         match rule {
             _ if rule == of_run => Some(&self.end),
             StopRule::Never => None,
@@ -91,7 +58,7 @@ impl PassRecord {
 impl PuzzleRecord {
     /// The passes that a run under `rule` has, with their endings: under [`StopRule::Verified`] none after the first
     /// verified one.
-    pub fn passes_under(&self, rule: StopRule, of_run: StopRule) -> Option<Vec<(u32, &EndRecord)>> {
+    pub fn passes_under(&self, rule: StopRule, of_run: StopRule) -> Option<Vec<(u32, &Ending)>> {
         let mut all = Vec::with_capacity(self.passes.len());
         for pass in &self.passes {
             let end = pass.under(rule, of_run)?;

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    engine::StopRule,
     guess::GuessOptions,
+    pass::StopRule,
     results_file::{CheckpointIdentity, Differences, RunIdentity},
     scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stops, Tally},
     stats::{Interval, normal_share, wilson},
@@ -65,7 +65,7 @@ pub struct Circumstances {
 pub struct PassReport {
     /// The weights file.
     pub checkpoint: String,
-    pub permutation: u32,
+    pub permutation: usize,
     pub exact: f64,
     pub exact_interval: Interval,
     pub cell: f64,
@@ -115,8 +115,8 @@ impl InferReport {
         let total = tally.total();
         let shape = tally.shape();
         let passes = tally.passes().iter().map(|pass| PassReport {
-            checkpoint: run.checkpoints[pass.checkpoint].path.clone(),
-            permutation: pass.permutation,
+            checkpoint: run.checkpoints[pass.id.checkpoint].path.clone(),
+            permutation: pass.id.guess,
             exact: share(pass.exact, pass.run),
             exact_interval: wilson(pass.exact, pass.run),
             cell: share(pass.cells, pass.run * shape.cells as u64),

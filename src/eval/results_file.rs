@@ -23,8 +23,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    engine::StopRule,
     guess::GuessOptions,
+    pass::StopRule,
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
 };

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    engine::StopRule,
-    record::{EndRecord, PuzzleRecord},
+    pass::{Ending, PassId, StopRule},
+    record::PuzzleRecord,
     stats::{Interval, bootstrap_mean, wilson},
     vote::{PassOutcome, checkpoint_solves},
 };
@@ -42,15 +42,14 @@ impl RunShape {
     }
 
     fn segments_of(&self, pass: u32) -> u32 {
-        self.segments.get((pass / self.guesses.max(1)) as usize).copied().unwrap_or(0)
+        self.segments.get(PassId::from_number(pass, self.guesses as usize).checkpoint).copied().unwrap_or(0)
     }
 }
 
-/// Sums of one (checkpoint, permutation) over the puzzles that it ran on.
+/// Sums of one pass over the puzzles that it ran on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PassTotals {
-    pub checkpoint: usize,
-    pub permutation: u32,
+    pub id: PassId,
     /// Puzzles.
     pub run: u64,
     /// Puzzles with every cell right.
@@ -230,14 +229,9 @@ const RATINGS: [i64; 8] = [0, 1, 3, 10, 30, 100, 300, 1000];
 
 impl Tally {
     pub fn new(shape: RunShape) -> Self {
-        let guesses = shape.guesses.max(1);
-        let passes = (0..shape.passes() as u32)
-            .map(|p| PassTotals {
-                checkpoint: (p / guesses) as usize,
-                permutation: p % guesses,
-                ..PassTotals::default()
-            })
-            .collect();
+        let id = |number| PassId::from_number(number, shape.guesses as usize);
+        let totals = |number| PassTotals { id: id(number), ..PassTotals::default() };
+        let passes = (0..shape.passes() as u32).map(totals).collect();
         let curve = vec![[0; 4]; shape.passes()];
         Self { shape, passes, puzzles: BTreeMap::new(), curve }
     }
@@ -257,9 +251,10 @@ impl Tally {
         for (pass, end) in &passes {
             if let Some(totals) = self.passes.get_mut(*pass as usize) {
                 totals.run += 1;
-                totals.exact += u64::from(end.exact);
-                totals.cells += u64::from(end.cells);
-                totals.cells_squared += u64::from(end.cells).pow(2);
+                let cells = u64::from(end.cells.unwrap_or(0));
+                totals.exact += u64::from(end.is_exact());
+                totals.cells += cells;
+                totals.cells_squared += cells.pow(2);
                 totals.halted += u64::from(end.halted);
                 totals.verified += u64::from(end.verified);
                 totals.segments += u64::from(end.segments);
@@ -267,14 +262,14 @@ impl Tally {
         }
         self.add_to_curve(&passes);
         let outcomes: Vec<PassOutcome> =
-            passes.iter().map(|(_, e)| PassOutcome { exact: e.exact, halted: e.halted }).collect();
+            passes.iter().map(|(_, e)| PassOutcome { exact: e.is_exact(), halted: e.halted }).collect();
         let kind = self.shape.kind;
         let solves = |of_checkpoint: &[PassOutcome]| kind.is_some_and(|kind| checkpoint_solves(kind, of_checkpoint));
-        let cells: u64 = passes.iter().map(|(_, e)| u64::from(e.cells)).sum();
+        let cells: u64 = passes.iter().map(|(_, e)| u64::from(e.cells.unwrap_or(0))).sum();
         let score = PuzzleScore {
             cell_share: cells as f64 / (passes.len() * self.shape.cells).max(1) as f64,
             upstream: outcomes.chunks(self.shape.guesses.max(1) as usize).any(solves),
-            solved_by: passes.iter().filter(|(_, e)| e.exact).map(|(p, _)| *p).collect(),
+            solved_by: passes.iter().filter(|(_, e)| e.is_exact()).map(|(p, _)| *p).collect(),
             rules,
             source: record.row.as_ref().map(|row| row.source.clone()),
             rating: record.row.as_ref().map(|row| row.rating),
@@ -282,7 +277,7 @@ impl Tally {
         self.puzzles.insert(record.puzzle, score);
     }
 
-    fn add_to_curve(&mut self, passes: &[(u32, &EndRecord)]) {
+    fn add_to_curve(&mut self, passes: &[(u32, &Ending)]) {
         let mut pool = Pool::default();
         let mut next = passes.iter().peekable();
         let mut reached = [0; 4];
@@ -301,7 +296,7 @@ impl Tally {
         self.puzzles.len() as u64
     }
 
-    /// In the order checkpoint, permutation.
+    /// In the order of their numbers.
     pub fn passes(&self) -> &[PassTotals] {
         &self.passes
     }
@@ -446,12 +441,12 @@ fn group(list: &[RuleScore]) -> Group {
     }
 }
 
-fn rule_score(passes: &[(u32, &EndRecord)]) -> RuleScore {
+fn rule_score(passes: &[(u32, &Ending)]) -> RuleScore {
     let mut pool = Pool::default();
     passes.iter().for_each(|(_, end)| pool.add(end));
     RuleScore {
         run: passes.len() as u32,
-        exact: passes.iter().filter(|(_, e)| e.exact).count() as u32,
+        exact: passes.iter().filter(|(_, e)| e.is_exact()).count() as u32,
         segments: passes.iter().map(|(_, e)| e.segments).sum(),
         chosen: pool.chosen(),
     }
@@ -462,8 +457,8 @@ fn rule_score(passes: &[(u32, &EndRecord)]) -> RuleScore {
 pub struct Pool<'a> {
     among_halted: Votes<'a>,
     among_all: Votes<'a>,
-    best_halt: Option<&'a EndRecord>,
-    verified: Option<&'a EndRecord>,
+    best_halt: Option<&'a Ending>,
+    verified: Option<&'a Ending>,
     any_exact: bool,
 }
 
@@ -472,11 +467,11 @@ struct Votes<'a> {
     /// Votes, highest margin, place of its first pass.
     of: HashMap<&'a str, (usize, f32, usize)>,
     cast: usize,
-    leader: Option<&'a EndRecord>,
+    leader: Option<&'a Ending>,
 }
 
 impl<'a> Votes<'a> {
-    fn add(&mut self, end: &'a EndRecord) {
+    fn add(&mut self, end: &'a Ending) {
         let place = self.cast;
         self.cast += 1;
         let votes = self.of.entry(&end.answer).or_insert((0, f32::MIN, place));
@@ -497,7 +492,7 @@ impl<'a> Votes<'a> {
 
 impl<'a> Pool<'a> {
     /// The next pass, in order.
-    pub fn add(&mut self, end: &'a EndRecord) {
+    pub fn add(&mut self, end: &'a Ending) {
         self.among_all.add(end);
         if end.halted {
             self.among_halted.add(end);
@@ -508,26 +503,26 @@ impl<'a> Pool<'a> {
         if end.verified && self.verified.is_none() {
             self.verified = Some(end);
         }
-        self.any_exact |= end.exact;
+        self.any_exact |= end.is_exact();
     }
 
     /// The most frequent answer.
-    pub fn vote(&self) -> Option<&'a EndRecord> {
+    pub fn vote(&self) -> Option<&'a Ending> {
         self.among_halted.leader.or(self.among_all.leader)
     }
 
     /// The answer that the model is surest of.
-    pub fn best_halt(&self) -> Option<&'a EndRecord> {
+    pub fn best_halt(&self) -> Option<&'a Ending> {
         self.best_halt
     }
 
     /// The first answer that is right by the rules.
-    pub fn verified(&self) -> Option<&'a EndRecord> {
+    pub fn verified(&self) -> Option<&'a Ending> {
         self.verified
     }
 
     fn chosen(&self) -> Chosen {
-        let right = |end: Option<&EndRecord>| end.is_some_and(|e| e.exact);
+        let right = |end: Option<&Ending>| end.is_some_and(Ending::is_exact);
         Chosen {
             verified: self.verified.is_some(),
             mismatch: self.verified.is_some() && !right(self.verified),
@@ -542,19 +537,19 @@ mod tests {
     use super::*;
     use crate::eval::record::PassRecord;
 
-    fn end(answer: &str, halted: bool, margin: f32) -> EndRecord {
+    fn end(answer: &str, halted: bool, margin: f32) -> Ending {
         let verified = answer == "right" || answer == "other";
-        let exact = answer == "right";
-        EndRecord { answer: answer.into(), segments: 2, halted, verified, margin, exact, cells: 3 }
+        let (exact, cells) = (Some(answer == "right"), Some(3));
+        Ending { answer: answer.into(), segments: 2, halted, verified, margin, exact, cells }
     }
 
-    fn pool(ends: &[EndRecord]) -> Pool<'_> {
+    fn pool(ends: &[Ending]) -> Pool<'_> {
         let mut pool = Pool::default();
         ends.iter().for_each(|e| pool.add(e));
         pool
     }
 
-    fn answer(end: Option<&EndRecord>) -> &str {
+    fn answer(end: Option<&Ending>) -> &str {
         end.map_or("none", |e| e.answer.as_str())
     }
 
@@ -573,7 +568,7 @@ mod tests {
         assert_eq!(answer(pool(&[]).vote()), "none");
     }
 
-    fn tally(stop: StopRule, puzzles: &[Vec<EndRecord>]) -> Tally {
+    fn tally(stop: StopRule, puzzles: &[Vec<Ending>]) -> Tally {
         let shape = RunShape { kind: Some(PuzzleKind::Sudoku), cells: 3, segments: vec![4, 4], guesses: 2, stop };
         let mut tally = Tally::new(shape);
         for (puzzle, ends) in puzzles.iter().enumerate().rev() {

@@ -1,54 +1,58 @@
 //! One puzzle, segment by segment, for whoever watches: what `hrm solve` shows.
 
-use anyhow::Result;
-use ndarray::{Array1, Array2};
-use serde::Serialize;
-use tch::{Tensor, no_grad};
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tch::{Device, no_grad};
 
 use super::{
-    engine::StopRule,
     guess::{DeviceGuesses, Guess},
-    infer::host_tokens,
-    record::EndRecord,
+    pass::{Ending, PassId, StopRule},
+    pass_rows::{Job, PassRows, Shared},
     scores::Pool,
+    verify::DevicePuzzles,
 };
-use crate::{
-    dataset::Batch,
-    model::{DeviceBatch, Model, StartStates},
-    puzzle::Geometry,
-};
+use crate::{model::Model, puzzle::Geometry};
 
-/// The answer after one segment of one pass, in the puzzle's own frame.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One segment of one pass.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
+    /// [`PassId::number`]
     pub pass: u32,
-    /// From 1.
-    pub segment: u32,
-    #[serde(skip)]
+    pub end: Ending,
+    /// Of the answer. Length S.
     pub tokens: Vec<u8>,
-    pub answer: String,
     /// Cells that were different after the segment before; at a pass's first segment, cells that the puzzle leaves open.
     pub changed: Vec<usize>,
-    pub halted: bool,
-    /// q_halt − q_continue
-    pub margin: f32,
-    pub verified: bool,
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_struct("Step", 7)?;
+        map.serialize_field("pass", &self.pass)?;
+        // From 1.
+        map.serialize_field("segment", &self.end.segments)?;
+        map.serialize_field("answer", &self.end.answer)?;
+        map.serialize_field("changed", &self.changed)?;
+        map.serialize_field("halted", &self.end.halted)?;
+        map.serialize_field("margin", &self.end.margin)?;
+        map.serialize_field("verified", &self.end.verified)?;
+        map.end()
+    }
 }
 
 /// What all passes came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Solved {
+    /// Of the answer. Length S.
     #[serde(skip)]
     pub tokens: Vec<u8>,
-    /// The first verified answer, else the vote.
-    pub answer: String,
-    pub verified: bool,
-    pub halted: bool,
-    /// q_halt − q_continue of the pass that the answer is from.
-    pub margin: f32,
-    /// The pass that the answer is from, and its segments.
+    /// Of the pass that the answer is from: the first verified one, else the first that the vote fell on.
+    #[serde(flatten)]
+    pub end: Ending,
+    /// The number of that pass.
     pub pass: u32,
-    pub segments: u32,
     pub passes_run: u32,
     /// Passes with this answer.
     pub agreeing: u32,
@@ -74,107 +78,64 @@ pub struct SolvePlan<'a> {
 ///
 /// # Errors
 /// A failure inside libtorch.
-pub fn solve(models: &[Model], question: &[u8], plan: &SolvePlan<'_>, mut each: impl FnMut(&Step)) -> Result<Solved> {
-    let mut steps: Vec<Step> = Vec::new();
-    let mut ends = Vec::new();
-    'passes: for (checkpoint, model) in models.iter().enumerate() {
-        for guess in 0..plan.guesses.len() {
-            let pass = (checkpoint * plan.guesses.len() + guess) as u32;
-            let last = no_grad(|| run_pass(model, question, plan, guess, pass, &mut each, &mut steps))?;
-            let verified = last.verified;
-            ends.push(last);
-            if plan.stop == StopRule::Verified && verified {
-                break 'passes;
-            }
-        }
-    }
+pub fn solve(models: &[Model], question: &[u8], plan: &SolvePlan<'_>, each: impl FnMut(&Step)) -> Result<Solved> {
+    let steps = no_grad(|| run_passes(models, question, plan, each))?;
+    let ends: Vec<&Step> = steps.chunk_by(|a, b| a.pass == b.pass).filter_map(<[Step]>::last).collect();
     let mut pool = Pool::default();
-    let records: Vec<EndRecord> = ends.iter().map(record_of).collect();
-    records.iter().for_each(|end| pool.add(end));
+    ends.iter().for_each(|step| pool.add(&step.end));
     let chosen = pool.verified().or(pool.vote());
-    let place = records.iter().position(|end| chosen.is_some_and(|c| std::ptr::eq(c, end))).unwrap_or(0);
-    let (end, agreeing) = (&ends[place], records.iter().filter(|e| e.answer == records[place].answer).count());
+    let chosen = ends.iter().find(|step| chosen.is_some_and(|end| std::ptr::eq(end, &step.end)));
+    let Step { pass, end, tokens, .. } = (*chosen.context("no checkpoint or no guess to solve with")?).clone();
     Ok(Solved {
-        tokens: end.tokens.clone(),
-        answer: end.answer.clone(),
-        verified: end.verified,
-        halted: end.halted,
-        margin: end.margin,
-        pass: end.pass,
-        segments: end.segment,
+        pass,
         passes_run: ends.len() as u32,
-        agreeing: agreeing as u32,
-        segments_total: ends.iter().map(|e| e.segment).sum(),
+        agreeing: ends.iter().filter(|step| step.end.answer == end.answer).count() as u32,
+        segments_total: steps.len() as u32,
+        tokens,
+        end,
         steps,
     })
 }
 
-/// What the vote counts; there is no label.
-fn record_of(end: &Step) -> EndRecord {
-    EndRecord {
-        answer: end.answer.clone(),
-        segments: end.segment,
-        halted: end.halted,
-        verified: end.verified,
-        margin: end.margin,
-        exact: false,
-        cells: 0,
-    }
-}
-
-fn run_pass(
-    model: &Model,
+/// All segments of all passes, in order.
+fn run_passes(
+    models: &[Model],
     question: &[u8],
     plan: &SolvePlan<'_>,
-    guess: usize,
-    pass: u32,
-    each: &mut impl FnMut(&Step),
-    steps: &mut Vec<Step>,
-) -> Result<Step> {
-    let disguise = &plan.guesses[guess].disguise;
-    let row: Vec<i32> = disguise.apply(question).into_iter().map(i32::from).collect();
-    let inputs = Array2::from_shape_vec((1, row.len()), row)?;
-    let batch = Batch { labels: inputs.clone(), inputs, puzzle_identifiers: Array1::zeros(1) };
-    let mut rows = model.segment_loop(1);
-    rows.set_incoming(&DeviceBatch::upload(&batch, model.device()));
-    let on_device = DeviceGuesses::new(plan.guesses, plan.seed, model.device());
-    if on_device.touch_states() {
-        let all = on_device.start_states(model);
-        let own = |states: &Tensor| states.narrow(0, guess as i64, 1);
-        rows.start_rows(&StartStates { z_h: own(&all.z_h), z_l: own(&all.z_l) });
-    }
-    let most = u32::try_from(model.config().halt_max_steps)?;
-    let mut before = question.to_vec();
-    for segment in 1.. {
-        if on_device.noisy() {
-            let key = on_device.noise_key(0, guess as u32, segment - 1);
-            on_device.add_noise(&rows.carry().z_h, &[guess as i64], &[key]);
-        }
-        let done = rows.step();
-        let answer: Vec<u8> = host_tokens(&done.predictions())?.iter().map(|&t| t as u8).collect();
-        let tokens = disguise.undo(&answer);
-        let margin = (&done.q_halt - &done.q_continue).double_value(&[0]) as f32;
-        let step = Step {
-            pass,
-            segment,
-            answer: plan.geometry.text(&tokens),
-            changed: (0..tokens.len()).filter(|&c| tokens[c] != before[c]).collect(),
-            halted: margin > 0.0,
-            margin,
-            verified: plan.geometry.is_right(question, &tokens),
-            tokens,
-        };
-        before.clone_from(&step.tokens);
-        each(&step);
-        steps.push(step.clone());
-        let stop = match plan.stop {
-            StopRule::Never => false,
-            StopRule::Halt => step.halted,
-            StopRule::Verified => step.verified,
-        };
-        if stop || segment >= most {
-            return Ok(step);
+    mut each: impl FnMut(&Step),
+) -> Result<Vec<Step>> {
+    let device = models.first().map_or(Device::Cpu, Model::device);
+    let shared = Rc::new(Shared {
+        geometry: plan.geometry,
+        base: 0,
+        puzzles: DevicePuzzles::new(plan.geometry, question, device),
+        guesses: DeviceGuesses::new(plan.guesses, plan.seed, device),
+    });
+    let mut steps: Vec<Step> = Vec::new();
+    for (checkpoint, model) in models.iter().enumerate() {
+        let mut rows = PassRows::new(model, &shared, 1, plan.stop, false);
+        for guess in 0..plan.guesses.len() {
+            let pass = PassId { checkpoint, guess }.number(plan.guesses.len());
+            let mut job = Some(Job { guess, ..Job::default() });
+            rows.refill(|| job.take());
+            let mut before = question.to_vec();
+            let last = loop {
+                let judged = rows.step();
+                let tokens = judged.now.tokens()?;
+                let changed = (0..tokens.len()).filter(|&c| tokens[c] != before[c]).collect();
+                before.clone_from(&tokens);
+                let end = judged.now.endings(plan.geometry)?.pop().context("one row has one ending")?;
+                let step = Step { pass, end, tokens, changed };
+                each(&step);
+                steps.push(step);
+                if let Some(stopped) = rows.collect(&judged)?.pop() {
+                    break stopped.end;
+                }
+            };
+            if plan.stop == StopRule::Verified && last.verified {
+                return Ok(steps);
+            }
         }
     }
-    anyhow::bail!("a pass without segments")
+    Ok(steps)
 }

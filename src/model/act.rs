@@ -73,6 +73,14 @@ impl Carry {
     }
 }
 
+/// The states that rows start from: `[h]`, or `[B, 1, h]` or `[B, T, h]` for states of each row's own; forward dtype.
+#[derive(Debug)]
+pub struct StartStates {
+    pub z_h: Tensor,
+    pub z_l: Tensor,
+}
+rows!(StartStates { z_h, z_l });
+
 /// One evaluation segment's result.
 #[derive(Debug)]
 pub struct Segment {
@@ -140,6 +148,28 @@ impl Model {
         }
     }
 
+    /// A carry in which every row begins on its row of the batch with the next segment.
+    pub fn fresh_carry(&self, batch: DeviceBatch) -> Carry {
+        let rows = batch.rows();
+        Carry { batch, ..self.initial_carry(rows) }
+    }
+
+    /// A carry whose rows are in the middle of their work at `z_h`, `z_l`: the next segment goes on from there.
+    ///
+    /// # Shapes
+    /// `z_h`, `z_l`: `[B, T, h]`, any floating-point dtype; they are rounded to the forward dtype.
+    pub fn carry_at(&self, z_h: &Tensor, z_l: &Tensor, batch: DeviceBatch) -> Carry {
+        let rows = batch.rows();
+        let kind = self.config().forward_dtype.into();
+        Carry {
+            z_h: z_h.to_kind(kind),
+            z_l: z_l.to_kind(kind),
+            steps: Tensor::zeros([rows], (Kind::Int, self.device())),
+            halted: Tensor::zeros([rows], (Kind::Bool, self.device())),
+            batch,
+        }
+    }
+
     /// The input embedding `e` of a batch, puzzle positions first. `[B, T, h]`, forward dtype.
     pub fn embed(&self, batch: &DeviceBatch) -> Tensor {
         no_grad(|| {
@@ -148,22 +178,18 @@ impl Model {
         })
     }
 
-    /// The carry with its halted rows started anew on the batch's rows.
-    pub(super) fn restart(&self, carry: &Carry, batch: &DeviceBatch) -> Carry {
-        self.restart_from(carry, batch, self.initial_state())
+    /// The states that rows start from unless others are given: H_init and L_init, `[h]` each.
+    pub(super) fn start_states(&self) -> StartStates {
+        let (h_init, l_init) = self.initial_state();
+        StartStates { z_h: h_init.shallow_clone(), z_l: l_init.shallow_clone() }
     }
 
-    /// [`Self::restart`] from other states than H_init and L_init. `from`: `[h]` or `[B, 1, h]` each, forward dtype.
-    pub(super) fn restart_from(
-        &self,
-        carry: &Carry,
-        batch: &DeviceBatch,
-        (h_init, l_init): (&Tensor, &Tensor),
-    ) -> Carry {
+    /// The carry with its halted rows started anew on the batch's rows.
+    pub(super) fn restart(&self, carry: &Carry, batch: &DeviceBatch, from: &StartStates) -> Carry {
         let wide = carry.halted.view([-1, 1, 1]);
         Carry {
-            z_h: h_init.where_self(&wide, &carry.z_h),
-            z_l: l_init.where_self(&wide, &carry.z_l),
+            z_h: from.z_h.where_self(&wide, &carry.z_h),
+            z_l: from.z_l.where_self(&wide, &carry.z_l),
             steps: carry.steps.masked_fill(&carry.halted, 0),
             halted: carry.halted.shallow_clone(),
             batch: carry.batch.replace_rows(&carry.halted, batch),
@@ -175,7 +201,7 @@ impl Model {
     /// `capture` keeps z_H after every H cycle.
     pub fn segment(&self, carry: &Carry, batch: &DeviceBatch, capture: bool) -> Segment {
         no_grad(|| {
-            let start = self.restart(carry, batch);
+            let start = self.restart(carry, batch, &self.start_states());
             let e = self.embed(&start.batch);
             let inner = self.inner(&start.z_h, &start.z_l, &e, capture, None);
             let steps = start.steps + 1;
@@ -188,7 +214,7 @@ impl Model {
     /// [`Model::backward_segment`].
     pub fn train_segment(&self, carry: &Carry, batch: &DeviceBatch, draws: &Exploration) -> TrainSegment {
         no_grad(|| {
-            let start = self.restart(carry, batch);
+            let start = self.restart(carry, batch, &self.start_states());
             let e = self.embed(&start.batch);
             let mut tape = Tape::default();
             let inner = self.inner(&start.z_h, &start.z_l, &e, false, Some(&mut tape));

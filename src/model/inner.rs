@@ -12,7 +12,7 @@ use super::{
     Dims, ModelConfig,
     convert::to_raw,
     params::{Params, fitting, truncated_normal},
-    segments::RecordedCell,
+    session::RecordedCell,
 };
 use crate::{
     checkpoint::Checkpoint,

@@ -115,6 +115,35 @@ impl CudaGraph {
     }
 }
 
+/// Work that is recorded once and then replayed, where that is possible.
+#[derive(Debug, Default)]
+pub enum Recorded<T> {
+    #[default]
+    NotYet,
+    Graph(Box<T>),
+    Impossible,
+}
+
+impl<T> Recorded<T> {
+    /// What came of recording it; a failure is warned of.
+    pub fn of(recorded: Result<T>) -> Self {
+        match recorded {
+            Ok(graph) => Self::Graph(Box::new(graph)),
+            Err(e) => {
+                eprintln!("warning: {e:#}: going on without a CUDA graph");
+                Self::Impossible
+            }
+        }
+    }
+
+    pub fn graph(&self) -> Option<&T> {
+        match self {
+            Self::Graph(graph) => Some(graph),
+            Self::NotYet | Self::Impossible => None,
+        }
+    }
+}
+
 impl Drop for CudaGraph {
     fn drop(&mut self) {
         // SAFETY: made by hrm_graph_new, freed once.

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
-pub use graph::{CudaGraph, graphs_wanted};
+pub use graph::{CudaGraph, Recorded, graphs_wanted};
 pub use memory::{OutOfMemory, catch_out_of_memory};
 pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,

@@ -13,7 +13,7 @@ use crate::{
     config::TrainConfig,
     model::{Carry, DeviceBatch, Exploration, METRICS, Metrics, Model, Rows, TrainSegment, loss_head, rows},
     optim::{AdamAtan2, AdamConfig, AdamScalars, CosineSchedule, sparse_sign_sgd},
-    runtime::{self, CudaGraph},
+    runtime::{self, CudaGraph, Recorded},
 };
 
 /// Everything that the next step depends on.
@@ -30,7 +30,7 @@ pub struct Trainer {
     pub peers: Peers,
     schedule: CosineSchedule,
     config: TrainConfig,
-    recorded: Recorded,
+    recorded: Recorded<StepGraph>,
 }
 
 /// What a step leaves for the log; sums over the batch, still on the device.
@@ -61,13 +61,6 @@ struct SecondGraph {
     graph: CudaGraph,
     local: Option<PuzzleGrad>,
     gathered: Option<PuzzleGrad>,
-}
-
-#[derive(Debug)]
-enum Recorded {
-    NotYet,
-    Graph(Box<StepGraph>),
-    Impossible,
 }
 
 /// Eager steps before one is recorded: libraries choose their algorithms in the first.
@@ -177,7 +170,7 @@ impl Trainer {
     /// A step through the graph; records it first where that was not done. Returns the metrics.
     fn graph_step(&mut self, batch: &DeviceBatch, draws: &Exploration, scalars: StepScalars) -> Result<Tensor> {
         let on_device = scalars.upload(self.model.device());
-        if let Recorded::Graph(graph) = &self.recorded {
+        if let Some(graph) = self.recorded.graph() {
             graph.batch.assign(batch);
             graph.draws.assign(draws);
             graph.scalars.shallow_clone().copy_(&on_device);
@@ -211,16 +204,10 @@ impl Trainer {
             runs += 1;
         });
         let values = metrics.copy();
-        self.recorded = match graph {
-            Ok(graph) => {
-                Recorded::Graph(Box::new(StepGraph { graph, second: None, batch, draws, scalars: on_device, metrics }))
-            }
-            Err(e) => {
-                eprintln!("warning: {e:#}: training goes on without a CUDA graph");
-                assert!(runs > 0, "the step ran before it was recorded");
-                Recorded::Impossible
-            }
-        };
+        let scalars = on_device;
+        self.recorded =
+            Recorded::of(graph.map(|graph| StepGraph { graph, second: None, batch, draws, scalars, metrics }));
+        assert!(runs > 0, "the step ran before it was recorded");
         Ok(values)
     }
 
@@ -264,16 +251,10 @@ impl Trainer {
             runs += 1;
         });
         assert!(runs > 0, "the step ran before it was recorded");
-        self.recorded = match graph.and_then(|first| Ok((first, second?))) {
-            Ok((graph, second)) => {
-                let second = Some(SecondGraph { graph: second, local, gathered });
-                Recorded::Graph(Box::new(StepGraph { graph, second, batch, draws, scalars, metrics }))
-            }
-            Err(e) => {
-                eprintln!("warning: {e:#}: training goes on without a CUDA graph");
-                Recorded::Impossible
-            }
-        };
+        self.recorded = Recorded::of(graph.and_then(|graph| {
+            let second = Some(SecondGraph { graph: second?, local, gathered });
+            Ok(StepGraph { graph, second, batch, draws, scalars, metrics })
+        }));
         Ok(summed)
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         ui::Ui,
     },
     eval::{
-        engine::StopRule,
+        pass::StopRule,
         report::{InferReport, share},
         results_file::Differences,
         scores::{Group, Scores, Stop},
