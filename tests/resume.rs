@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use common::{
-    fails, hrm, names, ok, sha256,
+    at_start, fails, hrm, names, ok, sha256,
     training::{self, bench, train},
 };
 use serde_json::Value;
@@ -123,6 +123,48 @@ fn interrupted_runs_end_as_undisturbed_ones() -> Result<()> {
     }
     assert!(rounds >= 2, "{rounds} interruptions");
     same_run(&folder.path().join("whole"), &broken, 96)
+}
+
+/// As under nohup: what was ignored at the start stays so, in a single process and under a launcher.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() -> Result<()> {
+    let folder = bench()?;
+    let text = folder.path().join("text");
+    for name in ["one", "two --nproc-per-node 2"] {
+        let more = format!("epochs=4000000 eval_interval=4000000 checkpoint_path={name}");
+        let mut command = train(folder.path(), &more);
+        at_start(&mut command, libc::SIGHUP, libc::SIG_IGN);
+        let mut child = start(&mut command, &text)?;
+        let run = folder.path().join(&name[..3]);
+        let steps = || figures(&run).map_or(0, |lines| lines.len());
+        until(&mut child, &text, || steps() > 0)?;
+        training::send(&child, libc::SIGHUP);
+        let before = steps();
+        until(&mut child, &text, || steps() > before + 50)?;
+        training::send(&child, libc::SIGTERM);
+        assert_eq!(child.wait()?.code(), Some(130), "{}", fs::read_to_string(&text)?);
+    }
+    Ok(())
+}
+
+/// A first interrupt ends a run after its step, with a checkpoint; a second one at once.
+#[test]
+fn a_second_interrupt_ends_at_once() -> Result<()> {
+    let folder = bench()?;
+    let (text, run) = (folder.path().join("text"), folder.path().join("run"));
+    // A step takes seconds.
+    let large = "checkpoint_path=run epochs=4000 eval_interval=4000 arch.hidden_size=512 arch.num_heads=8 \
+                 arch.H_layers=4 arch.L_layers=4 global_batch_size=64";
+    let mut child = start(&mut train(folder.path(), large), &text)?;
+    until(&mut child, &text, || fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|t| t.contains("lm_loss")))?;
+    training::send(&child, libc::SIGINT);
+    let told = || fs::read_to_string(&text).unwrap_or_default();
+    until(&mut child, &text, || told().contains("stopping after this step with a checkpoint"))?;
+    training::send(&child, libc::SIGINT);
+    assert_eq!(child.wait()?.code(), Some(130), "{}", told());
+    assert!(!told().contains("stopped at step"), "{}", told());
+    assert!(!names(&run)?.iter().any(|name| name.contains("step_")), "it wrote a checkpoint: {:?}", names(&run)?);
+    Ok(())
 }
 
 /// Fifty times killed at random moments, mostly while it saves: each time the run goes on, and no checkpoint that was

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    GlobalArgs, interrupt,
-    study::stopped,
+    GlobalArgs,
+    study::interrupted,
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
@@ -28,6 +28,7 @@ use crate::{
     journal::{Existing, Journal},
     puzzle::{PuzzleKind, maze},
     runtime, say,
+    signals::stop_flag,
 };
 
 /// Look into datasets, find mistakes in them, make new puzzles
@@ -521,7 +522,7 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
         PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch)?,
     };
     if made.stopped || watch.cancelled() {
-        stopped(&ui, made.puzzles.len(), args.count as usize, &args.partial());
+        bail!(interrupted(&ui, made.puzzles.len(), args.count as usize, &args.partial()));
     }
     let Made { puzzles, effort, .. } = made;
     write_list(&args.output, "hrm_generated", &puzzles)
@@ -684,7 +685,7 @@ pub(super) struct Watch {
 impl Watch {
     /// To be called once in a process.
     pub(super) fn new(ui: &Ui, what: &'static str, unit: &'static str) -> Self {
-        Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: interrupt::flag("") }
+        Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: stop_flag("") }
     }
 
     /// Goes over to the next piece of work, which has a bar of its own.

@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use super::{
-    GlobalArgs, interrupt,
+    GlobalArgs,
     sources::{WeightsArg, compute_dtype, device_name, load_checkpoint, test_puzzles},
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
@@ -18,7 +18,9 @@ use crate::{
         outputs::{Output, SavedOutputs},
     },
     model::{Dims, Model},
+    outcome::Interrupted,
     say,
+    signals::stop_flag,
 };
 
 const DETAILS: &str = "\
@@ -101,7 +103,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
     let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };
     let mut outputs = args.save_outputs.as_ref().map(|_| SavedOutputs::new(keys));
     let mut sums = EvaluationSums::default();
-    let asked_to_stop = interrupt::flag("");
+    let asked_to_stop = stop_flag("");
     let bar = ui.progress(data.len() as u64, "eval", "puzzles");
     for batch in SequentialSampler::new(Arc::clone(&data), batch_size, 0, 1)? {
         let batch = batch?;
@@ -114,7 +116,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
         if asked_to_stop.load(Ordering::SeqCst) {
             bar.finish_and_clear();
             say!(ui, "interrupted; no results were written");
-            std::process::exit(interrupt::INTERRUPTED);
+            bail!(Interrupted::TOLD);
         }
     }
     bar.finish_and_clear();

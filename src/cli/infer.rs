@@ -18,7 +18,6 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::{
     GlobalArgs,
     args::launch::LaunchArgs,
-    interrupt,
     sources::{TestPuzzles, WeightsArg, checkpoint_files, compute_dtype, device_name, load_checkpoints, test_puzzles},
     ui::{JsonArg, Ui, only_errors, writable},
 };
@@ -38,6 +37,7 @@ use crate::{
         vote::summary_line,
     },
     model::{Dims, Model},
+    outcome::Interrupted,
     puzzle::{Geometry, PuzzleKind},
     runtime::{
         Runtime,
@@ -45,6 +45,7 @@ use crate::{
         launch::{Launch, Role},
     },
     say,
+    signals::stop_flag,
     viz::{
         PictureFormat,
         pass_curve::{PassCurvePicture, PassLine},
@@ -209,7 +210,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
 /// Starts the ranks, with the checkpoints that all of them take.
 fn start(launch: &Launch, ui: &Ui, args: &InferArgs) -> Result<()> {
     let files = checkpoint_files(ui, &args.checkpoints)?;
-    interrupt::end_as(launch.run(&files)?)
+    launch.run(&files)
 }
 
 /// Everything that is loaded and checked before the first segment.
@@ -300,7 +301,7 @@ impl Job {
             (writer, None) => (writer, BTreeMap::new(), 0.0),
         };
         self.describe(ui, known.len());
-        let asked_to_stop = interrupt::flag("");
+        let asked_to_stop = stop_flag("");
         let started = Instant::now();
         let mut watch = Watch::new(ui, self, writer, &asked_to_stop, &known);
         let mut differences = self.against.as_ref().map(|_| Differences::default());
@@ -317,7 +318,7 @@ impl Job {
             writer.finish(!outcome.work.stopped)?;
         }
         if outcome.work.stopped {
-            self.stop(ui, &outcome.tally);
+            return Err(self.interrupted(ui, &outcome.tally).into());
         }
 
         let seed = global.seed.unwrap_or(0);
@@ -384,7 +385,8 @@ impl Job {
         );
     }
 
-    fn stop(&self, ui: &Ui, tally: &Tally) -> ! {
+    /// Tells how far the run came.
+    fn interrupted(&self, ui: &Ui, tally: &Tally) -> Interrupted {
         let so_far = match (tally.total(), tally.upstream()) {
             (0, _) | (_, None) => String::new(),
             (done, Some(solved)) => {
@@ -397,7 +399,7 @@ impl Job {
             None => "no results were written".to_owned(),
         };
         say!(ui, "interrupted after {} of {} puzzles{so_far}; {kept}", tally.total(), self.plan.puzzles.len());
-        std::process::exit(interrupt::INTERRUPTED)
+        Interrupted::TOLD
     }
 }
 
@@ -536,10 +538,10 @@ fn join_parts(ui: &Ui, whole: &Path, place: &Place, asked_to_stop: &AtomicBool) 
         }
         if asked_to_stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    Ok(joined.unwrap_or_else(|| {
+    joined.ok_or_else(|| {
         say!(ui, "interrupted while {left} part(s) were not finished; --resume goes on");
-        std::process::exit(interrupt::INTERRUPTED)
-    }))
+        Interrupted::TOLD.into()
+    })
 }
 
 /// Text, picture and JSON.

@@ -10,7 +10,6 @@ mod dataset;
 mod doctor;
 mod eval;
 mod infer;
-mod interrupt;
 mod manual;
 mod report;
 mod runs;
@@ -34,7 +33,10 @@ use std::{
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::runtime;
+use crate::{
+    outcome::{INTERRUPTED, Interrupted, Outcome},
+    runtime, signals,
+};
 
 /// Train, evaluate and take apart Hierarchical Reasoning Models
 #[derive(Parser, Debug)]
@@ -119,16 +121,29 @@ impl Command {
 
 /// The whole program: parse, run, report an error chain once.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse_from(with_dashes(std::env::args_os()));
-    match run(cli) {
-        Ok(()) => match ui::lost_output() {
+    ui::show_warnings();
+    let outcome = match Cli::try_parse_from(with_dashes(std::env::args_os())) {
+        Ok(cli) => Outcome::from(run(cli)),
+        Err(usage) => {
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(u8::MAX));
+        }
+    };
+    match outcome {
+        Outcome::Done => match ui::lost_output() {
             None => ExitCode::SUCCESS,
             Some(e) => {
                 let _ = writeln!(io::stderr().lock(), "error: cannot write to standard output: {e}");
                 ExitCode::FAILURE
             }
         },
-        Err(e) => {
+        Outcome::Interrupted(untold) => {
+            if untold != Interrupted::TOLD {
+                let _ = writeln!(io::stderr().lock(), "{untold}");
+            }
+            ExitCode::from(INTERRUPTED)
+        }
+        Outcome::Failed(e) => {
             thread::sleep(runtime::launch::report_delay(&e));
             let _ = writeln!(io::stderr().lock(), "error: {e:#}");
             ExitCode::FAILURE
@@ -138,7 +153,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let global = &cli.global;
-    interrupt::file_size_limits_are_errors();
+    signals::file_size_limits_are_errors();
     if cli.command.computes() {
         runtime::prepare(global.device);
     }

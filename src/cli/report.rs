@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::{
     GlobalArgs,
     analyze::many::{Count, RunArgs, SeveralArgs, asked_of, between, items, percent, run_items},
-    interrupt,
     sources::device_name,
     study::OutputArgs,
     table::Table,
@@ -23,6 +22,7 @@ use crate::{
     eval::stats::wilson,
     model::Model,
     say,
+    signals::stop_flag,
     store::write_bytes,
     viz::{
         PictureFormat,
@@ -95,7 +95,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let load = |checkpoint| args.run.load(checkpoint, &puzzles, runtime.device);
     let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
     let output = args.output.open("report")?;
-    let stop = interrupt::flag("stopping after this batch");
+    let stop = stop_flag("stopping after this batch");
     let asked = asked_of(&puzzles, 0);
 
     let mut report = Report {

@@ -8,13 +8,11 @@ use ndarray_npy::WriteNpyExt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{
-    interrupt,
-    ui::{JsonArg, Ui, to_json},
-};
+use super::ui::{JsonArg, Ui, to_json};
 use crate::{
     journal::{Existing, Journal},
     model::Model,
+    outcome::Interrupted,
     say,
     store::{create_folder, write_bytes, write_npy},
     viz::{Picture, save},
@@ -131,8 +129,8 @@ pub fn batch_size(asked: Option<u64>, model: &Model) -> usize {
     asked.or_else(|| model.filling_batch(0)).unwrap_or(CPU_BATCH)
 }
 
-/// Ends the process after Ctrl-C; `place` holds what was found.
-pub fn stopped(ui: &Ui, done: usize, total: usize, place: &Path) -> ! {
+/// Tells how far work that was asked to stop came; `place` holds what was found.
+pub fn interrupted(ui: &Ui, done: usize, total: usize, place: &Path) -> Interrupted {
     say!(ui, "interrupted after {done} of {total}; what was found lies in {}, and --resume goes on", place.display());
-    std::process::exit(interrupt::INTERRUPTED)
+    Interrupted::TOLD
 }

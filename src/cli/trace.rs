@@ -2,16 +2,15 @@
 
 use std::{ops::ControlFlow, path::PathBuf, sync::atomic::Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     GlobalArgs,
     analyze::many::{Count, RunArgs, items},
-    interrupt,
     sources::{load_checkpoint, test_puzzles},
-    study::{OutputArgs, batch_size, stopped},
+    study::{OutputArgs, batch_size, interrupted},
     ui::Ui,
 };
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     model::Model,
     puzzle::{PuzzleKind, maze},
     say,
+    signals::stop_flag,
 };
 
 const DETAILS: &str = "\
@@ -147,7 +147,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         return Ok(());
     }
     let mut file = TraceFile::open(&path, model.config(), plan, done.len())?;
-    let stop = interrupt::flag("stopping after this batch");
+    let stop = stop_flag("stopping after this batch");
     let bar = ui.progress(chosen.len() as u64, "trace", "puzzles");
     bar.set_position(done.len() as u64);
     let numbered: Vec<(usize, Item)> = chosen.into_iter().enumerate().collect();
@@ -163,7 +163,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         })?;
     bar.finish_and_clear();
     if found.stopped {
-        stopped(&ui, found.results.len(), numbered.len(), output.folder());
+        bail!(interrupted(&ui, found.results.len(), numbered.len(), output.folder()));
     }
     let bytes = file.bytes();
     file.finish()?;

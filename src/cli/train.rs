@@ -2,7 +2,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,14 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{
     GlobalArgs,
     args::launch::LaunchArgs,
-    interrupt,
     sources::{compute_dtype, device_name},
     ui::{self, JsonArg, Ui, sparkline, warn},
 };
@@ -25,8 +23,10 @@ use crate::{
     bench, config,
     dtype::Dtype,
     eval::evaluate::Evaluation,
+    outcome::Interrupted,
     runtime::{self, Runtime, catch_out_of_memory, dist::Group, launch::Role},
     say,
+    signals::stop_flag,
     train::{
         self, DecidedRun, Peers, Resume, StopReason, TrainMetrics, TrainObserver, TrainPlan, TrainRequest, TrainSummary,
     },
@@ -115,7 +115,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
     {
         let decided = DecidedRun::from(&plan);
         drop(plan);
-        return interrupt::end_as(launch.run(&decided)?);
+        return launch.run(&decided);
     }
     let runtime = global.init_on(role.device(global.device)?)?;
     if role.rank() == 0 {
@@ -125,7 +125,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         return ui.emit(&json!({ "derived": plan.derived(), "config": plan.config }));
     }
 
-    let stop = interrupt::flag("stopping after this step with a checkpoint; Ctrl-C again stops at once");
+    let stop = stop_flag("stopping after this step with a checkpoint; Ctrl-C again stops at once");
     let mut watcher = Watcher::new(&ui, &plan, stop);
     let summary = catch_out_of_memory(|| {
         let peers = match role {
@@ -138,9 +138,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
     watcher.bar.finish_and_clear();
     summarise(&ui, &summary, &watcher.losses);
     ui.emit(&summary)?;
-    if summary.stopped_by == Some(StopReason::Asked) {
-        process::exit(interrupt::INTERRUPTED);
-    }
+    ensure!(summary.stopped_by != Some(StopReason::Asked), Interrupted::TOLD);
     Ok(())
 }
 

@@ -1,17 +1,19 @@
 //! What a command prints: text for people, one JSON document for programs, progress bars.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::{Context, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use indicatif::ProgressBar;
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
@@ -114,6 +116,34 @@ impl Ui {
     /// A progress bar on standard error with rate and time to go; silent when that is no terminal.
     pub fn progress(&self, len: u64, what: &str, unit: &str) -> ProgressBar {
         progress_bar(len, what, unit)
+    }
+}
+
+/// Shows the library's warnings as [`warn`] does, each of them once.
+struct Warnings(Mutex<BTreeSet<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(BTreeSet::new()));
+
+impl Log for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn && metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.enabled(record.metadata()) && told.insert(record.args().to_string()) {
+            warn(*record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Has the library's warnings shown; where another program, which uses this as a library, shows them already, they stay
+/// with it.
+pub fn show_warnings() {
+    if log::set_logger(&WARNINGS).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
     }
 }
 

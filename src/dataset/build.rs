@@ -25,6 +25,7 @@ use super::{
     staging::OutputFolder,
 };
 use crate::{
+    outcome::Interrupted,
     puzzle::{PuzzleKind, SudokuShuffle, dihedral, maze, sudoku::CELLS},
     rng::{Purpose, below, distinct, shuffle_front, stream},
 };
@@ -66,6 +67,13 @@ pub trait Progress: Sync {
     /// True ends the work with an error; nothing is left behind.
     fn cancelled(&self) -> bool {
         false
+    }
+
+    /// # Errors
+    /// [`Interrupted`] once the work is cancelled.
+    fn check(&self) -> Result<()> {
+        ensure!(!self.cancelled(), Interrupted("stopped: nothing was written"));
+        Ok(())
     }
 }
 
@@ -129,7 +137,7 @@ pub fn build(
     let (train, train_bytes) = write(Split::Train, &train)?;
     let (test, test_bytes) = write(Split::Test, &test)?;
     let identifiers = write_file(&staging.path().join("identifiers.json"), b"[\"<blank>\"]")?;
-    ensure!(!progress.cancelled(), "stopped: nothing was written");
+    progress.check()?;
     staging.commit()?;
     let bytes = train_bytes + test_bytes + identifiers;
     Ok(BuildReport { train, test, bytes, seconds: begin.elapsed().as_secs_f64() })
@@ -270,7 +278,7 @@ impl<'a> Expansion<'a> {
         let mut first = 0;
         let mut next = blocks.next()?;
         while let Some(block) = next {
-            ensure!(!progress.cancelled(), "stopped: nothing was written");
+            progress.check()?;
             let groups = self.groups.of(first, block.len());
             let (written, (noted, read)) = rayon::join(
                 || self.write_boards(&block, &groups, &inputs, &labels, progress),
@@ -305,7 +313,7 @@ impl<'a> Expansion<'a> {
         let total = groups.len() * self.versions;
         let version_bytes = self.rows_per_version * self.input.seq_len();
         let task = |(questions, answers): &mut (Vec<u8>, Vec<u8>), first: usize| -> Result<()> {
-            ensure!(!progress.cancelled(), "stopped: nothing was written");
+            progress.check()?;
             let versions = first..total.min(first + VERSIONS_PER_TASK);
             let outputs = questions.chunks_exact_mut(version_bytes).zip(answers.chunks_exact_mut(version_bytes));
             for (version, (question, answer)) in versions.clone().zip(outputs) {

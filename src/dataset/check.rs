@@ -3,15 +3,18 @@
 //! Two Sudokus are equivalent if a symmetry of Sudoku takes one to the other, two mazes if one is the other turned or
 //! mirrored. A test puzzle that is equivalent to a training puzzle has leaked: a model may know its answer.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Dataset, Progress, PuzzleList, Split};
-use crate::puzzle::{
-    Board, Canonical, PuzzleKind, canonical, maze, shortest_path,
-    solve::{Solutions, solve},
+use crate::{
+    outcome::Interrupted,
+    puzzle::{
+        Board, Canonical, PuzzleKind, canonical, maze, shortest_path,
+        solve::{Solutions, solve},
+    },
 };
 
 /// Boards that one task checks.
@@ -247,7 +250,7 @@ fn check_boards(boards: &dyn Boards, progress: &dyn Progress) -> Result<(BoardsR
     let mut places = Vec::with_capacity(boards.len());
     // Rounds keep the verdicts in memory few.
     for first in (0..boards.len()).step_by(64 * BOARDS_PER_TASK) {
-        anyhow::ensure!(!progress.cancelled(), "stopped before the end");
+        ensure!(!progress.cancelled(), Interrupted("stopped before the end"));
         let range = first..boards.len().min(first + 64 * BOARDS_PER_TASK);
         let verdicts: Vec<Verdict> = range
             .into_par_iter()

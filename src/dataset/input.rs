@@ -42,7 +42,7 @@ impl PuzzleInput {
         let mut reader = ListReader::new(file.open(progress)?, &name, options)?;
         let mut len = 0;
         while let Some(block) = reader.next_block()? {
-            ensure!(!progress.cancelled(), "stopped: nothing was written");
+            progress.check()?;
             len += block.len();
             if let Some(list) = &mut kept {
                 list.append(&block);

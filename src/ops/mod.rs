@@ -10,8 +10,9 @@ mod norm;
 mod rope;
 mod swiglu;
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
+use log::warn;
 use tch::{Device, Tensor};
 
 pub use attention::{Attended, attention, attention_backward};
@@ -37,10 +38,8 @@ impl Ops {
     }
 
     /// The fused form where device, dtype and sizes have one; `HRM_KERNELS=plain` declines, and
-    /// `HRM_GEMM=torch` leaves the matrix products to torch. What has no kernel takes the plain form, and that is said
-    /// once.
+    /// `HRM_GEMM=torch` leaves the matrix products to torch. What has no kernel takes the plain form, with a warning.
     pub fn choose(device: Device, config: &ModelConfig) -> Self {
-        static SAID: Once = Once::new();
         let Device::Cuda(index) = device else { return Self::plain() };
         if config.forward_dtype != Dtype::Bf16 || std::env::var_os("HRM_KERNELS").is_some_and(|v| v == "plain") {
             return Self::plain();
@@ -49,17 +48,12 @@ impl Ops {
             Ok(fused) => {
                 let missing = fused.missing();
                 if !missing.is_empty() {
-                    SAID.call_once(|| {
-                        eprintln!(
-                            "warning: no fused kernel for {} at these sizes: plain libtorch there",
-                            missing.join(", ")
-                        );
-                    });
+                    warn!("no fused kernel for {} at these sizes: plain libtorch there", missing.join(", "));
                 }
                 Self { fused: Some(Arc::new(fused)) }
             }
             Err(e) => {
-                SAID.call_once(|| eprintln!("warning: no fused kernels, plain libtorch instead: {e:#}"));
+                warn!("no fused kernels, plain libtorch instead: {e:#}");
                 Self::plain()
             }
         }

@@ -1,13 +1,9 @@
 //! `--device auto|cpu|cuda[:N]`.
 
-use std::{
-    fmt,
-    io::{self, Write},
-    str::FromStr,
-    sync::Once,
-};
+use std::{fmt, str::FromStr};
 
 use anyhow::{Result, bail};
+use log::warn;
 
 use super::{
     driver,
@@ -149,7 +145,7 @@ impl fmt::Display for CudaObstacle {
 
 impl DeviceChoice {
     /// The device to compute on. `auto` takes the first GPU where one can be used, else the CPU; on a machine that
-    /// shows a GPU which cannot be used it prints one warning (once in a process) with the library at fault and the
+    /// shows a GPU which cannot be used it warns, with the library at fault and the
     /// command that mends it.
     ///
     /// # Errors
@@ -159,11 +155,8 @@ impl DeviceChoice {
             return Ok(tch::Device::Cpu);
         }
         let chosen = CudaState::probe().choose(self)?;
-        static SAID: Once = Once::new();
         if let Some(text) = chosen.warning {
-            SAID.call_once(|| {
-                let _ = writeln!(io::stderr().lock(), "warning: {text}");
-            });
+            warn!("{text}");
         }
         Ok(chosen.device)
     }

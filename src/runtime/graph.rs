@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use log::warn;
 
 use super::plugin;
 
@@ -130,7 +131,7 @@ impl<T> Recorded<T> {
         match recorded {
             Ok(graph) => Self::Graph(Box::new(graph)),
             Err(e) => {
-                eprintln!("warning: {e:#}: going on without a CUDA graph");
+                warn!("{e:#}: going on without a CUDA graph");
                 Self::Impossible
             }
         }

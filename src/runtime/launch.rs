@@ -19,22 +19,20 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
-    iterator::Signals,
-};
+use signal_hook::iterator::Signals;
 
 use super::{
     CudaState, DeviceChoice,
     dist::{PeerLost, Place, Store, peer_timeout_from_env},
 };
+use crate::{
+    outcome::{INTERRUPTED, Interrupted},
+    signals::stop_signals,
+};
 
 /// Set in the environment of the ranks that we start, to what was decided for them: their launch flags have been followed
 /// already.
 const LAUNCHED: &str = "HRM_LAUNCHED";
-
-/// The exit code of a process that was asked to stop before it was done: 128 + SIGINT, as shells have it.
-pub const INTERRUPTED: i32 = 130;
 
 /// torchrun's.
 const DEFAULT_PORT: u16 = 29500;
@@ -185,14 +183,6 @@ pub struct Launch {
     device: DeviceChoice,
 }
 
-/// How the ranks ended, where none failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaunchEnd {
-    Done,
-    /// Asked to stop before they were done.
-    Interrupted,
-}
-
 impl LaunchRequest {
     /// What this process is, from the request and the environment.
     ///
@@ -326,10 +316,10 @@ impl Launch {
     /// them, see [`Role::handed_down`].
     ///
     /// # Errors
-    /// A rank of any host that failed, by name; all of them have ended then.
-    pub fn run(&self, job: &impl Serialize) -> Result<LaunchEnd> {
+    /// A rank of any host that failed, by name; all of them have ended then. [`Interrupted`] where they were asked to stop.
+    pub fn run(&self, job: &impl Serialize) -> Result<()> {
         let decided = serde_json::to_string(&Decided { device: self.device, job: serde_json::to_value(job)? })?;
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).context("cannot listen for signals")?;
+        let mut signals = Signals::new(stop_signals()).context("cannot listen for signals")?;
         let (store, port) = if self.node == 0 {
             Store::serve(self.port)?
         } else {
@@ -347,7 +337,8 @@ impl Launch {
             let _ = reader.join();
         }
         self.sign_off(&store, outcome.as_ref().err());
-        outcome
+        ensure!(!outcome?, Interrupted::TOLD);
+        Ok(())
     }
 
     /// The number of ranks a host must be the same everywhere, as it decides their numbers.
@@ -413,7 +404,8 @@ impl Launch {
         Ok(())
     }
 
-    fn watch(&self, ranks: &mut [Started], store: &Store, signals: &mut Signals) -> Result<LaunchEnd> {
+    /// Waits for the ranks. Returns whether they were asked to stop before they were done.
+    fn watch(&self, ranks: &mut [Started], store: &Store, signals: &mut Signals) -> Result<bool> {
         let mut asked_to_stop = false;
         let mut looked = Instant::now();
         loop {
@@ -424,7 +416,7 @@ impl Launch {
                     unsafe { libc::kill(rank.child.id().cast_signed(), signal) };
                 }
             }
-            let stopped = |status: &ExitStatus| status.code() == Some(INTERRUPTED);
+            let stopped = |status: &ExitStatus| status.code() == Some(INTERRUPTED.into());
             for rank in ranks.iter_mut().filter(|r| r.ended.is_none()) {
                 rank.ended = rank.child.try_wait().context("cannot wait for a rank")?;
                 if let Some(status) = rank.ended.filter(|s| !s.success() && !stopped(s)) {
@@ -433,7 +425,7 @@ impl Launch {
             }
             if ranks.iter().all(|r| r.ended.is_some()) {
                 let any = ranks.iter().any(|r| r.ended.as_ref().is_some_and(stopped));
-                return Ok(if any || asked_to_stop { LaunchEnd::Interrupted } else { LaunchEnd::Done });
+                return Ok(any || asked_to_stop);
             }
             if self.nodes > 1 && looked.elapsed() >= STORE_TICK {
                 looked = Instant::now();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use log::warn;
 
 use super::{STATE_FILE, STATE_TENSORS_FILE, TrainingState};
 use crate::{
@@ -114,7 +115,7 @@ impl RunFolder {
         }
         // The checkpoint stands: what cannot be removed is no reason to stop.
         if let Err(e) = self.prune(snapshot.state.best.map(|b| b.step)) {
-            eprintln!("warning: old checkpoints stay: {e:#}");
+            warn!("old checkpoints stay: {e:#}");
         }
         Ok(folder)
     }

@@ -7,6 +7,7 @@ pub mod training;
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -29,7 +30,20 @@ pub fn json(path: &Path) -> Result<Value> {
 pub fn hrm(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hrm"));
     command.current_dir(folder);
+    // A shell that runs the tests in its background ignores Ctrl-C for them, and hrm leaves ignored what was ignored.
+    at_start(&mut command, libc::SIGINT, libc::SIG_DFL);
     command
+}
+
+/// How the process meets a signal when it starts: `libc::SIG_IGN` or `libc::SIG_DFL`.
+pub fn at_start(command: &mut Command, signal: i32, action: libc::sighandler_t) {
+    // SAFETY: signal is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(signal, action);
+            Ok(())
+        });
+    }
 }
 
 pub struct Output {

@@ -19,11 +19,11 @@ use crate::{
     analysis::runs::{Item, PuzzleRun, run_puzzles},
     checkpoint::Checkpoint,
     cli::{
-        GlobalArgs, interrupt,
+        GlobalArgs,
         sources::{
             TestPuzzles, WeightsArg, compute_dtype, device_name, load_checkpoint, load_checkpoints, test_puzzles,
         },
-        study::{Output, OutputArgs, batch_size, stopped},
+        study::{Output, OutputArgs, batch_size, interrupted},
         ui::Ui,
         viz::weights_name,
     },
@@ -31,6 +31,7 @@ use crate::{
     journal::run_batches,
     model::{Dims, Model},
     say,
+    signals::stop_flag,
 };
 
 /// States are compared bit by bit with those of so many segments before.
@@ -203,7 +204,7 @@ pub fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputAr
     let runtime = global.init()?;
     let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
     let output = output.open(default)?;
-    let stop = interrupt::flag("stopping after this batch");
+    let stop = stop_flag("stopping after this batch");
     let asked = asked_of(&puzzles, args.first);
     let runs = run_items(ui, &model, &checkpoint, &items, &args.run, &output, "runs.jsonl", &asked, &stop)?;
     Ok(Many { checkpoint, model, items, runs, output, origin: puzzles.origin })
@@ -262,7 +263,7 @@ pub fn run_items(
     })?;
     bar.finish_and_clear();
     if found.stopped {
-        stopped(ui, found.results.len(), items.len(), output.folder());
+        bail!(interrupted(ui, found.results.len(), items.len(), output.folder()));
     }
     let seconds = started.elapsed().as_secs_f64();
     if found.results.len() > before {

@@ -11,7 +11,7 @@ use crate::{
         stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
     },
     cli::{
-        GlobalArgs, interrupt,
+        GlobalArgs,
         study::OutputArgs,
         table::{Table, cells},
         ui::Ui,
@@ -20,6 +20,7 @@ use crate::{
     model::Model,
     puzzle::Geometry,
     say,
+    signals::stop_flag,
     viz::{
         chart::Words,
         stability::{StabilityPicture, StabilitySeries},
@@ -121,7 +122,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let own: Vec<usize> =
         models.iter().map(|m| usize::try_from(m.config().halt_max_steps)).collect::<Result<_, _>>()?;
     let output = args.output.open("analysis/stability")?;
-    let stop = interrupt::flag("stopping after this batch");
+    let stop = stop_flag("stopping after this batch");
     let asked = json!({
         "data": puzzles.origin, "per_k": solutions.len(), "seed": seed,
         "blanks": args.blanks.iter().map(ToString::to_string).collect::<Vec<_>>(),

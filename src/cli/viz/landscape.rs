@@ -16,9 +16,9 @@ use crate::{
     analysis::landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, digits_of, explore},
     checkpoint::Checkpoint,
     cli::{
-        GlobalArgs, interrupt,
+        GlobalArgs,
         sources::device_name,
-        study::{Output, OutputArgs, batch_size, stopped},
+        study::{Output, OutputArgs, batch_size, interrupted},
         table::{Table, cells},
         ui::Ui,
     },
@@ -26,6 +26,7 @@ use crate::{
     puzzle::PuzzleKind,
     rng::{Purpose, distinct, stream},
     say,
+    signals::stop_flag,
     viz::landscape::{Basins, HeatMap, Map, Surface},
 };
 
@@ -246,7 +247,7 @@ fn compute(
 
     let plane = Plane::of(&model, &chosen.puzzle, centre_segment)?;
     let plan = LandscapePlan { grid, segments, centre_segment, batch_size: batch_size(grid_args.batch_size, &model) };
-    let asked_to_stop = interrupt::flag("stopping after this batch");
+    let asked_to_stop = stop_flag("stopping after this batch");
     let bar = ui.progress(total as u64, name, "points");
     bar.set_position(done.len() as u64);
     let before = done.len();
@@ -259,7 +260,7 @@ fn compute(
     })?;
     bar.finish_and_clear();
     let took = started.elapsed();
-    let Some(landscape) = landscape else { stopped(ui, reached, total, output.folder()) };
+    let landscape = landscape.ok_or_else(|| interrupted(ui, reached, total, output.folder()))?;
     let seed = global.seed.unwrap_or(0);
     let count = (density * total as f64).round() as u32;
     let drawn = distinct(&mut stream(Purpose::Analysis, seed, 0, 0), total as u32, count);

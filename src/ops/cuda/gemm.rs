@@ -3,24 +3,17 @@
 //!
 //! All matrices are row-major bf16, sums are f32. cuBLASLt thinks in columns, so each product is handed over transposed.
 
-use std::{
-    collections::HashMap,
-    ffi::c_void,
-    ptr,
-    sync::{Mutex, Once},
-};
+use std::{collections::HashMap, ffi::c_void, ptr, sync::Mutex};
 
 use anyhow::{Result, anyhow, ensure};
 use cudarc::{
     cublaslt::{result as lt, sys},
     driver::{result::event, sys as driver},
 };
+use log::warn;
 use tch::{Device, Kind, Tensor};
 
 use crate::runtime;
-
-/// A product without an algorithm is told once.
-static SAID: Once = Once::new();
 
 /// Candidates that are timed for a shape.
 const CANDIDATES: usize = 16;
@@ -90,7 +83,7 @@ impl Gemm {
         let plan = plans.entry(shape).or_insert_with(|| match self.plan(shape, a, b, c, d) {
             Ok(plan) => Some(plan),
             Err(e) => {
-                SAID.call_once(|| eprintln!("warning: {e:#}: torch's own matrix products instead"));
+                warn!("{e:#}: torch's own matrix product instead");
                 None
             }
         });
