@@ -8,7 +8,7 @@ use common::tensors::{assert_close, device, f64s};
 use hrm::{
     config::{LossType, ModelConfig, PosEncodings},
     dims::Dims,
-    ops::{self, Fused, Normed, RopeTables},
+    ops::{self, FlatState, Fused, Normed, RopeTables},
     optim::{AdamAtan2, AdamConfig},
 };
 use tch::{Kind, Tensor};
@@ -228,7 +228,8 @@ fn loss_head_and_adam() {
         let now = b.begin_step(lr);
         let scalars = Tensor::from_slice(&[now.keep as f32, now.root as f32, now.rate as f32]).to_device(device());
         a.step(&plain, grad.to_kind(Kind::Float), lr);
-        fused.adam_atan2(&master, &b.m, &b.v, &grad, &copy, &scalars, (0.1, 0.05)).unwrap();
+        let state = FlatState { master: &master, m: &b.m, v: &b.v, grad: &grad, copy: &copy };
+        fused.adam_atan2(&state, &scalars, (0.1, 0.05)).unwrap();
         assert_close("m", &b.m, &a.m, 1e-7, 1e-5);
         assert_close("v", &b.v, &a.v, 1e-7, 1e-5);
         assert_close("param", &master, &plain, 1e-6, 1e-5);

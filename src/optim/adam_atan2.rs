@@ -9,7 +9,7 @@
 
 use tch::{Tensor, no_grad};
 
-use crate::ops::Ops;
+use crate::ops::{FlatState, Ops};
 
 /// The constants of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +86,7 @@ impl AdamAtan2 {
     /// `params` f32, `grad` and `copy` bf16, flat, of one length; `scalars`: keep, root and rate, f32, on the device.
     pub fn update_fused(&self, ops: &Ops, params: &Tensor, grad: &Tensor, copy: &Tensor, scalars: &Tensor) -> bool {
         let weights = (1.0 - self.config.beta1, 1.0 - self.config.beta2);
-        let fused = ops.fused();
-        fused.and_then(|f| f.adam_atan2(params, &self.m, &self.v, grad, copy, scalars, weights)).is_some()
+        let state = FlatState { master: params, m: &self.m, v: &self.v, grad, copy };
+        ops.fused().and_then(|f| f.adam_atan2(&state, scalars, weights)).is_some()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{CStr, c_void},
+    marker::PhantomData,
     sync::Arc,
 };
 
@@ -9,11 +10,13 @@ use anyhow::{Result, anyhow};
 use cudarc::driver::{result, sys};
 use tch::{Kind, Tensor};
 
+use super::Sizes;
 use crate::runtime;
 
 /// What decides which code a device gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Chip {
+    /// Compute capability.
     pub major: i32,
     pub minor: i32,
     /// Largest shared memory of a block, in bytes.
@@ -23,6 +26,7 @@ pub struct Chip {
 }
 
 impl Chip {
+    /// The chip of a device, whose context becomes current on this thread.
     pub fn of(device: usize) -> Result<Self> {
         // Torch makes its context current on this thread when it first allocates.
         let _ = Tensor::zeros([1], (Kind::Float, tch::Device::Cuda(device)));
@@ -57,65 +61,96 @@ unsafe impl Sync for Code {}
 
 impl Drop for Code {
     fn drop(&mut self) {
-        // SAFETY: loaded by Module::load and unloaded once. At process end the driver may be gone: the error is moot.
+        // SAFETY: loaded by Module::load and unloaded once. At the end of the process the driver may be gone: then it
+        // returns an error, which nobody needs.
         let _ = unsafe { result::module::unload(self.0) };
     }
 }
 
+/// A compiled file of kernels on a device.
 #[derive(Debug)]
 pub struct Module {
     code: Arc<Code>,
     name: String,
+    device: usize,
 }
 
 impl Module {
-    pub fn load(cubin: &[u8], name: &str) -> Result<Self> {
+    /// Loads machine code onto a device, whose context is current.
+    pub fn load(cubin: &[u8], name: &str, device: usize) -> Result<Self> {
         // SAFETY: the image is machine code from NVRTC, copied by the driver.
         let code = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
             .map_err(|e| anyhow!("the driver does not load {name}: {e:?}"))?;
-        Ok(Self { code: Arc::new(Code(code)), name: name.into() })
+        Ok(Self { code: Arc::new(Code(code)), name: name.into(), device })
     }
 
-    /// A kernel that uses `shared_memory` bytes of dynamic shared memory.
-    pub fn function(&self, name: &CStr, shared_memory: i64) -> Result<Function> {
-        let at = |e: result::DriverError| anyhow!("{}, {}: {e:?}", self.name, name.to_string_lossy());
-        // SAFETY: the module is alive, and stays so with the function.
-        let function = unsafe { result::module::get_function(self.code.0, name.to_owned()) }.map_err(at)?;
+    /// The kernel with the parameters `P`, which uses `shared_memory` bytes of dynamic shared memory.
+    pub fn kernel<P: Parameters>(&self, shared_memory: i64) -> Result<Kernel<P>> {
+        let at = |e: result::DriverError| anyhow!("{}, {}: {e:?}", self.name, P::NAME.to_string_lossy());
+        // SAFETY: the module is alive, and stays so with the kernel.
+        let function = unsafe { result::module::get_function(self.code.0, P::NAME.to_owned()) }.map_err(at)?;
         let shared = i32::try_from(shared_memory)?;
         if shared > 48 << 10 {
             let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: as above.
             unsafe { result::function::set_function_attribute(function, which, shared) }.map_err(at)?;
         }
-        Ok(Function { function, shared: shared as u32, _code: Arc::clone(&self.code) })
+        let device = self.device;
+        Ok(Kernel { function, shared: shared as u32, device, _code: Arc::clone(&self.code), parameters: PhantomData })
     }
+}
+
+/// Blocks, and threads in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    pub blocks: i64,
+    pub threads: i64,
+}
+
+/// The parameters of one kernel.
+///
+/// # Safety
+/// - `words` are those of the kernel `NAME`, in the order and of the types of its source
+/// - launched with `grid`, the kernel, compiled for these sizes, touches no memory but what the parameters borrow
+pub unsafe trait Parameters {
+    const NAME: &'static CStr;
+
+    /// Each parameter in the low bytes of a word.
+    fn words(&self) -> Vec<u64>;
+
+    /// The geometry of the launch; none where the lengths do not fit together.
+    fn grid(&self, sizes: &Sizes) -> Option<Grid>;
 }
 
 /// A kernel, ready to launch.
 #[derive(Debug)]
-pub struct Function {
+pub struct Kernel<P> {
     function: sys::CUfunction,
     shared: u32,
+    device: usize,
     _code: Arc<Code>,
+    parameters: PhantomData<P>,
 }
 
-// SAFETY: a driver handle, usable from any thread.
-unsafe impl Send for Function {}
-unsafe impl Sync for Function {}
+// SAFETY: a driver handle, usable from any thread; of P there is the type alone.
+unsafe impl<P> Send for Kernel<P> {}
+unsafe impl<P> Sync for Kernel<P> {}
 
-impl Function {
-    /// Launches `blocks` of `threads` on torch's current stream. A launch that the driver refuses is a fault of ours,
-    /// not of the user's input: it panics with the driver's words.
-    pub fn launch(&self, device: usize, blocks: i64, threads: i64, args: Args) {
+impl<P: Parameters> Kernel<P> {
+    /// Launches on torch's current stream of the kernel's device, whose memory the parameters borrow. `sizes`: those that the
+    /// kernel was compiled for. None, and nothing launched, where the parameters do not fit together. A launch that the
+    /// driver refuses is a fault of ours, not of the user's input: it panics with the driver's words.
+    pub fn launch(&self, sizes: &Sizes, parameters: P) -> Option<()> {
+        let Grid { blocks, threads } = parameters.grid(sizes)?;
         if blocks == 0 {
-            return;
+            return Some(());
         }
-        let stream = runtime::cuda_stream(device).unwrap_or_else(|e| panic!("torch's current stream: {e}"));
-        let mut values = args.0;
+        let stream = runtime::cuda_stream(self.device).unwrap_or_else(|e| panic!("torch's current stream: {e}"));
+        let mut values = parameters.words();
         let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
         let grid = u32::try_from(blocks).unwrap_or_else(|_| panic!("{blocks} blocks are more than a grid holds"));
-        // SAFETY: arguments follow the kernel's parameter list (see the callers); tensors live on this stream's device,
-        // and torch's allocator reuses their memory in stream order.
+        // SAFETY: the words and the geometry are the kernel's by the contract of `Parameters`. What they borrow is alive
+        // now, and later too: torch's allocator reuses memory in the order of this stream.
         let launched = unsafe {
             let size = (threads as u32, 1, 1);
             result::launch_kernel(self.function, (grid, 1, 1), size, self.shared, stream.cast(), &mut pointers)
@@ -123,45 +158,6 @@ impl Function {
         if let Err(e) = launched {
             panic!("CUDA refuses a launch of {blocks} blocks of {threads} threads: {e:?}");
         }
-    }
-}
-
-/// A kernel's arguments, each in the low bytes of a word.
-pub struct Args(Vec<u64>);
-
-impl Args {
-    pub fn new() -> Self {
-        Self(Vec::with_capacity(12))
-    }
-
-    pub fn tensor(&mut self, t: &Tensor) -> &mut Self {
-        self.0.push(t.data_ptr() as u64);
-        self
-    }
-
-    /// A null pointer for none.
-    pub fn optional(&mut self, t: Option<&Tensor>) -> &mut Self {
-        self.0.push(t.map_or(0, |t| t.data_ptr() as u64));
-        self
-    }
-
-    pub fn int(&mut self, v: i64) -> &mut Self {
-        self.0.push(u64::from(v as u32));
-        self
-    }
-
-    pub fn long(&mut self, v: i64) -> &mut Self {
-        self.0.push(v as u64);
-        self
-    }
-
-    pub fn float(&mut self, v: f64) -> &mut Self {
-        self.0.push(u64::from((v as f32).to_bits()));
-        self
-    }
-
-    pub fn double(&mut self, v: f64) -> &mut Self {
-        self.0.push(v.to_bits());
-        self
+        Some(())
     }
 }

@@ -5,12 +5,19 @@
 
 mod compile;
 mod gemm;
+mod kernels;
 mod launch;
 
 use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
-use self::launch::{Args, Function, Module};
+use self::{
+    kernels::{
+        AdamStep, AttentionBackward, AttentionForward, Bf16, Element, F32, Inject, RmsBackward, RmsForward, RopeHeads,
+        Slice, StablemaxHead, SumRows, SwigluBackward, SwigluForward, Wide,
+    },
+    launch::{Kernel, Module},
+};
 use super::{Normed, RopeTables};
 use crate::{
     config::{LossType, ModelConfig, PosEncodings},
@@ -46,6 +53,27 @@ impl Sizes {
         }
     }
 
+    /// Attention's tiles of 16 positions: a warp for each backward, one for two forward.
+    fn tiles(&self) -> i64 {
+        (self.total + 15) / 16
+    }
+
+    /// Values of one puzzle in attention's result, and the puzzles in a result of `len` values.
+    fn attention(&self, len: i64) -> Option<(i64, i64)> {
+        let one = self.total * self.heads * self.head_dim;
+        (one > 0 && len % one == 0).then_some((one, len / one))
+    }
+
+    /// Shared memory of the attention kernels, forward and backward, in bytes; none where the sizes have no such kernel.
+    fn attention_memory(&self) -> Option<(i64, i64)> {
+        let tiles = self.tiles();
+        let (rows, stride, keys) = (tiles * 16, self.head_dim + 8, (self.total + 7) / 8);
+        let forward = 3 * ((tiles + 1) / 2 * 32) * stride * 2;
+        let score_stride = keys * 8 + if keys % 2 == 1 { 0 } else { 8 };
+        let backward = 4 * rows * stride * 2 + rows * score_stride * 2 + 16 + rows * 4;
+        ([16, 32, 64].contains(&self.head_dim) && tiles <= 8).then_some((forward, backward))
+    }
+
     fn defines(&self) -> Vec<String> {
         let mut all: Vec<String> = [
             ("HIDDEN", self.hidden),
@@ -75,37 +103,35 @@ pub struct Fused {
     norm: Option<Norm>,
     swiglu: Option<SwiGlu>,
     attention: Option<Attention>,
-    rope: Option<Function>,
+    rope: Option<Kernel<RopeHeads<'static>>>,
     loss: Option<Loss>,
-    adam: Function,
+    adam: Kernel<AdamStep<'static>>,
     gemm: Option<gemm::Gemm>,
 }
 
 #[derive(Debug)]
 struct Norm {
-    forward: Function,
-    backward: Function,
-    inject: Function,
+    forward: Kernel<RmsForward<'static>>,
+    backward: Kernel<RmsBackward<'static>>,
+    inject: Kernel<Inject<'static>>,
 }
 
 #[derive(Debug)]
 struct SwiGlu {
-    forward: Function,
-    backward: Function,
+    forward: Kernel<SwigluForward<'static>>,
+    backward: Kernel<SwigluBackward<'static>>,
 }
 
 #[derive(Debug)]
 struct Attention {
-    forward: Function,
-    backward: Function,
-    /// 16-position tiles; one warp each backward, one for two forward.
-    tiles: i64,
+    forward: Kernel<AttentionForward<'static>>,
+    backward: Kernel<AttentionBackward<'static>>,
 }
 
 #[derive(Debug)]
 struct Loss {
-    head: Function,
-    sum: Function,
+    head: Kernel<StablemaxHead<'static>>,
+    sum: Kernel<SumRows<'static>>,
 }
 
 /// Loss head results straight from the kernels; see [`crate::model::Metrics`].
@@ -132,55 +158,36 @@ impl Fused {
         ensure!(chip.major >= 8, "compute capability {}.{} has no bf16 tensor cores", chip.major, chip.minor);
         let load = |source: &str, name: &str| -> Result<Module> {
             let cubin = compile::cubin(name, source, &sizes.defines(), &chip.architecture())?;
-            Module::load(&cubin, name)
+            Module::load(&cubin, name, device)
         };
         let norm = (sizes.hidden % 8 == 0 && sizes.hidden <= 4096)
             .then(|| -> Result<Norm> {
                 let module = load(include_str!("kernels/norm.cu"), "norm")?;
-                Ok(Norm {
-                    forward: module.function(c"rms_forward", 0)?,
-                    backward: module.function(c"rms_backward", 0)?,
-                    inject: module.function(c"inject", 0)?,
-                })
+                Ok(Norm { forward: module.kernel(0)?, backward: module.kernel(0)?, inject: module.kernel(0)? })
             })
             .transpose()?;
         let swiglu = (sizes.inter % 8 == 0)
             .then(|| -> Result<SwiGlu> {
                 let module = load(include_str!("kernels/swiglu.cu"), "swiglu")?;
-                Ok(SwiGlu {
-                    forward: module.function(c"swiglu_forward", 0)?,
-                    backward: module.function(c"swiglu_backward", 0)?,
-                })
+                Ok(SwiGlu { forward: module.kernel(0)?, backward: module.kernel(0)? })
             })
             .transpose()?;
-        let tiles = (sizes.total + 15) / 16;
-        let (rows, stride, keys) = (tiles * 16, sizes.head_dim + 8, (sizes.total + 7) / 8);
-        let forward_memory = 3 * ((tiles + 1) / 2 * 32) * stride * 2;
-        let score_stride = keys * 8 + if keys % 2 == 1 { 0 } else { 8 };
-        let backward_memory = 4 * rows * stride * 2 + rows * score_stride * 2 + 16 + rows * 4;
-        let fits = [16, 32, 64].contains(&sizes.head_dim)
-            && tiles <= 8
-            && backward_memory.max(forward_memory) <= chip.shared_memory;
-        let attention = fits
-            .then(|| -> Result<Attention> {
+        let attention = sizes
+            .attention_memory()
+            .filter(|&(forward, backward)| forward.max(backward) <= chip.shared_memory)
+            .map(|(forward, backward)| -> Result<Attention> {
                 let module = load(include_str!("kernels/attention.cu"), "attention")?;
-                Ok(Attention {
-                    forward: module.function(c"attention_forward", forward_memory)?,
-                    backward: module.function(c"attention_backward", backward_memory)?,
-                    tiles,
-                })
+                Ok(Attention { forward: module.kernel(forward)?, backward: module.kernel(backward)? })
             })
             .transpose()?;
         let rope = (sizes.rope && sizes.head_dim % 16 == 0)
-            .then(|| load(include_str!("kernels/rope.cu"), "rope")?.function(c"rope_heads", 0))
+            .then(|| load(include_str!("kernels/rope.cu"), "rope")?.kernel(0))
             .transpose()?;
         let module = load(include_str!("kernels/loss.cu"), "loss")?;
         let loss = (config.loss_type == LossType::Stablemax)
-            .then(|| -> Result<Loss> {
-                Ok(Loss { head: module.function(c"stablemax_head", 0)?, sum: module.function(c"sum_rows", 0)? })
-            })
+            .then(|| -> Result<Loss> { Ok(Loss { head: module.kernel(0)?, sum: module.kernel(0)? }) })
             .transpose()?;
-        let adam = load(include_str!("kernels/adam.cu"), "adam")?.function(c"adam_atan2", 0)?;
+        let adam = load(include_str!("kernels/adam.cu"), "adam")?.kernel(0)?;
         let gemm = match std::env::var_os("HRM_GEMM").is_some_and(|v| v == "torch") {
             true => None,
             false => gemm::Gemm::new(device).ok(),
@@ -210,33 +217,40 @@ impl Fused {
         t.device() == Device::Cuda(self.device) && t.kind() == Kind::BFloat16 && t.is_contiguous()
     }
 
+    /// The memory of a tensor, where it is what a kernel's parameter wants.
+    fn memory<'a, T: Element, const ALIGN: u64>(&self, tensor: &'a Tensor) -> Option<Slice<'a, T, ALIGN>> {
+        Slice::new(tensor, self.device)
+    }
+
+    /// See [`super::residual_rms_norm`].
     pub fn residual_rms_norm(&self, x: &Tensor, branch: &Tensor, eps: f64) -> Option<Normed> {
         let norm = self.norm.as_ref()?;
         let h = self.sizes.hidden;
-        if !(self.ok(x) && self.ok(branch) && x.size() == branch.size() && x.size().last() == Some(&h)) {
+        if !(x.size() == branch.size() && x.size().last() == Some(&h)) {
             return None;
         }
+        let (sum, branch) = (self.memory(x)?, self.memory(branch)?);
         let rows = x.numel() as i64 / h;
         let y = x.empty_like();
         let mut r_shape = x.size();
         *r_shape.last_mut()? = 1;
         let r = Tensor::empty(r_shape.as_slice(), (Kind::Float, x.device()));
-        let mut args = Args::new();
-        args.tensor(x).tensor(branch).tensor(&y).tensor(&r).int(rows).float(eps);
-        norm.forward.launch(self.device, (rows + 7) / 8, 256, args);
+        let to = (self.memory(&y)?, self.memory(&r)?);
+        let rows = i32::try_from(rows).ok()?;
+        norm.forward.launch(&self.sizes, RmsForward { x: sum, branch, y: to.0, r: to.1, rows, eps: eps as f32 })?;
         Some(Normed { y, r })
     }
 
+    /// See [`super::residual_rms_norm_backward`].
     pub fn residual_rms_norm_backward(&self, dy: &Tensor, normed: &Normed) -> Option<Tensor> {
         let norm = self.norm.as_ref()?;
-        if !(self.ok(dy) && self.ok(&normed.y) && dy.size() == normed.y.size()) {
+        if dy.size() != normed.y.size() {
             return None;
         }
-        let rows = dy.numel() as i64 / self.sizes.hidden;
+        let (d, y, r) = (self.memory(dy)?, self.memory(&normed.y)?, self.memory(&normed.r)?);
+        let rows = i32::try_from(dy.numel() as i64 / self.sizes.hidden).ok()?;
         let ds = dy.empty_like();
-        let mut args = Args::new();
-        args.tensor(dy).tensor(&normed.y).tensor(&normed.r).tensor(&ds).int(rows);
-        norm.backward.launch(self.device, (rows + 7) / 8, 256, args);
+        norm.backward.launch(&self.sizes, RmsBackward { dy: d, y, r, ds: self.memory(&ds)?, rows })?;
         Some(ds)
     }
 
@@ -271,43 +285,42 @@ impl Fused {
     /// `z + (a + b)`, rounded after each sum.
     pub fn inject(&self, z: &Tensor, a: &Tensor, b: &Tensor) -> Option<Tensor> {
         let norm = self.norm.as_ref()?;
-        let same = z.size() == a.size() && a.size() == b.size() && z.numel().is_multiple_of(8);
-        if !(same && self.ok(z) && self.ok(a) && self.ok(b)) {
+        if !(z.size() == a.size() && a.size() == b.size() && z.numel().is_multiple_of(8)) {
             return None;
         }
+        let (of_z, a, b) = (self.memory(z)?, self.memory(a)?, self.memory(b)?);
         let x = z.empty_like();
-        let vecs = z.numel() as i64 / 8;
-        let mut args = Args::new();
-        args.tensor(z).tensor(a).tensor(b).tensor(&x).long(vecs);
-        norm.inject.launch(self.device, (vecs + 255) / 256, 256, args);
+        let vecs = z.numel() as u64 / 8;
+        norm.inject.launch(&self.sizes, Inject { z: of_z, a, b, x: self.memory(&x)?, vecs })?;
         Some(x)
     }
 
+    /// See [`super::swiglu`].
     pub fn swiglu(&self, gate_up: &Tensor) -> Option<Tensor> {
         let swiglu = self.swiglu.as_ref()?;
         let (mut shape, i) = (gate_up.size(), self.sizes.inter);
-        if !(self.ok(gate_up) && shape.last() == Some(&(2 * i))) {
+        if shape.last() != Some(&(2 * i)) {
             return None;
         }
         *shape.last_mut()? = i;
+        let from = self.memory(gate_up)?;
         let h = Tensor::empty(shape.as_slice(), (Kind::BFloat16, gate_up.device()));
-        let vecs = h.numel() as i64 / 8;
-        let mut args = Args::new();
-        args.tensor(gate_up).tensor(&h).long(vecs);
-        swiglu.forward.launch(self.device, (vecs + 255) / 256, 256, args);
+        let vecs = h.numel() as u64 / 8;
+        swiglu.forward.launch(&self.sizes, SwigluForward { gate_up: from, h: self.memory(&h)?, vecs })?;
         Some(h)
     }
 
+    /// See [`super::swiglu_backward`].
     pub fn swiglu_backward(&self, dh: &Tensor, gate_up: &Tensor) -> Option<Tensor> {
         let swiglu = self.swiglu.as_ref()?;
-        if !(self.ok(dh) && self.ok(gate_up) && gate_up.numel() == 2 * dh.numel()) {
+        if gate_up.numel() != 2 * dh.numel() {
             return None;
         }
+        let (from, of) = (self.memory(dh)?, self.memory(gate_up)?);
         let d = gate_up.empty_like();
-        let vecs = dh.numel() as i64 / 8;
-        let mut args = Args::new();
-        args.tensor(dh).tensor(gate_up).tensor(&d).long(vecs);
-        swiglu.backward.launch(self.device, (vecs + 255) / 256, 256, args);
+        let vecs = dh.numel() as u64 / 8;
+        let d_gate_up = self.memory(&d)?;
+        swiglu.backward.launch(&self.sizes, SwigluBackward { dh: from, gate_up: of, d_gate_up, vecs })?;
         Some(d)
     }
 
@@ -319,37 +332,47 @@ impl Fused {
         let rope = self.rope.as_ref()?;
         let s = &self.sizes;
         let (batch, total, width) = packed.size3().ok()?;
-        if !(self.ok(packed) && total == s.total && width >= 2 * s.heads * s.head_dim) {
+        if !(total == s.total && width >= 2 * s.heads * s.head_dim) {
             return None;
         }
+        let (from, cos, sin) = (self.memory(packed)?, self.memory(&tables.cos)?, self.memory(&tables.sin)?);
         let out = Tensor::empty([batch, total, 2 * s.heads, s.head_dim], (Kind::BFloat16, packed.device()));
-        let items = out.numel() as i64 / 16;
-        let mut args = Args::new();
-        args.tensor(packed).tensor(&tables.cos).tensor(&tables.sin).tensor(&out).long(items);
-        args.int(width).int(2 * s.heads * s.head_dim).float(if backward { -1.0 } else { 1.0 });
-        rope.launch(self.device, (items + 255) / 256, 256, args);
+        let parameters = RopeHeads {
+            packed: from,
+            cos,
+            sin,
+            out: self.memory(&out)?,
+            items: out.numel() as u64 / 16,
+            in_stride: i32::try_from(width).ok()?,
+            out_stride: i32::try_from(2 * s.heads * s.head_dim).ok()?,
+            direction: if backward { -1.0 } else { 1.0 },
+        };
+        rope.launch(s, parameters)?;
         Some(out)
     }
 
-    fn attention_shape(&self, qkv: &Tensor, tables: Option<&RopeTables>) -> Option<i64> {
+    /// Rows of a packed projection that attention has a kernel for.
+    fn attention_rows(&self, qkv: &Tensor) -> Option<i64> {
         let s = &self.sizes;
         let (batch, total, width) = qkv.size3().ok()?;
-        let fits = total == s.total && width == 3 * s.heads * s.head_dim && tables.is_some() == s.rope;
-        (fits && self.ok(qkv) && batch > 0).then_some(batch)
+        (total == s.total && width == 3 * s.heads * s.head_dim && batch > 0).then_some(batch)
     }
 
     /// `[B, T, h]`, and with `keep` the log-sum-exp `[B, n, T]` (base 2, f32) that the backward pass needs.
     pub fn attention(&self, qkv: &Tensor, tables: Option<&RopeTables>, keep: bool) -> Option<(Tensor, Option<Tensor>)> {
         let attention = self.attention.as_ref()?;
-        let batch = self.attention_shape(qkv, tables)?;
+        let batch = self.attention_rows(qkv)?;
         let s = &self.sizes;
+        let (from, cos, sin) = self.with_tables(qkv, tables)?;
         let out = Tensor::empty([batch, s.total, s.heads * s.head_dim], (Kind::BFloat16, qkv.device()));
         let lse = keep.then(|| Tensor::empty([batch, s.heads, s.total], (Kind::Float, qkv.device())));
-        let mut args = Args::new();
-        args.tensor(qkv);
-        args.optional(tables.map(|t| &t.cos)).optional(tables.map(|t| &t.sin));
-        args.tensor(&out).optional(lse.as_ref()).float(self.scale() * std::f64::consts::LOG2_E);
-        attention.forward.launch(self.device, batch * s.heads, (attention.tiles + 1) / 2 * 32, args);
+        let to_lse = match &lse {
+            Some(lse) => Some(self.memory(lse)?),
+            None => None,
+        };
+        let scale_log2 = (self.scale() * std::f64::consts::LOG2_E) as f32;
+        let to = self.memory(&out)?;
+        attention.forward.launch(s, AttentionForward { qkv: from, cos, sin, out: to, lse: to_lse, scale_log2 })?;
         Some((out, lse))
     }
 
@@ -363,18 +386,32 @@ impl Fused {
         tables: Option<&RopeTables>,
     ) -> Option<Tensor> {
         let attention = self.attention.as_ref()?;
-        let batch = self.attention_shape(qkv, tables)?;
-        if !(self.ok(d_out) && self.ok(out)) {
-            return None;
+        self.attention_rows(qkv)?;
+        let (from, cos, sin) = self.with_tables(qkv, tables)?;
+        let (out, lse, d_out) = (self.memory(out)?, self.memory(lse)?, self.memory(d_out)?);
+        let d = qkv.empty_like();
+        let parameters = AttentionBackward {
+            qkv: from,
+            cos,
+            sin,
+            out,
+            lse,
+            d_out,
+            d_qkv: self.memory(&d)?,
+            scale_log2: (self.scale() * std::f64::consts::LOG2_E) as f32,
+            scale: self.scale() as f32,
+        };
+        attention.backward.launch(&self.sizes, parameters)?;
+        Some(d)
+    }
+
+    /// The memory of a packed projection and of the tables, exactly where the model has them.
+    fn with_tables<'a>(&self, qkv: &'a Tensor, tables: Option<&'a RopeTables>) -> Option<PackedWithTables<'a>> {
+        let qkv = self.memory(qkv)?;
+        match tables {
+            Some(tables) => Some((qkv, Some(self.memory(&tables.cos)?), Some(self.memory(&tables.sin)?))),
+            None => Some((qkv, None, None)),
         }
-        let d_qkv = qkv.empty_like();
-        let mut args = Args::new();
-        args.tensor(qkv);
-        args.optional(tables.map(|t| &t.cos)).optional(tables.map(|t| &t.sin));
-        args.tensor(out).tensor(lse).tensor(d_out).tensor(&d_qkv);
-        args.float(self.scale() * std::f64::consts::LOG2_E).float(self.scale());
-        attention.backward.launch(self.device, batch * self.sizes.heads, attention.tiles * 32, args);
-        Some(d_qkv)
     }
 
     fn scale(&self) -> f64 {
@@ -394,54 +431,81 @@ impl Fused {
         steps: &Tensor,
         scale: f64,
     ) -> Option<FusedLoss> {
-        let loss = self.loss.as_ref()?;
+        let kernels = self.loss.as_ref()?;
         let batch = logits.size()[0];
-        let shape = [batch, self.sizes.cells, self.sizes.vocab];
-        if !(self.ok(logits) && logits.size() == shape && labels.kind() == Kind::Int && batch > 0) {
+        if !(logits.size() == [batch, self.sizes.cells, self.sizes.vocab] && batch > 0) {
             return None;
         }
-        let device = logits.device();
+        let (from, device) = (self.memory(logits)?, logits.device());
         let (labels, steps) = (labels.contiguous(), steps.to_kind(Kind::Int).contiguous());
         let (q_halt, q_continue) = (q.0.contiguous(), q.1.contiguous());
         let target = target.map(Tensor::contiguous);
+        let target = match &target {
+            Some(target) => Some(self.memory(target)?),
+            None => None,
+        };
         let d_logits = logits.empty_like();
         let d_q = Tensor::empty([batch, 2], (Kind::Float, device));
         let rows = Tensor::empty([batch, 8], (Kind::Double, device));
         let values = Tensor::empty([8], (Kind::Double, device));
-        let total = Tensor::empty([] as [i64; 0], (Kind::Double, device));
-        let mut args = Args::new();
-        args.tensor(logits).tensor(&labels).tensor(&q_halt).tensor(&q_continue).optional(target.as_ref());
-        args.tensor(&steps).tensor(&d_logits).tensor(&d_q).tensor(&rows).double(scale);
-        loss.head.launch(self.device, batch, 256, args);
-        let mut args = Args::new();
-        args.tensor(&rows).tensor(&values).tensor(&total).int(batch);
-        loss.sum.launch(self.device, 1, 256, args);
-        Some(FusedLoss { loss: total, values, d_logits, d_q })
+        let loss = Tensor::empty([] as [i64; 0], (Kind::Double, device));
+        let head = StablemaxHead {
+            logits: from,
+            labels: self.memory(&labels)?,
+            q_halt: self.memory(&q_halt)?,
+            q_continue: self.memory(&q_continue)?,
+            target,
+            steps: self.memory(&steps)?,
+            d_logits: self.memory(&d_logits)?,
+            d_q: self.memory(&d_q)?,
+            rows: self.memory(&rows)?,
+            scale,
+        };
+        let sum = SumRows {
+            rows: self.memory(&rows)?,
+            sums: self.memory(&values)?,
+            loss: self.memory(&loss)?,
+            batch: i32::try_from(batch).ok()?,
+        };
+        kernels.head.launch(&self.sizes, head)?;
+        kernels.sum.launch(&self.sizes, sum)?;
+        Some(FusedLoss { loss, values, d_logits, d_q })
     }
 
-    /// Adam-atan2 on flat buffers: `master`, `m`, `v` f32, `grad` and `copy` bf16, all `[N]`, N a multiple of 4;
-    /// `scalars` f32 on the device: `1 - lr wd`, `sqrt(1 - b2^t)`, `lr / (1 - b1^t)`.
-    #[expect(clippy::too_many_arguments, reason = "the kernel's parameters, one for one")]
-    pub fn adam_atan2(
-        &self,
-        master: &Tensor,
-        m: &Tensor,
-        v: &Tensor,
-        grad: &Tensor,
-        copy: &Tensor,
-        scalars: &Tensor,
-        weights: (f64, f64),
-    ) -> Option<()> {
-        let n = master.numel() as i64;
-        if !(n % 4 == 0 && self.ok(grad) && self.ok(copy) && grad.numel() == master.numel()) {
+    /// Adam-atan2 on flat buffers. None, and nothing done, where they do not fit together.
+    pub fn adam_atan2(&self, state: &FlatState<'_>, scalars: &Tensor, weights: (f64, f64)) -> Option<()> {
+        let n = state.master.numel() as u64;
+        if !n.is_multiple_of(4) {
             return None;
         }
-        let mut args = Args::new();
-        args.tensor(master).tensor(m).tensor(v).tensor(grad).tensor(copy).tensor(scalars);
-        args.float(weights.0).float(weights.1).long(n / 4);
-        self.adam.launch(self.device, (n / 4 + 255) / 256, 256, args);
-        Some(())
+        let parameters = AdamStep {
+            master: self.memory(state.master)?,
+            m: self.memory(state.m)?,
+            v: self.memory(state.v)?,
+            grad: self.memory(state.grad)?,
+            copy: self.memory(state.copy)?,
+            scalars: self.memory(scalars)?,
+            first: weights.0 as f32,
+            second: weights.1 as f32,
+            quads: n / 4,
+        };
+        self.adam.launch(&self.sizes, parameters)
     }
+}
+
+/// A packed projection with the tables of cosines and sines.
+type PackedWithTables<'a> = (Wide<'a, Bf16>, Option<Wide<'a, F32>>, Option<Wide<'a, F32>>);
+
+/// The flat buffers of an optimiser, `[N]` each, N a multiple of 4.
+#[derive(Clone, Copy, Debug)]
+pub struct FlatState<'a> {
+    /// Parameters and both moments, f32.
+    pub master: &'a Tensor,
+    pub m: &'a Tensor,
+    pub v: &'a Tensor,
+    /// Gradients, and the parameters' copy that the forward pass reads, bf16.
+    pub grad: &'a Tensor,
+    pub copy: &'a Tensor,
 }
 
 /// Whether this process can compile kernels at all: NVRTC and the driver's library are there.
