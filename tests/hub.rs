@@ -1,6 +1,9 @@
-//! The Hugging Face hub: the real binary against a small HTTP server that speaks the hub's paths.
+//! The Hugging Face hub: the real binary against a small HTTP server that speaks the hub's paths, and against servers that
+//! do not.
 
 mod common;
+#[path = "common/hostile_hub.rs"]
+mod hostile_hub;
 
 use std::{
     collections::HashMap,
@@ -8,8 +11,8 @@ use std::{
     io::{BufRead, BufReader, Write},
     mem,
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::Command,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -17,8 +20,10 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use common::{fails, golden, hrm, names, ok, sha256};
+use hostile_hub::{Hostile, Rest, Stage, Twist, hostile};
+use sha1::{Digest, Sha1};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -44,6 +49,11 @@ struct Content {
 struct Server {
     address: String,
     content: Arc<Content>,
+}
+
+/// What `git hash-object` says.
+fn git_hash(bytes: &[u8]) -> String {
+    hex::encode(Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
 /// Serves until the test program ends.
@@ -100,8 +110,8 @@ fn answer(mut stream: TcpStream, content: &Content, address: &str) -> Result<()>
     let Some(bytes) = content.files.get(name.trim_start_matches("cdn/")) else {
         return reply("404 Not Found", "", b"", 0);
     };
-    // As the hub: files of more than a kilobyte lie elsewhere, under their SHA-256.
-    let etag = sha256(bytes);
+    // As the hub: files of more than a kilobyte lie elsewhere, under their SHA-256; what is there has an ETag of its own.
+    let etag = if bytes.len() > 1000 { sha256(bytes) } else { git_hash(bytes) };
     let commit = format!("X-Repo-Commit: {COMMIT}\r\n");
     if !large && bytes.len() > 1000 {
         let more = format!("{commit}X-Linked-Etag: \"{etag}\"\r\nLocation: {address}/cdn/{name}\r\n");
@@ -118,8 +128,9 @@ fn answer(mut stream: TcpStream, content: &Content, address: &str) -> Result<()>
     if content.corrupt && body.len() > 1 {
         body[0] ^= 1;
     }
-    let more =
-        format!("{commit}ETag: \"{}\"\r\nContent-Range: bytes {start}-{}/{}\r\n", &etag[..40], end - 1, bytes.len());
+    let names =
+        if large { "ETag: \"d41d8cd98f00b204-2\"\r\n".to_owned() } else { format!("{commit}ETag: \"{etag}\"\r\n") };
+    let more = format!("{names}Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
     let cut = large && body.len() > 1 && content.cuts.load(Ordering::SeqCst) > 0;
     if cut {
         content.cuts.fetch_sub(1, Ordering::SeqCst);
@@ -137,6 +148,13 @@ fn answer(mut stream: TcpStream, content: &Content, address: &str) -> Result<()>
 /// The binary with the server as its hub and `folder/hf` as its cache.
 fn with_hub(folder: &Path, server: &Server) -> Command {
     let mut command = hrm(folder);
+    clear_hub(&mut command);
+    command.env("HF_ENDPOINT", &server.address).env("HF_HOME", folder.join("hf")).env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Takes away what the environment says of the hub.
+fn clear_hub(command: &mut Command) {
     for name in [
         "HF_HUB_CACHE",
         "HF_TOKEN",
@@ -150,8 +168,6 @@ fn with_hub(folder: &Path, server: &Server) -> Command {
     ] {
         command.env_remove(name);
     }
-    command.env("HF_ENDPOINT", &server.address).env("HF_HOME", folder.join("hf")).env("OMP_NUM_THREADS", "1");
-    command
 }
 
 fn build(folder: &Path, server: &Server, output: &str) -> Command {
@@ -195,7 +211,7 @@ fn a_dataset_comes_from_the_hub_once_and_lies_where_python_looks() -> Result<()>
     let error = fails(build(temp.path(), &server, "x").env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", &elsewhere))?;
     assert!(error.contains("HF_HUB_OFFLINE is set") && error.contains("--source bundled"), "{error}");
     ok(build(temp.path(), &server, "y").env("HF_HUB_CACHE", &elsewhere))?;
-    assert_eq!(names(&elsewhere)?, ["datasets--someone--puzzles"]);
+    assert_eq!(names(&elsewhere)?, [".locks", "datasets--someone--puzzles"]);
     Ok(())
 }
 
@@ -323,5 +339,255 @@ fn a_checkpoint_is_read_by_its_address() -> Result<()> {
     assert!(error.contains("hf://ORG/NAME"), "{error}");
     let mut offline = with_hub(temp.path(), &server);
     ok(offline.args(["checkpoint", "inspect", "hf://someone/model"]).env("HF_HUB_OFFLINE", "1"))?;
+    Ok(())
+}
+
+/// The binary with a token, that is to inspect the checkpoint of a hostile hub.
+fn inspect(folder: &Path, server: &Hostile) -> Command {
+    let mut command = hrm(folder);
+    clear_hub(&mut command);
+    command.env("HF_ENDPOINT", &server.address).env("HF_HOME", folder.join("hf")).env("HF_TOKEN", "hf_SECRET");
+    command.env("OMP_NUM_THREADS", "1").args(["checkpoint", "inspect", "hf://someone/model"]);
+    command
+}
+
+/// Every file below a folder, links to files too.
+fn everything(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    Ok(files)
+}
+
+/// Nothing new lies outside the cache, and under the name of a blob nothing but what has that hash.
+fn check_cache(temp: &Path, folder: &Path) -> Result<()> {
+    let hub = folder.join("hf/hub");
+    for path in everything(temp)? {
+        let bytes = fs::read(&path)?;
+        if path == temp.join("victim") {
+            ensure!(bytes == b"mine", "the victim is {bytes:?}");
+            continue;
+        }
+        let inside = path.starts_with(hub.join(".locks")) || path.starts_with(hub.join("models--someone--model"));
+        ensure!(inside, "{path:?} was written");
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
+        if path.parent().is_some_and(|folder| folder.ends_with("blobs")) && !name.ends_with(".incomplete") {
+            ensure!(name == sha256(&bytes) || name == git_hash(&bytes), "{path:?} has other bytes");
+        }
+    }
+    Ok(())
+}
+
+/// What a hostile hub does to one answer, and what the error says.
+struct Case(&'static str, Stage, &'static str, Twist);
+
+fn hostile_cases() -> Vec<Case> {
+    use Stage::{Bytes, Listing, Metadata};
+    let none = "none of the hub's";
+    vec![
+        // Names of files.
+        Case("second ETag a path", Bytes, none, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
+        Case("first ETag a path", Metadata, none, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
+        Case("linked ETag a path", Metadata, none, |a, r| r.set("X-Linked-Etag", &a.victim.display().to_string())),
+        Case("ETag climbs", Metadata, none, |_, r| r.set("ETag", "\"../../../x\"")),
+        Case("ETag too short", Metadata, none, |_, r| r.set("ETag", "\"0123456789abcdef\"")),
+        Case("no ETag", Metadata, "sends no ETag", |_, r| r.remove("ETag")),
+        Case("two commits", Metadata, "more than once", |_, r| r.add("X-Repo-Commit", COMMIT)),
+        Case("second commit climbs", Bytes, none, |_, r| r.set("X-Repo-Commit", "../../../../../x")),
+        Case("first commit climbs", Metadata, none, |_, r| r.set("X-Repo-Commit", "../../../../../x")),
+        Case("commit too long", Metadata, none, |_, r| r.set("X-Repo-Commit", &COMMIT.repeat(2))),
+        Case("no commit", Metadata, "names no commit", |_, r| r.remove("X-Repo-Commit")),
+        // Statuses and redirects.
+        Case("redirect to nowhere", Metadata, "to nowhere", |_, r| r.status = 302),
+        Case("bytes nowhere", Bytes, "to nowhere", |_, r| r.status = 307),
+        Case("304", Metadata, "answers 304", |_, r| r.status = 304),
+        Case("304 for the bytes", Bytes, "answers 304", |_, r| r.status = 304),
+        Case("101", Metadata, "answers 101", |_, r| r.status = 101),
+        Case("204", Bytes, "answers 204", |_, r| r.status = 204),
+        Case("429", Metadata, "answers 429", |_, r| r.status = 429),
+        Case("500", Bytes, "answers 500", |_, r| r.status = 500),
+        Case("circle", Metadata, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
+        Case("circle of the bytes", Bytes, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
+        Case("file:", Metadata, "redirects to \"file:///etc/passwd\"", |_, r| r.redirect("file:///etc/passwd")),
+        Case("file: for the bytes", Bytes, "redirects to \"file:", |_, r| r.redirect("file:///etc/passwd")),
+        Case("no address", Metadata, "redirects to \"http://[::1\"", |_, r| r.redirect("http://[::1")),
+        Case("with a password", Metadata, "without user", |_, r| r.redirect("http://me:pw@127.0.0.1/")),
+        Case("*", Metadata, "no such file (404)", |_, r| r.redirect("*")),
+        Case("elsewhere, nameless", Metadata, "sends no ETag", |a, r| {
+            r.remove("ETag");
+            r.redirect(&format!("{}/{}", a.other, a.path));
+        }),
+        // Sizes and bytes.
+        Case("a petabyte", Metadata, "the part", |_, r| r.set("Content-Range", "bytes 0-0/1000000000000000")),
+        Case("less than nothing", Metadata, "the part", |_, r| r.set("Content-Range", "bytes 0-0/-5")),
+        Case("nothing", Metadata, "the part", |_, r| r.set("Content-Range", "bytes 0-0/0")),
+        Case("no size", Metadata, "which part", |_, r| r.remove("Content-Range")),
+        Case("two sizes", Metadata, "announces 7 bytes and", |_, r| r.set("X-Linked-Size", "7")),
+        Case("too small", Metadata, "100 were asked for", |_, r| r.set("Content-Range", "bytes 0-0/100")),
+        Case("another part", Bytes, "the part", |_, r| r.set("Content-Range", "bytes 5-9/114550")),
+        Case("another whole", Bytes, "were asked for", |_, r| {
+            r.status = 200;
+            r.body.truncate(50);
+        }),
+        Case("endless", Bytes, "more than the announced 114550 bytes arrive", |_, r| {
+            r.status = 200;
+            r.rest = Rest::Endless(b"10000\r\n", b"\r\n", 0x10000);
+            r.set("Transfer-Encoding", "chunked");
+        }),
+        Case("endless to the end", Bytes, "more than the announced 114550 bytes arrive", |_, r| {
+            r.status = 200;
+            r.rest = Rest::Endless(b"", b"", 0x10000);
+            r.set("Connection", "close");
+        }),
+        Case("compressed", Bytes, "as \"gzip\"", |_, r| r.set("Content-Encoding", "gzip")),
+        Case("other bytes", Bytes, "has not the SHA-256", |_, r| r.body.fill(0)),
+        Case("cut", Bytes, "the connection broke 4 times", |_, r| r.keep = r.body.len() / 2),
+        Case("drip", Bytes, "less than 1024 a second", |_, r| (r.keep, r.rest) = (9, Rest::Drip)),
+        Case("dripping headers", Metadata, "has sent nothing for 1 s", |_, r| {
+            r.raw(b"HTTP/1.1 206 X\r\nX: ", Rest::Drip)
+        }),
+        Case("endless headers", Metadata, "headers", |_, r| {
+            r.raw(b"HTTP/1.1 206 X\r\n", Rest::Endless(b"X: ", b"\r\n", 1000));
+        }),
+        Case("no HTTP", Metadata, "does not answer in HTTP", |_, r| r.raw(b"\x1b[31m220 ready\r\n\r\n", Rest::Nothing)),
+        // The listing.
+        Case("no list", Listing, "lists no files that can be read", |_, r| r.body = b"{}".to_vec()),
+        Case("deep list", Listing, "lists no files that can be read", |_, r| r.body = b"[".repeat(200_000)),
+        Case("deep field", Listing, "lists no files that can be read", |_, r| {
+            r.body = [b"{\"x\":".to_vec(), b"[".repeat(200_000)].concat();
+        }),
+        Case("long list", Listing, "has 100001 files", |_, r| r.list(&["x"; 100_001])),
+        Case("endless list", Listing, "lists files without end", |_, r| {
+            r.rest = Rest::Endless(b"10000\r\n", b"\r\n", 0x10000);
+            r.set("Transfer-Encoding", "chunked");
+        }),
+        Case("list in a circle", Listing, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
+        Case("list is a file:", Listing, "redirects to \"file:", |_, r| r.redirect("file:///etc/passwd")),
+        Case("compressed list", Listing, "as \"gzip\"", |_, r| r.set("Content-Encoding", "gzip")),
+        Case("name climbs", Listing, "is no name of a file", |_, r| {
+            r.list(&["step_30", "step_9/../../../x/checkpoint"])
+        }),
+        Case("name from the root", Listing, "is no name of a file", |_, r| r.list(&["step_30", "/etc/passwd"])),
+        Case("name with a line", Listing, "is no name of a file", |_, r| r.list(&["step_30", "step_99\n"])),
+        Case("name with an escape", Listing, "is no name of a file", |_, r| r.list(&["step_30", "\u{1b}[2J"])),
+        Case("name with a backslash", Listing, "is no name of a file", |_, r| r.list(&["step_30", "..\\x"])),
+        Case("no name", Listing, "is no name of a file", |_, r| r.list(&["step_30", ""])),
+    ]
+}
+
+/// Each ends in one line and status 1, writes nothing outside the cache, and shows the token to nobody else.
+#[test]
+fn a_hostile_hub_gets_nothing() -> Result<()> {
+    for Case(name, stage, wanted, twist) in hostile_cases() {
+        let temp = tempfile::tempdir()?;
+        let folder = temp.path().join("some/levels/down");
+        fs::create_dir_all(&folder)?;
+        fs::write(temp.path().join("victim"), "mine")?;
+        let other = hostile("127.0.0.2:0", Stage::Metadata, temp.path(), "", |_, _| {})?;
+        let server = hostile("127.0.0.1:0", stage, temp.path(), &other.address, twist)?;
+        let mut command = inspect(&folder, &server);
+        if wanted.contains("1 s") || wanted.contains("a second") {
+            command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+        }
+        let output = command.output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1), "{name}: {}\n{error}", output.status);
+        let one = error.lines().count() == 1 && error.starts_with("error: ") && error.contains("hf://someone/model");
+        ensure!(one && error.contains(wanted), "{name}: wanted {wanted:?}\n{error}");
+        ensure!(!error.contains("hf_SECRET") && !error.contains('\u{1b}'), "{name}: {error}");
+        ensure!(other.tokens()?.iter().all(Option::is_none), "{name}");
+        check_cache(temp.path(), &folder).with_context(|| name)?;
+    }
+    Ok(())
+}
+
+/// Another port is another server, another host too; a redirect that names no host stays.
+#[test]
+fn the_token_goes_to_the_endpoint_alone() -> Result<()> {
+    for (other, whole) in [("127.0.0.1:0", true), ("127.0.0.2:0", true), ("127.0.0.2:0", false)] {
+        let temp = tempfile::tempdir()?;
+        let other = hostile(other, Stage::Metadata, temp.path(), "", |_, _| {})?;
+        let (stage, twist): (_, Twist) = if whole {
+            (Stage::Metadata, |a, r| r.redirect(&format!("{}/{}", a.other, a.path)))
+        } else {
+            (Stage::Listing, |a, r| r.redirect(&format!("{}/{}", a.other, a.path)))
+        };
+        let server = hostile("127.0.0.1:0", stage, temp.path(), &other.address, twist)?;
+        ok(&mut inspect(temp.path(), &server))?;
+        let (seen, at_other) = (server.tokens()?, other.tokens()?);
+        assert!(seen.iter().all(|token| token.as_deref() == Some("Bearer hf_SECRET")), "{seen:?}");
+        assert!(!at_other.is_empty() && at_other.iter().all(Option::is_none), "{at_other:?}");
+    }
+    Ok(())
+}
+
+/// As an earlier version left it, that was killed before it compared.
+#[test]
+fn a_damaged_blob_is_noticed() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let server = hostile("127.0.0.1:0", Stage::Metadata, temp.path(), "", |_, _| {})?;
+    ok(&mut inspect(temp.path(), &server))?;
+    let snapshot = temp.path().join("hf/hub/models--someone--model/snapshots").join(COMMIT);
+    for name in ["step_30", "all_config.yaml"] {
+        let path = snapshot.join(name);
+        let whole = fs::read(&path)?;
+        let mut damaged = whole.clone();
+        *damaged.last_mut().context("a byte")? ^= 1;
+        fs::write(&path, &damaged)?;
+        let error = fails(inspect(temp.path(), &server).env("HF_HUB_OFFLINE", "1"))?;
+        assert!(error.contains("is damaged, and HF_HUB_OFFLINE is set") && error.contains(name), "{error}");
+        ok(&mut inspect(temp.path(), &server))?;
+        assert_eq!(fs::read(&path)?, whole, "{name}");
+        assert!(fs::read_link(&path)?.starts_with("../../blobs"), "{name}");
+        ok(inspect(temp.path(), &server).env("HF_HUB_OFFLINE", "1"))?;
+    }
+    Ok(())
+}
+
+/// What lies there from before is gone on with where it fits, and given up where it does not.
+#[test]
+fn what_an_earlier_download_left_is_no_trap() -> Result<()> {
+    let whole = fs::read(golden("e2e/run_b/step_30"))?;
+    let half = whole.len() / 2;
+    let deaf: Twist = |a, r| {
+        r.status = 200;
+        r.body = a.bytes.unwrap_or_default().to_vec();
+        r.remove("Content-Range");
+    };
+    for (left, twist) in [
+        (whole[..half].to_vec(), None),
+        (whole[..half].to_vec(), Some(deaf)),
+        (vec![1; half], None),
+        (vec![1; whole.len()], None),
+        (vec![1; 2 * whole.len()], None),
+        (whole.clone(), None),
+    ] {
+        let temp = tempfile::tempdir()?;
+        let blobs = temp.path().join("hf/hub/models--someone--model/blobs");
+        fs::create_dir_all(&blobs)?;
+        fs::write(blobs.join(format!("{}.incomplete", sha256(&whole))), &left)?;
+        let server = hostile("127.0.0.1:0", Stage::Bytes, temp.path(), "", twist.unwrap_or(|_, _| {}))?;
+        ok(&mut inspect(temp.path(), &server))?;
+        assert_eq!(fs::read(blobs.join(sha256(&whole)))?, whole);
+        assert_eq!(names(&blobs)?.len(), 2, "no temporary file stays");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_commands_fetch_a_file_once() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let server = hostile("127.0.0.1:0", Stage::Metadata, temp.path(), "", |_, _| {})?;
+    let start = || Ok(inspect(temp.path(), &server).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    let running = [start(), start(), start()].into_iter().collect::<Result<Vec<_>>>()?;
+    for mut child in running {
+        assert!(child.wait()?.success());
+    }
+    let fetched = server.seen()?.iter().filter(|line| line.ends_with("step_30 bytes=0-")).count();
+    assert_eq!(fetched, 1, "{:#?}", server.seen()?);
     Ok(())
 }

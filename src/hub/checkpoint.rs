@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use hf_hub::RepoType;
 
-use super::{Hub, RepoId};
+use super::{Hub, RepoId, cache::Kind};
 use crate::checkpoint::{CONFIG_FILE, META_FILE, WEIGHTS_FILE};
 
 /// Brings a checkpoint and its configuration into the cache; the path of its weights.
@@ -29,7 +28,8 @@ fn fetch(address: &str) -> Result<PathBuf> {
     };
     let id: RepoId = format!("{org}/{name}").parse().map_err(|e: String| anyhow!(e))?;
     let hub = Hub::from_env()?;
-    let files = hub.list(&id)?;
+    let repo = hub.repo(&id, Kind::Model);
+    let files = hub.list(&repo)?;
     let has = |name: &str| files.iter().any(|file| file == name);
     let weights = match file {
         Some(file) if has(&format!("{file}/{WEIGHTS_FILE}")) => format!("{file}/{WEIGHTS_FILE}"),
@@ -44,12 +44,12 @@ fn fetch(address: &str) -> Result<PathBuf> {
     let join = |folder: &str, name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
     let config = [folder, above].map(|folder| join(folder, CONFIG_FILE)).into_iter().find(|name| has(name));
     let config = config.with_context(|| format!("{CONFIG_FILE} is not beside {weights}"))?;
-    hub.get(&id, RepoType::Model, &config)?;
+    hub.get(&repo, &config)?;
     let meta = join(folder, META_FILE);
     if has(&meta) {
-        hub.get(&id, RepoType::Model, &meta)?;
+        hub.get(&repo, &meta)?;
     }
-    hub.get(&id, RepoType::Model, &weights)
+    hub.get(&repo, &weights)
 }
 
 fn choose(files: &[String]) -> Option<String> {
