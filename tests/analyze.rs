@@ -105,7 +105,7 @@ fn a_landscape_has_its_pictures_and_goes_on_where_it_was_cut() -> Result<()> {
     let foreign = fails(&mut command(&["--resume"]))?;
     assert!(foreign.contains("points.jsonl: line 3 is not that grid point"), "{foreign}");
     let other = fails(&mut command(&["--resume", "--centre", "3"]))?;
-    assert!(other.contains("centre is 16 there, now 3"), "{other}");
+    assert!(other.contains("its centre is 16, this run's is 3"), "{other}");
     Ok(())
 }
 
@@ -245,8 +245,8 @@ fn resume_takes_any_count() -> Result<()> {
     assert!(text.contains("6 of 8 puzzles were run already") && text.contains("2 puzzles x 16"), "{text}");
 
     for (words, wanted) in [
-        ("--count 8 --first 1 --resume", "runs.jsonl: results of another run (puzzles.first is 0 there, now 1)"),
-        ("--count 8 --segments 3 --resume", "(segments is 16 there, now 3)"),
+        ("--count 8 --first 1 --resume", "runs.jsonl: cannot be resumed: its puzzles.first is 0, this run's is 1"),
+        ("--count 8 --segments 3 --resume", "its segments is 16, this run's is 3"),
     ] {
         let error = fails(&mut command("s", words))?;
         assert!(error.contains(wanted), "{error}");
@@ -256,7 +256,102 @@ fn resume_takes_any_count() -> Result<()> {
         other.args(["analyze", "segments", "--output-dir", "s", "--resume", "--device", "cpu", "--dtype", dtype]);
         other.arg("--checkpoint").arg(golden(checkpoint)).arg("--data-path").arg(golden("e2e/data"));
         let error = fails(&mut other)?;
-        assert!(error.contains(&format!("results of another run ({what} is ")), "{error}");
+        assert!(error.contains(&format!("cannot be resumed: its {what} is ")), "{error}");
+    }
+    Ok(())
+}
+
+/// What goes on with an earlier run compares the puzzles themselves, not the folder that they lie in.
+#[test]
+fn resume_knows_the_data_by_its_content() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    ok(Command::new("cp").arg("-r").arg(golden("e2e/data")).arg(at("data")))?;
+    let command = |words: &str, data: &str| {
+        let mut command = hrm(folder.path());
+        command.args(words.split(' ')).args(["--threads", "1", "--device", "cpu", "--data-path", data, "--checkpoint"]);
+        command.arg(golden(CHECKPOINT)).args(["--output-dir", &words.replace(' ', "_")]);
+        command
+    };
+    let works = [
+        "analyze segments --count 2",
+        "analyze modes --count 2",
+        "analyze cells --count 2",
+        "report --count 2",
+        "trace --index 0,1",
+    ];
+    for work in works {
+        ok(&mut command(work, "data"))?;
+    }
+    // Moved: the same puzzles.
+    fs::rename(at("data"), at("moved"))?;
+    for work in works {
+        ok(command(work, "moved").arg("--resume"))?;
+    }
+    // Others in the same place.
+    let (inputs, labels) = (at("moved/test/all__inputs.npy"), at("moved/test/all__labels.npy"));
+    fs::write(&inputs, fs::read(&labels)?)?;
+    for work in works {
+        let error = fails(command(work, "moved").arg("--resume"))?;
+        assert!(
+            error.contains("cannot be resumed: its ") && error.contains("data_fingerprint is \""),
+            "{work}: {error}"
+        );
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    Ok(())
+}
+
+/// The first line of earlier versions tells the data's path alone, which is then compared.
+#[test]
+fn journals_without_a_fingerprint_are_resumed_by_the_path() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let command = |words: &[&str]| on_golden(folder.path(), words);
+    let data = golden("e2e/data").display().to_string();
+    let cases: [(&[&str], &str, &str); 3] = [
+        (
+            &["analyze", "segments", "--count", "3", "--output-dir", "o"],
+            "o/runs.jsonl",
+            "3 of 3 puzzles were run already",
+        ),
+        (&["report", "--count", "3", "--output-dir", "o"], "o/runs-1.jsonl", "3 of 3 puzzles were run already"),
+        (&["trace", "--index", "0,3", "--output-dir", "o"], "o/rows.jsonl", "it is whole already"),
+    ];
+    for (words, file, wanted) in cases {
+        ok(&mut command(words))?;
+        let path = folder.path().join(file);
+        let text = fs::read_to_string(&path)?;
+        let (first, rest) = text.split_once('\n').context("lines")?;
+        let first: Value = serde_json::from_str(first)?;
+        let (weights, segments) = (&first["weights"], 16);
+        let old = match file {
+            "o/rows.jsonl" => format!(
+                "{{\"what\":\"trace\",\"weights\":{weights},\"data\":\"{data}\",\"rows\":[0,3],\"segments\":{segments},\
+                 \"z_l\":false,\"f32\":false,\"dtype\":\"f32\"}}"
+            ),
+            _ => format!(
+                "{{\"what\":\"runs\",\"weights\":{weights},\"puzzles\":{{\"data\":\"{data}\",\"first\":0}},\
+                 \"segments\":{segments},\"dtype\":\"f32\"}}"
+            ),
+        };
+        fs::write(&path, format!("{old}\n{rest}"))?;
+        let told = ok(command(words).arg("--resume"))?.stdout;
+        assert!(told.contains(wanted), "{told}");
+        fs::write(&path, format!("{}\n{rest}", old.replace(&data, "elsewhere")))?;
+        let error = fails(command(words).arg("--resume"))?;
+        assert!(error.contains("data is \"elsewhere\", this run's is"), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pipe_as_a_journal_is_refused() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::create_dir(folder.path().join("s"))?;
+    ensure!(Command::new("mkfifo").arg(folder.path().join("s/runs.jsonl")).status()?.success(), "mkfifo");
+    for more in ["--resume", "--force", "--format=png"] {
+        let mut command = on_golden(folder.path(), &["analyze", "modes", "--count", "2", "--output-dir", "s", more]);
+        assert!(fails(&mut command)?.contains("s/runs.jsonl: not a regular file"), "{more}");
     }
     Ok(())
 }

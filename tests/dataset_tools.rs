@@ -279,9 +279,9 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
 
     let cases: [(&[&str], &[&str]); 5] = [
         (&["--count", "14000"], &["--resume goes on", "--force begins anew"]),
-        (&["--count", "14001", "--resume"], &["count is 14000 there, now 14001"]),
-        (&["--count", "14000", "--resume", "--seed", "9"], &["seed is 0 there, now 9"]),
-        (&["--count", "14000", "--resume", "--ratings", "0-5"], &["ratings.1.high is null there, now 5"]),
+        (&["--count", "14001", "--resume"], &["its count is 14000, this run's is 14001"]),
+        (&["--count", "14000", "--resume", "--seed", "9"], &["its seed is 0, this run's is 9"]),
+        (&["--count", "14000", "--resume", "--ratings", "0-5"], &["its ratings.1.high is null, this run's is 5"]),
         (&["--count", "14000", "--resume", "--exclude", "fewer.csv"], &["exclude is"]),
     ];
     for (args, wanted) in cases {
@@ -291,19 +291,19 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
     }
 
     let error = fails(&mut with_seeds("fewer.csv", &["--count", "14000", "--resume"]))?;
-    assert!(error.contains("x.csv.partial: results of another run (seeds is"), "{error}");
+    assert!(error.contains("x.csv.partial: cannot be resumed: its seeds is"), "{error}");
 
     // Files that no run left like this.
     let lines: Vec<&str> = kept.lines().collect();
     let damaged = [
-        (lines[..2].join("\n") + "\n{\n", "line 3 is no result"),
+        (lines[..2].join("\n") + "\n{\n", "x.csv.partial:3: damaged"),
         ([lines[0], lines[1], lines[1]].join("\n") + "\n", "round 1 is none of this work: puzzle 0 is known"),
         (kept.replacen("\"question\":\"", "\"question\":\"?", 1), "round 0 is none of this work"),
     ];
     for (text, wanted) in damaged {
         fs::write(&partial, &text)?;
         let error = fails(&mut generate(&["--count", "14000", "--resume"]))?;
-        assert!(error.contains(wanted) && error.contains("--force begins anew"), "{error}");
+        assert!(error.contains(wanted) && error.contains("anew"), "{error}");
         assert_eq!(fs::read_to_string(&partial)?, text);
     }
 
@@ -343,7 +343,7 @@ fn a_full_disk_loses_nothing() -> Result<()> {
         command
     };
     let error = fails(&mut limited(20, ""))?;
-    assert!(error.contains("x.csv.partial: cannot write") && error.contains("--resume goes on"), "{error}");
+    assert!(error.contains("x.csv.partial: cannot be written") && error.contains("--resume goes on"), "{error}");
     assert_eq!(names(temp.path())?, ["few.csv", "x.csv.partial"]);
     ok(&mut limited(1000, "--resume"))?;
     ok(dataset(temp.path(), &few).args(["y.csv", "--count", "1000"]))?;

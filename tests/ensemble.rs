@@ -126,7 +126,7 @@ fn answers_are_counted_against_a_full_run() -> Result<()> {
         assert!(against["passes"].as_u64() >= Some(20), "{more}: {against}");
     }
     let other = fails(&mut infer(at, "--permutes 2 --against full.jsonl"))?;
-    assert!(other.contains("its shape.guesses is 3, this run's is 2"), "{other}");
+    assert!(other.contains("its run.shape.guesses is 3, this run's is 2"), "{other}");
     ok(&mut infer(at, "--stop halt --output halt.jsonl"))?;
     let none = fails(&mut infer(at, "--against halt.jsonl"))?;
     assert!(none.contains("make it with --compare-stops"), "{none}");
@@ -161,6 +161,48 @@ fn a_killed_run_goes_on_where_it_was() -> Result<()> {
         assert_same(rule, &report(folder.path(), &with_file)?, &wanted);
         assert_same("nothing left to do", &report(folder.path(), &with_file)?, &wanted);
         assert_same("from the file alone", &merged(folder.path(), &[&output])?, &wanted);
+    }
+    Ok(())
+}
+
+/// A results file that an earlier version wrote, cut off in the middle of a line.
+#[test]
+fn results_of_earlier_versions_are_resumed_and_merged() -> Result<()> {
+    let folder = prepared(4)?;
+    let at = folder.path();
+    let wanted = report(at, &format!("{RUN} --output new.jsonl"))?;
+    let new = fs::read_to_string(at.join("new.jsonl"))?;
+    let lines: Vec<Value> = new.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let run = &lines[0]["run"];
+    let text = format!(
+        concat!(
+            "{{\"hrm_results\":1,\"run\":{{\"shape\":{{\"kind\":\"sudoku\",\"cells\":81,\"segments\":[6,6],\"guesses\":3,",
+            "\"stop\":\"never\"}},\"compare_stops\":false,\"options\":{{\"relabel\":false,\"symmetries\":false,",
+            "\"random_start\":false,\"noise\":0.0,\"seed\":0}},\"checkpoints\":[{{\"weights\":{},\"step\":1,\"dtype\":\"f32\",",
+            "\"path\":\"elsewhere/a\"}},{{\"weights\":{},\"step\":1,\"dtype\":\"f32\",\"path\":\"elsewhere/b\"}}],",
+            "\"data_fingerprint\":{},\"data\":\"elsewhere\",\"puzzles\":4}},\"first\":0,\"end\":4}}\n{}\n",
+            "{{\"seconds\":1.5,\"complete\":false}}\n{{\"puzzle\":3,\"pas"
+        ),
+        run["checkpoints"][0]["weights"], run["checkpoints"][1]["weights"], run["data_fingerprint"], lines[1]
+    );
+    fs::write(at.join("old.jsonl"), text)?;
+    let resumed = report(at, &format!("{RUN} --output old.jsonl --resume"))?;
+    assert_same("resumed", &resumed, &wanted);
+    assert_eq!(merged(at, &["old.jsonl"])?["total"], 4);
+    Ok(())
+}
+
+#[test]
+fn a_pipe_or_a_device_is_no_results_file() -> Result<()> {
+    let folder = prepared(2)?;
+    let at = folder.path();
+    ensure!(Command::new("mkfifo").arg(at.join("pipe")).status()?.success(), "mkfifo");
+    for file in ["pipe", "/dev/zero"] {
+        for mut command in [infer(at, &format!("--output {file} --resume")), infer(at, &format!("--against {file}"))] {
+            assert!(fails(&mut command)?.contains(&format!("{file}: not a regular file")), "{file}");
+        }
+        let error = fails(hrm(at).args(["infer", "--merge", file]))?;
+        assert!(error.contains(&format!("{file}: not a regular file")), "{error}");
     }
     Ok(())
 }
@@ -257,7 +299,7 @@ fn processes_of_one_command_give_what_one_process_gives() -> Result<()> {
     // What only one process finds wrong ends all: the first would wait for its part for ever.
     fs::write(at.join("r.shard-2-of-2.jsonl"), "notes")?;
     let text = fails(&mut infer(at, &format!("{many} --output r.jsonl --resume")))?;
-    assert!(text.contains("r.shard-2-of-2.jsonl:1: no results file") && text.contains("rank 1 failed"), "{text}");
+    assert!(text.contains("r.shard-2-of-2.jsonl:1: not a results file") && text.contains("rank 1 failed"), "{text}");
     assert!(!at.join("r.jsonl").exists() && !at.join("s.jsonl").exists());
     let text = fails(hrm(at).args(["infer", "--merge", "r.jsonl", "--nproc-per-node", "2"]))?;
     assert!(text.contains("cannot be used with"), "{text}");
@@ -307,7 +349,7 @@ fn another_run_is_refused_by_what_differs() -> Result<()> {
         ("--permutes 2 --seed 7", "options.seed is 0, this run's is 7"),
         ("--permutes 2 --segments 3", "shape.segments.1 is 6, this run's is 3"),
         ("--permutes 2 --num-batch 1 --batch-size 4", "puzzles is 6, this run's is 4"),
-        ("--permutes 2 --shard 1/2", "for the puzzles 0..6, this run for 0..3"),
+        ("--permutes 2 --shard 1/2", "its end is 6, this run's is 3"),
     ] {
         let text = fails(&mut infer(at, &format!("{more} --output r.jsonl --resume")))?;
         assert!(text.contains("r.jsonl: cannot be resumed") && text.contains(wanted), "{more}: {text}");
@@ -315,12 +357,22 @@ fn another_run_is_refused_by_what_differs() -> Result<()> {
     fs::rename(at.join("run2"), at.join("old"))?;
     solver::write(&at.join("run2"), 3)?;
     let text = fails(&mut infer(at, "--permutes 2 --output r.jsonl --resume"))?;
-    assert!(text.contains("its checkpoints.2.weights is"), "{text}");
+    assert!(text.contains("its run.checkpoints.2.weights is"), "{text}");
     fs::remove_dir_all(at.join("run2"))?;
     fs::rename(at.join("old"), at.join("run2"))?;
 
     let again = fails(&mut infer(at, "--permutes 2 --output r.jsonl"))?;
     assert!(again.contains("is there already: --resume goes on with it"), "{again}");
+    // What stands at the data's path decides, not the path.
+    fs::rename(at.join("data"), at.join("kept"))?;
+    let (list, mut lines) = (solver::csv(7)?, Vec::new());
+    lines.extend(list.lines().enumerate().filter(|(i, _)| *i != 1).map(|(_, line)| line));
+    fs::write(at.join("lists/test.csv"), lines.join("\n") + "\n")?;
+    ok(hrm(at).args(["build-dataset", "--source", "lists", "--output-dir", "data"]))?;
+    let text = fails(&mut infer(at, "--permutes 2 --num-batch 1 --batch-size 6 --output r.jsonl --resume"))?;
+    assert!(text.contains("its run.data_fingerprint is"), "{text}");
+    fs::remove_dir_all(at.join("data"))?;
+    fs::rename(at.join("kept"), at.join("data"))?;
     // The name of the data and where checkpoints lie do not matter.
     fs::rename(at.join("data"), at.join("moved"))?;
     ok(hrm(at).args(
@@ -338,13 +390,13 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
     let good = fs::read_to_string(at.join("r.jsonl"))?;
     let lines: Vec<&str> = good.lines().collect();
     for (text, wanted) in [
-        (String::new(), "bad.jsonl:1: no results file"),
-        ("hello\n".into(), "bad.jsonl:1: no results file"),
+        (String::new(), "bad.jsonl:1: not a results file"),
+        ("hello\n".into(), "bad.jsonl:1: not a results file"),
         (lines[0].to_owned(), "bad.jsonl:1: the first line is torn"),
         (good.replacen("\"hrm_results\":1", "\"hrm_results\":9", 1), "results of version 9"),
         (good.replacen("\"puzzle\":1,", "\"puzzle\":77,", 1), "puzzle 77 is none of 0..6"),
         (good.replacen("\"pass\":1,", "\"pass\":9,", 1), "pass 9 of 2"),
-        (good.replacen("\"passes\"", "\"pases\"", 1), "not a line that hrm infer writes"),
+        (good.replacen("\"passes\"", "\"pases\"", 1), "bad.jsonl:2: damaged"),
         (lines[..3].join("\n") + "\n", "puzzles are not done"),
     ] {
         fs::write(at.join("bad.jsonl"), &text)?;
@@ -354,7 +406,7 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
     let other = good.replacen("\"stop\":\"never\"", "\"stop\":\"halt\"", 1);
     fs::write(at.join("bad.jsonl"), other)?;
     let found = fails(hrm(at).args(["infer", "--merge", "r.jsonl", "bad.jsonl"]))?;
-    assert!(found.contains("bad.jsonl: its shape.stop"), "{found}");
+    assert!(found.contains("bad.jsonl: its run.shape.stop"), "{found}");
 
     for (more, wanted) in [
         ("--shard 1/2", "--output"),
@@ -374,7 +426,7 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
         assert!(text.contains(wanted), "{more}: {text}");
     }
     let text = fails(hrm(at).args(["infer", "--merge", "nothere.jsonl"]))?;
-    assert!(text.contains("nothere.jsonl: cannot open"), "{text}");
+    assert!(text.contains("nothere.jsonl: cannot be read"), "{text}");
     assert!(!names(at)?.iter().any(|name| name == "x"), "nothing is left behind");
     Ok(())
 }
@@ -406,7 +458,7 @@ fn an_interrupted_run_goes_on() -> Result<()> {
     }
     fs::write(at.join("r.jsonl"), "notes")?;
     let text = fails(&mut infer(at, &format!("{run} --output r.jsonl --resume")))?;
-    assert!(text.contains("r.jsonl:1: no results file"), "{text}");
+    assert!(text.contains("r.jsonl:1: not a results file"), "{text}");
     assert_eq!(fs::read_to_string(at.join("r.jsonl"))?, "notes", "another file is left alone");
     Ok(())
 }

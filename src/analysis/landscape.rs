@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     conflict::conflict_loss,
+    identity::GridIdentity,
     pca::Pca,
     trajectory::{WatchedPuzzle, trace_states},
 };
@@ -284,7 +285,7 @@ pub fn explore(
     model: &Model,
     plane: &Plane,
     plan: &LandscapePlan,
-    journal: Option<&mut Journal<GridPoint>>,
+    journal: Option<&mut Journal<GridIdentity, GridPoint>>,
     done: Vec<GridPoint>,
     watch: impl FnMut(&[GridPoint]) -> ControlFlow<()>,
 ) -> Result<Option<Landscape>> {

@@ -4,6 +4,7 @@ pub mod attention;
 pub mod cells;
 pub mod conflict;
 pub mod curves;
+pub mod identity;
 pub mod landscape;
 pub mod modes;
 pub mod pca;

@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::{
     GlobalArgs,
@@ -25,7 +24,7 @@ use crate::{
         GrowOptions, Keep, ListBoards, Made, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget,
         ReadOptions, Round, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
     },
-    journal::{Existing, Journal},
+    journal::{Existing, Identity, Journal},
     puzzle::{PuzzleKind, maze},
     runtime, say,
     signals::stop_flag,
@@ -557,7 +556,46 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&report)
 }
 
+/// What decides the puzzles of a generation.
+#[derive(Serialize)]
+struct GenerateIdentity {
+    /// The program's version, as another may draw otherwise.
+    hrm: &'static str,
+    dataset: PuzzleKind,
+    count: u64,
+    seed: u64,
+    #[serde(flatten)]
+    options: GenerateOptions,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum GenerateOptions {
+    Sudoku {
+        fast: bool,
+        ratings: RatingTarget,
+        /// Digests of the lists.
+        seeds: String,
+        exclude: Vec<String>,
+    },
+    Maze {
+        side: usize,
+        min_steps: usize,
+    },
+}
+
+impl Identity for GenerateIdentity {
+    const IS: &'static str = "what a stopped generation leaves";
+}
+
+type RoundJournal = Journal<GenerateIdentity, Round>;
+
 impl GenerateArgs {
+    fn identity(&self, seed: u64, options: GenerateOptions) -> GenerateIdentity {
+        let Self { dataset, count, .. } = *self;
+        GenerateIdentity { hrm: env!("CARGO_PKG_VERSION"), dataset, count, seed, options }
+    }
+
     /// The file beside the output that holds what was found so far.
     fn partial(&self) -> PathBuf {
         let mut name = self.output.clone().into_os_string();
@@ -565,21 +603,21 @@ impl GenerateArgs {
         name.into()
     }
 
-    /// Makes puzzles with `make`, each round kept on disk. `asked` tells this work from other work.
+    /// Makes puzzles with `make`, each round kept on disk.
     fn keeping(
         &self,
-        asked: &Value,
+        asked: &GenerateIdentity,
         ui: &Ui,
         watch: &Watch,
         make: impl FnOnce(Vec<Round>, &mut Keep<'_>) -> Result<Made>,
-    ) -> Result<(Made, Journal<Round>)> {
+    ) -> Result<(Made, RoundJournal)> {
         let path = self.partial();
         let existing = match (self.resume, self.force) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Replace,
             _ => Existing::Refuse,
         };
-        let (mut journal, done): (Journal<Round>, _) = Journal::open(&path, asked, existing)?;
+        let (mut journal, done) = RoundJournal::open(&path, asked, existing)?;
         let resumed = !done.is_empty();
         if resumed {
             let found = done.iter().map(|round| round.found.len() as u64).sum();
@@ -612,7 +650,7 @@ fn generate_sudokus(
     seed: u64,
     ui: &Ui,
     watch: &Watch,
-) -> Result<(Made, Journal<Round>)> {
+) -> Result<(Made, RoundJournal)> {
     ensure!(args.side.is_none() && args.min_steps.is_none(), "--side and --min-steps are for --dataset maze");
     let bundled = || PathBuf::from("bundled");
     let read = |path: &Path, split: Split| match Subject::find(path, split, PuzzleKind::Sudoku)? {
@@ -635,11 +673,15 @@ fn generate_sudokus(
         HumanCount(exclude.iter().map(PuzzleList::len).sum::<usize>() as u64),
         shown.join(", ")
     );
-    let asked = json!({
-        "hrm": env!("CARGO_PKG_VERSION"), "dataset": PuzzleKind::Sudoku, "count": args.count, "seed": seed,
-        "fast": args.fast, "ratings": ratings, "seeds": seeds.digest(),
-        "exclude": exclude.iter().map(PuzzleList::digest).collect::<Vec<_>>(),
-    });
+    let asked = args.identity(
+        seed,
+        GenerateOptions::Sudoku {
+            fast: args.fast,
+            ratings: ratings.clone(),
+            seeds: seeds.digest(),
+            exclude: exclude.iter().map(PuzzleList::digest).collect(),
+        },
+    );
     let options = GrowOptions { count: args.count, ratings, fast: args.fast, seed };
     let pool = pool(global)?;
     args.keeping(&asked, ui, watch, |done, keep| {
@@ -653,16 +695,13 @@ fn generate_mazes(
     seed: u64,
     ui: &Ui,
     watch: &Watch,
-) -> Result<(Made, Journal<Round>)> {
+) -> Result<(Made, RoundJournal)> {
     let sudoku_only = args.seeds.is_some() || !args.exclude.is_empty() || args.ratings.is_some() || args.fast;
     ensure!(!sudoku_only, "--seeds, --exclude, --ratings and --fast are for Sudoku");
     let side = args.side.unwrap_or(30) as usize;
     let min_steps = args.min_steps.unwrap_or((side * side * 110 / 900).max(1));
     say!(ui, "mazes of {side}×{side} cells with a shortest path of {min_steps} steps or more");
-    let asked = json!({
-        "hrm": env!("CARGO_PKG_VERSION"), "dataset": PuzzleKind::Maze, "count": args.count, "seed": seed, "side": side,
-        "min_steps": min_steps,
-    });
+    let asked = args.identity(seed, GenerateOptions::Maze { side, min_steps });
     let options = MazeOptions { count: args.count, side, min_steps, seed };
     let pool = pool(global)?;
     args.keeping(&asked, ui, watch, |done, keep| pool.install(|| make_mazes(&options, done, keep, watch)))

@@ -36,6 +36,7 @@ use crate::{
         shard::Shard,
         vote::summary_line,
     },
+    journal::Existing,
     model::{Dims, Model},
     outcome::Interrupted,
     puzzle::{Geometry, PuzzleKind},
@@ -345,11 +346,8 @@ impl Job {
 
     fn open(&self, ui: &Ui, args: &InferArgs) -> Result<(Option<ResultsWriter>, Option<StoredResults>)> {
         let Some(path) = &self.part.output else { return Ok((None, None)) };
-        let puzzles = self.plan.puzzles.clone();
-        if !args.resume {
-            return Ok((Some(ResultsWriter::create(path, &self.identity, puzzles)?), None));
-        }
-        let (writer, stored) = ResultsWriter::resume(path, &self.identity, puzzles)?;
+        let existing = if args.resume { Existing::Resume } else { Existing::Refuse };
+        let (writer, stored) = ResultsWriter::open(path, &self.identity, &self.plan.puzzles, existing)?;
         if let Some(stored) = &stored {
             let (all, stop) = (self.identity.shape.passes(), self.plan.stop);
             let done = stored.records.values().filter(|r| r.is_complete(all, stop)).count();

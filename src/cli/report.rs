@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
-    analyze::many::{Count, RunArgs, SeveralArgs, asked_of, between, items, percent, run_items},
+    analyze::many::{Count, RunArgs, SeveralArgs, between, items, percent, run_items},
     sources::device_name,
     study::OutputArgs,
     table::Table,
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     analysis::{
+        identity::PuzzlesIdentity,
         modes::{Criteria, Mode, ModesSummary, classify, count_modes},
         runs::{Item, PuzzleRun},
         segments::{SegmentsSummary, summarise},
@@ -96,7 +97,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
     let output = args.output.open("report")?;
     let stop = stop_flag("stopping after this batch");
-    let asked = asked_of(&puzzles, 0);
+    let asked = PuzzlesIdentity::Rows { data: puzzles.identity()?, first: 0 };
 
     let mut report = Report {
         title: args.title.unwrap_or_else(|| "How it reasons".to_owned()),

@@ -10,7 +10,7 @@ use clap::{
 
 use super::ui::{Ui, warn};
 use crate::{
-    analysis::runs::Item,
+    analysis::{identity::DataIdentity, runs::Item},
     checkpoint::{Checkpoint, Loaded, Weights, resolve_or_default},
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
     dtype::Dtype,
@@ -134,6 +134,14 @@ impl TestPuzzles {
     /// Puzzles of an unknown kind.
     pub fn known(&self) -> Result<Geometry> {
         self.geometry.known().with_context(|| self.origin.clone())
+    }
+
+    /// Which data they are, by content and by name.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::fingerprint`].
+    pub fn identity(&self) -> Result<DataIdentity> {
+        Ok(DataIdentity { data_fingerprint: self.dataset.fingerprint()?, data: self.origin.clone() })
     }
 
     /// These rows, with their solutions.

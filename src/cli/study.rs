@@ -6,11 +6,10 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use ndarray_npy::WriteNpyExt;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use super::ui::{JsonArg, Ui, to_json};
 use crate::{
-    journal::{Existing, Journal},
+    journal::{Existing, Identity, Journal},
     model::Model,
     outcome::Interrupted,
     say,
@@ -87,9 +86,13 @@ pub struct Output {
 }
 
 impl Output {
-    /// The journal of that name for the run that `asked` describes, and what it holds.
-    pub fn journal<T: Serialize + DeserializeOwned>(&self, name: &str, asked: &Value) -> Result<(Journal<T>, Vec<T>)> {
-        Journal::open(&self.folder.join(name), asked, self.existing)
+    /// The journal of that name, and what it holds.
+    pub fn journal<I: Identity, R: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        identity: &I,
+    ) -> Result<(Journal<I, R>, Vec<R>)> {
+        Journal::open(&self.folder.join(name), identity, self.existing)
     }
 
     /// The folder.

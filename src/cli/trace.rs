@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     analysis::{
+        identity::TraceIdentity,
         runs::Item,
         trace_file::{TraceFile, TracePlan, arrays},
         trajectory::{SegmentFacts, trace_puzzle},
@@ -135,11 +136,16 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     );
     let output = args.output.open("trace")?;
     let rows: Vec<usize> = chosen.iter().map(|i| i.index).collect();
-    let asked = json!({
-        "what": "trace", "weights": checkpoint.weights_digest(), "data": puzzles.origin, "rows": rows,
-        "segments": segments, "z_l": args.z_l, "f32": args.f32, "dtype": model.config().forward_dtype.short_name(),
-    });
-    let (mut journal, mut done) = output.journal::<usize>("rows.jsonl", &asked)?;
+    let asked = TraceIdentity {
+        weights: checkpoint.weights_digest(),
+        data: puzzles.identity()?,
+        rows: rows.clone(),
+        segments,
+        z_l: args.z_l,
+        f32: args.f32,
+        dtype: model.config().forward_dtype.short_name(),
+    };
+    let (mut journal, mut done) = output.journal::<_, usize>("rows.jsonl", &asked)?;
     done.truncate(chosen.len());
     let path = output.path("trace.safetensors");
     if done.len() == chosen.len() && path.exists() {

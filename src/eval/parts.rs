@@ -39,17 +39,22 @@ impl Part {
     /// # Errors
     /// Several processes with a shard, or without an output; results that are there and are not to be resumed.
     pub fn new(role: &Role, shard: Option<Shard>, output: Option<&Path>, resume: bool) -> Result<Self> {
+        let refuse_existing = |files: &[PathBuf]| match files.iter().find(|file| !resume && file.exists()) {
+            Some(there) => {
+                bail!("{}: is there already: --resume goes on with it, or name another file", there.display())
+            }
+            None => Ok(()),
+        };
         if let Role::Single = role {
             let shard = shard.unwrap_or(Shard::WHOLE);
+            refuse_existing(output.map(Path::to_owned).as_slice())?;
             return Ok(Self { shard, output: output.map(Path::to_owned), whole: None });
         }
         let own = Shard { index: role.rank(), count: role.world() };
         ensure!(shard.is_none(), "--shard: each of the {} processes has its part already", own.count);
         let Some(output) = output else { bail!("{} processes need --output FILE, to join their results", own.count) };
         let parts = role.ranks().map(|index| Shard { index, ..own }.file(output));
-        if !resume && let Some(there) = [output.to_owned()].into_iter().chain(parts).find(|file| file.exists()) {
-            bail!("{}: is there already: --resume goes on with it, or name another file", there.display());
-        }
+        refuse_existing(&[output.to_owned()].into_iter().chain(parts).collect::<Vec<_>>())?;
         Ok(Self { shard: own, output: Some(own.file(output)), whole: Some(output.to_owned()) })
     }
 }

@@ -12,8 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
-    io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -30,8 +29,8 @@ use super::{
 };
 use crate::{
     dataset::RowInfo,
-    difference::{Difference, first_difference},
-    store::{take_lock, write_atomic},
+    difference::Difference,
+    journal::{self, Existing, Identity, Journal, Name, open_regular},
 };
 
 /// The first line's mark; another number is another form.
@@ -77,14 +76,30 @@ struct Header {
     end: usize,
 }
 
-#[derive(Serialize, Deserialize)]
+impl Identity for Header {
+    const IS: &'static str = "a results file of hrm infer --output";
+    const NAMES: &'static [Name] = &[
+        Name { within: "run", key: "data", digest: "data_fingerprint" },
+        Name { within: "run.checkpoints.*", key: "path", digest: "weights" },
+    ];
+
+    fn check(&self) -> Result<()> {
+        let Self { hrm_results: version, run, first, end } = self;
+        ensure!(*version == VERSION, "results of version {version}, this program reads {VERSION}");
+        ensure!(first <= end && *end <= run.puzzles, "puzzles {first}..{end} of {}", run.puzzles);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct Mark {
     seconds: f64,
     #[serde(default)]
     complete: bool,
 }
 
-#[derive(Deserialize)]
+/// A further line.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
     Puzzle(PuzzleRecord),
@@ -101,20 +116,17 @@ pub struct StoredResults {
     pub seconds: f64,
     /// The last mark says that nothing is missing.
     pub complete: bool,
-    /// Bytes up to the end of the last whole line.
-    whole: u64,
 }
 
 impl RunIdentity {
-    /// The first thing in which two runs differ, names and paths apart.
-    fn difference(&self, other: &Self) -> Option<Difference> {
-        let told = [self, other].map(|run| {
-            let mut run = run.clone();
-            run.data = String::new();
-            run.checkpoints.iter_mut().for_each(|c| c.path = String::new());
-            serde_json::to_value(run).unwrap_or_default()
-        });
-        first_difference(&told[0], &told[1])
+    /// The first thing in which a stored run differs, names and paths apart.
+    fn difference(&self, stored: &Self) -> Result<Option<Difference>> {
+        let header = |run: &Self| Header { hrm_results: VERSION, run: run.clone(), first: 0, end: 0 };
+        header(self).difference(serde_json::to_value(header(stored))?)
+    }
+
+    fn header(&self, puzzles: &Range<usize>) -> Header {
+        Header { hrm_results: VERSION, run: self.clone(), first: puzzles.start, end: puzzles.end }
     }
 }
 
@@ -123,71 +135,8 @@ impl RunIdentity {
 /// # Errors
 /// A file that is none, or is damaged before its last line; with path and line.
 pub fn read(path: &Path) -> Result<StoredResults> {
-    let at = |line: usize| format!("{}:{line}", path.display());
-    let file = File::open(path).with_context(|| format!("{}: cannot open the results file", path.display()))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut line = Vec::new();
-    reader.read_until(b'\n', &mut line).with_context(|| at(1))?;
-    let header: Header = serde_json::from_slice(&line).with_context(|| {
-        format!("{}: no results file of hrm infer --output (its first line must begin with {{\"hrm_results\"", at(1))
-    })?;
-    ensure!(line.ends_with(b"\n"), "{}: the first line is torn; remove the file and begin again", at(1));
-    ensure!(
-        header.hrm_results == VERSION,
-        "{}: results of version {}, this program reads {VERSION}",
-        at(1),
-        header.hrm_results
-    );
-    ensure!(
-        header.first <= header.end && header.end <= header.run.puzzles,
-        "{}: puzzles {}..{} of {}",
-        at(1),
-        header.first,
-        header.end,
-        header.run.puzzles
-    );
-    let mut stored = StoredResults {
-        puzzles: header.first..header.end,
-        run: header.run,
-        records: BTreeMap::new(),
-        seconds: 0.0,
-        complete: false,
-        whole: line.len() as u64,
-    };
-    let passes = stored.run.shape.passes();
-    for number in 2.. {
-        line.clear();
-        if reader.read_until(b'\n', &mut line).with_context(|| at(number))? == 0 || !line.ends_with(b"\n") {
-            break;
-        }
-        let parsed = serde_json::from_slice(&line);
-        match parsed.with_context(|| format!("{}: not a line that hrm infer writes", at(number)))? {
-            Line::Mark(mark) => {
-                stored.seconds += mark.seconds;
-                stored.complete = mark.complete;
-            }
-            Line::Puzzle(record) => {
-                let here = stored.puzzles.contains(&record.puzzle);
-                ensure!(here, "{}: puzzle {} is none of {:?}", at(number), record.puzzle, stored.puzzles);
-                let beyond = record.passes.iter().find(|p| p.pass as usize >= passes);
-                ensure!(beyond.is_none(), "{}: pass {} of {passes}", at(number), beyond.map_or(0, |p| p.pass));
-                merge(&mut stored.records, record);
-            }
-        }
-        stored.whole += line.len() as u64;
-    }
-    Ok(stored)
-}
-
-/// Whether a file holds a part of our first line and nothing else.
-fn barely_begun(path: &Path) -> Result<bool> {
-    const BEGINNING: &[u8] = b"{\"hrm_results\":";
-    let Ok(file) = File::open(path) else { return Ok(false) };
-    let mut line = Vec::new();
-    let at = || format!("{}: cannot be read", path.display());
-    BufReader::new(file).take(1 << 20).read_until(b'\n', &mut line).with_context(at)?;
-    let same = line.iter().zip(BEGINNING).all(|(a, b)| a == b);
-    Ok(same && !line.ends_with(b"\n"))
+    let (header, lines) = journal::read::<Header, Line>(path)?;
+    StoredResults::of(path, header, lines)
 }
 
 /// Adds the passes that are not known yet, in order.
@@ -215,6 +164,29 @@ pub struct Differences {
 }
 
 impl StoredResults {
+    fn of(path: &Path, header: Header, lines: Vec<Line>) -> Result<Self> {
+        let puzzles = header.first..header.end;
+        let mut stored = Self { puzzles, run: header.run, records: BTreeMap::new(), seconds: 0.0, complete: false };
+        let passes = stored.run.shape.passes();
+        for (line, number) in lines.into_iter().zip(2..) {
+            match line {
+                Line::Mark(mark) => {
+                    stored.seconds += mark.seconds;
+                    stored.complete = mark.complete;
+                }
+                Line::Puzzle(record) => {
+                    let at = || format!("{}:{number}", path.display());
+                    let here = stored.puzzles.contains(&record.puzzle);
+                    ensure!(here, "{}: puzzle {} is none of {:?}", at(), record.puzzle, stored.puzzles);
+                    let beyond = record.passes.iter().find(|p| p.pass as usize >= passes);
+                    ensure!(beyond.is_none(), "{}: pass {} of {passes}", at(), beyond.map_or(0, |p| p.pass));
+                    merge(&mut stored.records, record);
+                }
+            }
+        }
+        Ok(stored)
+    }
+
     /// Whether its passes can stand beside those of `run`.
     ///
     /// # Errors
@@ -223,7 +195,7 @@ impl StoredResults {
         let mut other = run.clone();
         other.shape.stop = self.run.shape.stop;
         (other.compare_stops, other.puzzles) = (self.run.compare_stops, self.run.puzzles);
-        if let Some(difference) = self.run.difference(&other) {
+        if let Some(difference) = other.difference(&self.run)? {
             let (key, [found, wanted]) = (&difference.at, difference.values());
             bail!("its {key} is {found}, this run's is {wanted}");
         }
@@ -257,7 +229,7 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
     let mut ranges = vec![(whole.puzzles.clone(), first)];
     for path in others {
         let part = read(path)?;
-        if let Some(difference) = part.run.difference(&whole.run) {
+        if let Some(difference) = whole.run.difference(&part.run)? {
             let (key, [found, wanted]) = (&difference.at, difference.values());
             bail!("{}: its {key} is {found}, but {} has {wanted}: not of one run", path.display(), first.display());
         }
@@ -298,8 +270,8 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
 /// Whether the file says that nothing is missing; false where there is no file.
 pub fn is_complete(path: &Path) -> bool {
     const END: &[u8] = b"\"complete\":true}\n";
-    let last = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+    let last = || -> Result<Vec<u8>> {
+        let mut file = open_regular(path)?;
         file.seek(SeekFrom::End(-(END.len() as i64)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -314,39 +286,16 @@ impl StoredResults {
     /// # Errors
     /// Those of the file system, with the path.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let (first, end) = (self.puzzles.start, self.puzzles.end);
-        let header = Header { hrm_results: VERSION, run: self.run.clone(), first, end };
-        let mark = Mark { seconds: self.seconds, complete: self.complete };
-        write_atomic(path, |file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            write_line(&mut out, &header)?;
-            self.records.values().try_for_each(|record| write_line(&mut out, record))?;
-            write_line(&mut out, &mark)?;
-            Ok(out.flush()?)
-        })
+        let puzzles = self.records.values().cloned().map(Line::Puzzle);
+        let mark = Line::Mark(Mark { seconds: self.seconds, complete: self.complete });
+        journal::write_whole(path, &self.run.header(&self.puzzles), puzzles.chain([mark]))
     }
-}
-
-fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
-    serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
-    Ok(out.write_all(b"\n")?)
-}
-
-/// Keeps other processes from the file as long as it is open.
-fn lock(file: &File, path: &Path) -> Result<()> {
-    ensure!(
-        take_lock(file),
-        "{}: another process is writing it: wait for its end, or name another file with --output",
-        path.display()
-    );
-    Ok(())
 }
 
 /// Writes results as they come.
 #[derive(Debug)]
 pub struct ResultsWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
+    journal: Journal<Header, Line>,
     /// Passes of puzzles that are not done, not written yet.
     pending: BTreeMap<usize, PuzzleRecord>,
     flushed: Instant,
@@ -355,81 +304,23 @@ pub struct ResultsWriter {
 }
 
 impl ResultsWriter {
-    /// Begins a file.
+    /// Begins a file, or with [`Existing::Resume`] goes on with one of the same run and the same puzzles; also returns what
+    /// it holds, none where it was begun.
     ///
     /// # Errors
-    /// A file that is there already; those of the file system, with the path.
-    pub fn create(path: &Path, run: &RunIdentity, puzzles: Range<usize>) -> Result<Self> {
-        let opened = OpenOptions::new().write(true).create_new(true).open(path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => bail!(
-                "{}: is there already: --resume goes on with it, or name another file with --output",
-                path.display()
-            ),
-            Err(e) => return Err(e).with_context(|| format!("{}: cannot be written", path.display())),
-        };
-        lock(&file, path)?;
-        Self::begin(path, file, run, puzzles)
-    }
-
-    /// Writes the first line.
-    fn begin(path: &Path, file: File, run: &RunIdentity, puzzles: Range<usize>) -> Result<Self> {
-        let header = Header { hrm_results: VERSION, run: run.clone(), first: puzzles.start, end: puzzles.end };
-        let mut writer = Self::over(path, file);
-        writer.line(&header)?;
-        writer.flush()?;
-        Ok(writer)
-    }
-
-    /// Goes on with a file of the same run and the same puzzles; also returns what it holds. A file that is missing, or
-    /// that was left in the middle of its first line, is begun.
-    ///
-    /// # Errors
-    /// Another run, by the name of what differs; other puzzles; a damaged file.
-    pub fn resume(path: &Path, run: &RunIdentity, puzzles: Range<usize>) -> Result<(Self, Option<StoredResults>)> {
-        if !path.exists() {
-            return Ok((Self::create(path, run, puzzles)?, None));
-        }
-        let at = || format!("{}: cannot be written", path.display());
-        let mut file = OpenOptions::new().write(true).open(path).with_context(at)?;
-        lock(&file, path)?;
-        if barely_begun(path)? {
-            file.set_len(0).with_context(at)?;
-            return Ok((Self::begin(path, file, run, puzzles)?, None));
-        }
-        let stored = read(path)?;
-        if let Some(difference) = stored.run.difference(run) {
-            let (key, [found, wanted]) = (&difference.at, difference.values());
-            bail!(
-                "{}: cannot be resumed: its {key} is {found}, this run's is {wanted}; name another file with --output",
-                path.display()
-            );
-        }
-        ensure!(
-            stored.puzzles == puzzles,
-            "{}: cannot be resumed: it is for the puzzles {}..{}, this run for {}..{}",
-            path.display(),
-            stored.puzzles.start,
-            stored.puzzles.end,
-            puzzles.start,
-            puzzles.end
-        );
-        file.set_len(stored.whole).with_context(at)?;
-        file.seek(SeekFrom::End(0)).with_context(at)?;
-        Ok((Self::over(path, file), Some(stored)))
-    }
-
-    fn over(path: &Path, file: File) -> Self {
+    /// Those of [`Journal::open`]; passes that the run cannot have.
+    pub fn open(
+        path: &Path,
+        run: &RunIdentity,
+        puzzles: &Range<usize>,
+        existing: Existing,
+    ) -> Result<(Self, Option<StoredResults>)> {
+        let header = run.header(puzzles);
+        let (journal, lines) = Journal::open(path, &header, existing)?;
+        let stored = if lines.is_empty() { None } else { Some(StoredResults::of(path, header, lines)?) };
         let now = Instant::now();
-        Self {
-            path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 20, file),
-            pending: BTreeMap::new(),
-            flushed: now,
-            partial: now,
-            marked: now,
-        }
+        let writer = Self { journal, pending: BTreeMap::new(), flushed: now, partial: now, marked: now };
+        Ok((writer, stored))
     }
 
     /// A pass has ended.
@@ -460,10 +351,9 @@ impl ResultsWriter {
     pub fn finish(mut self, complete: bool) -> Result<()> {
         self.write_partial()?;
         if complete {
-            self.line(&Mark { seconds: 0.0, complete })?;
+            self.journal.write(&Line::Mark(Mark { seconds: 0.0, complete }))?;
         }
-        self.flush()?;
-        self.file.get_ref().sync_all().with_context(|| format!("{}: cannot be written", self.path.display()))
+        self.journal.sync()
     }
 
     fn write_partial(&mut self) -> Result<()> {
@@ -473,21 +363,17 @@ impl ResultsWriter {
         let seconds = self.marked.elapsed().as_secs_f64();
         self.marked = Instant::now();
         self.partial = self.marked;
-        self.line(&Mark { seconds, complete: false })?;
+        self.journal.write(&Line::Mark(Mark { seconds, complete: false }))?;
         self.flush()
     }
 
     fn record(&mut self, mut record: PuzzleRecord) -> Result<()> {
         record.passes.sort_by_key(|p| p.pass);
-        self.line(&record)
-    }
-
-    fn line(&mut self, value: &impl Serialize) -> Result<()> {
-        write_line(&mut self.file, value).with_context(|| format!("{}: cannot be written", self.path.display()))
+        self.journal.write(&Line::Puzzle(record))
     }
 
     fn flush(&mut self) -> Result<()> {
         self.flushed = Instant::now();
-        self.file.flush().with_context(|| format!("{}: cannot be written", self.path.display()))
+        self.journal.flush()
     }
 }

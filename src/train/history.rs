@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{BufRead, BufReader},
+    fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -11,7 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::{METRICS_FILE, TrainingState, is_running};
+use super::{METRICS_FILE, TrainingState, is_running, log::LONGEST_LINE};
+use crate::journal::Lines;
 
 /// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
 #[derive(Clone, Debug, Default)]
@@ -108,29 +108,19 @@ impl RunHistory {
     /// No such file; a line that is no JSON object, by its number.
     pub fn read(run: &Path) -> Result<Self> {
         let path = if run.is_dir() { run.join(METRICS_FILE) } else { run.to_path_buf() };
-        let at = || format!("{}: cannot read", path.display());
         if !path.is_file() {
             bail!("{}: no run: there is no {METRICS_FILE}", run.display());
         }
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-        let changed = fs::metadata(&path).and_then(|m| m.modified()).with_context(at)?;
+        let changed = fs::metadata(&path).and_then(|m| m.modified());
+        let changed = changed.with_context(|| format!("{}: cannot read", path.display()))?;
         let mut history =
             Self { folder, about: Map::new(), training: Series::default(), evaluations: Series::default(), changed };
-        let mut reader = BufReader::new(File::open(&path).with_context(at)?);
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            ensure!(
-                reader.read_until(b'\n', &mut line).with_context(at)? <= 1 << 24,
-                "{}: line {number} is endless",
-                path.display()
-            );
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            let object: Map<String, Value> = serde_json::from_slice(&line)
-                .with_context(|| format!("{}: line {number} is no JSON object", path.display()))?;
-            history.add(object);
+        let mut lines = Lines::open(&path, LONGEST_LINE)?;
+        while let Some(line) = lines.next_line()? {
+            let object: serde_json::Result<Map<String, Value>> = serde_json::from_slice(line);
+            let at = || format!("{}: line {} is no JSON object", path.display(), lines.number());
+            history.add(object.with_context(at)?);
         }
         Ok(history)
     }

@@ -1,38 +1,33 @@
 //! metrics.jsonl: one JSON object a line; the first tells what the run is.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{BufRead, BufReader, BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::TrainPlan;
-use crate::{
-    eval::evaluate::Evaluation,
-    model::METRICS,
-    runtime,
-    store::{is_locked, take_lock},
-};
+use crate::{eval::evaluate::Evaluation, journal::LineFile, model::METRICS, runtime, store::is_locked};
 
 /// The file's name in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
+/// No line of it is longer, in bytes.
+pub(super) const LONGEST_LINE: usize = 1 << 24;
+
 /// A run's metrics file, open for appending.
 #[derive(Debug)]
 pub struct MetricsLog {
-    path: PathBuf,
     /// None in a process that leaves the writing to another.
-    file: Option<BufWriter<File>>,
+    file: Option<LineFile>,
 }
 
 impl MetricsLog {
     /// A log that writes nothing.
     pub fn none() -> Self {
-        Self { path: PathBuf::new(), file: None }
+        Self { file: None }
     }
 
     /// Opens the file of a run, or makes it, and holds it for this process. Nothing in it changes.
@@ -40,24 +35,20 @@ impl MetricsLog {
     /// # Errors
     /// A file that cannot be written, or that another process holds.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join(METRICS_FILE);
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
-        let file = file.with_context(|| format!("{}: cannot start", path.display()))?;
-        ensure!(take_lock(&file), "{}: another process is training this run", path.display());
-        Ok(Self { path, file: Some(BufWriter::new(file)) })
+        let file = LineFile::open(&folder.join(METRICS_FILE), "another process is training this run")?;
+        Ok(Self { file: Some(file) })
     }
 
     /// Begins to log. A new run's file starts with a line of `num_params`, `config`, versions, data fingerprint and command
     /// line; where a run goes on, lines of later steps are cut off, as they will be written again, and a line says so.
     pub fn start(&mut self, plan: &TrainPlan) -> Result<()> {
-        let at = || format!("{}: cannot go on with it", self.path.display());
-        let Some(file) = self.file.as_ref().map(BufWriter::get_ref) else { return Ok(()) };
+        let Some(file) = &mut self.file else { return Ok(()) };
         let keep = match &plan.resume {
             // What is there is of a run that was killed before its first checkpoint.
             None => 0,
-            Some(point) => end_of_step(file, point.state.step, point.state.passes).with_context(at)?,
+            Some(point) => end_of_step(file, point.state.step, point.state.passes)?,
         };
-        file.set_len(keep).with_context(at)?;
+        file.cut(keep)?;
         if keep == 0 {
             self.first_line(plan)?;
         }
@@ -65,7 +56,7 @@ impl MetricsLog {
             self.line(&json!({
                 "resumed_at_step": point.state.step,
                 "total_steps": plan.total_steps,
-            "passes": plan.passes,
+                "passes": plan.passes,
                 "hrm_version": env!("CARGO_PKG_VERSION"),
                 "command_line": std::env::args().collect::<Vec<_>>(),
                 "time": now(),
@@ -111,20 +102,16 @@ impl MetricsLog {
     }
 
     pub fn flush(&mut self) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.flush().with_context(|| format!("{}: cannot write", self.path.display()))
+        self.file.as_mut().map_or(Ok(()), LineFile::flush)
     }
 
     /// Brings everything written so far onto the disk.
     pub fn sync(&mut self) -> Result<()> {
-        self.flush()?;
-        let Some(file) = &self.file else { return Ok(()) };
-        file.get_ref().sync_data().with_context(|| format!("{}: cannot write", self.path.display()))
+        self.file.as_mut().map_or(Ok(()), LineFile::sync)
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        writeln!(file, "{value}").with_context(|| format!("{}: cannot write", self.path.display()))
+        self.file.as_mut().map_or(Ok(()), |file| file.write(value))
     }
 }
 
@@ -135,17 +122,11 @@ pub fn is_running(folder: &Path) -> bool {
 
 /// Where the lines up to a step end: the first line, those of steps before, the step's own, and of evaluations the first
 /// `passes`. A torn line ends them too.
-fn end_of_step(file: &File, step: i64, passes: i64) -> Result<u64> {
+fn end_of_step(file: &mut LineFile, step: i64, passes: i64) -> Result<u64> {
     let (mut end, mut evaluations) = (0, 0);
-    let mut lines = BufReader::new(file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let n = lines.read_until(b'\n', &mut line)?;
-        if n == 0 || line.last() != Some(&b'\n') {
-            return Ok(end);
-        }
-        let Ok(value) = serde_json::from_slice::<Value>(&line) else { return Ok(end) };
+    let mut lines = file.lines(LONGEST_LINE)?;
+    while let Some(line) = lines.next_line()? {
+        let Ok(value) = serde_json::from_slice::<Value>(line) else { return Ok(end) };
         let at = value.get("step").and_then(Value::as_i64);
         let evaluation = at.is_some() && value.get("train/lr").is_none();
         evaluations += i64::from(evaluation);
@@ -153,8 +134,9 @@ fn end_of_step(file: &File, step: i64, passes: i64) -> Result<u64> {
         if at.is_some_and(|at| at > step) || (evaluation && evaluations > passes) {
             return Ok(end);
         }
-        end += n as u64;
+        end = lines.end();
     }
+    Ok(end)
 }
 
 /// NaN and infinity have no JSON form; the line then carries their name.

@@ -12,11 +12,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use serde_json::{Value, json};
 use tch::Device;
 
 use crate::{
-    analysis::runs::{Item, PuzzleRun, run_puzzles},
+    analysis::{
+        identity::{PuzzlesIdentity, RunsIdentity},
+        runs::{Item, PuzzleRun, run_puzzles},
+    },
     checkpoint::Checkpoint,
     cli::{
         GlobalArgs,
@@ -205,18 +207,12 @@ pub fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputAr
     let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
     let output = output.open(default)?;
     let stop = stop_flag("stopping after this batch");
-    let asked = asked_of(&puzzles, args.first);
+    let asked = PuzzlesIdentity::Rows { data: puzzles.identity()?, first: args.first };
     let runs = run_items(ui, &model, &checkpoint, &items, &args.run, &output, "runs.jsonl", &asked, &stop)?;
     Ok(Many { checkpoint, model, items, runs, output, origin: puzzles.origin })
 }
 
-/// What a journal says of the puzzles from row `first` on. How many is left out: the results of some are those of the
-/// first of more.
-pub fn asked_of(puzzles: &TestPuzzles, first: usize) -> Value {
-    json!({"data": puzzles.origin, "first": first})
-}
-
-/// Runs any puzzles; `asked` says which, for the journal.
+/// Runs any puzzles; `puzzles` says which, for the journal.
 #[allow(clippy::too_many_arguments, reason = "each is one thing of the run")]
 pub fn run_items(
     ui: &Ui,
@@ -226,15 +222,17 @@ pub fn run_items(
     args: &RunArgs,
     output: &Output,
     name: &str,
-    asked: &Value,
+    puzzles: &PuzzlesIdentity,
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<PuzzleRun>> {
     let segments = args.segments(model)?;
-    let asked = json!({
-        "what": "runs", "weights": checkpoint.weights_digest(), "puzzles": asked, "segments": segments,
-        "dtype": model.config().forward_dtype.short_name(),
-    });
-    let (mut journal, mut done) = output.journal::<PuzzleRun>(name, &asked)?;
+    let asked = RunsIdentity {
+        weights: checkpoint.weights_digest(),
+        puzzles: puzzles.clone(),
+        segments,
+        dtype: model.config().forward_dtype.short_name(),
+    };
+    let (mut journal, mut done) = output.journal::<_, PuzzleRun>(name, &asked)?;
     // Of an earlier run of more puzzles the first are used, and the file stays as it is.
     done.truncate(items.len());
     if !done.is_empty() {

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::json;
 
 use super::many::{Count, RunArgs, SeveralArgs, between, items, percent, run_items};
 use crate::{
     analysis::{
+        identity::PuzzlesIdentity,
         runs::{Item, PuzzleRun},
         stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
     },
@@ -123,10 +123,12 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
         models.iter().map(|m| usize::try_from(m.config().halt_max_steps)).collect::<Result<_, _>>()?;
     let output = args.output.open("analysis/stability")?;
     let stop = stop_flag("stopping after this batch");
-    let asked = json!({
-        "data": puzzles.origin, "per_k": solutions.len(), "seed": seed,
-        "blanks": args.blanks.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    });
+    let asked = PuzzlesIdentity::Blanks {
+        data: puzzles.identity()?,
+        per_k: solutions.len(),
+        seed,
+        blanks: args.blanks.iter().map(ToString::to_string).collect(),
+    };
     let mut found = Vec::new();
     for (k, (checkpoint, model)) in checkpoints.iter().zip(&models).enumerate() {
         say!(ui, "checkpoint {}: {}", k + 1, weights_name(checkpoint));

@@ -9,11 +9,13 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use ndarray::{Array2, Array3};
 use serde::Serialize;
-use serde_json::json;
 
 use super::puzzle::{Chosen, PuzzleArgs};
 use crate::{
-    analysis::landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, digits_of, explore},
+    analysis::{
+        identity::GridIdentity,
+        landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, digits_of, explore},
+    },
     checkpoint::Checkpoint,
     cli::{
         GlobalArgs,
@@ -212,7 +214,7 @@ fn compute(
     grid_args: &GridArgs,
     density: f64,
     segments: usize,
-    (output, name): (&OutputArgs, &str),
+    (output, name): (&OutputArgs, &'static str),
 ) -> Result<Explored> {
     let grid = grid_args.grid()?;
     ensure!((0.0..=1.0).contains(&density), "--density {density}: give a share from 0 to 1");
@@ -229,11 +231,16 @@ fn compute(
     let centre_segment = grid_args.centre.unwrap_or(last);
     ensure!((1..=last).contains(&centre_segment), "--centre {centre_segment}: the model runs segments 1 to {last}");
     let output = output.open(name)?;
-    let asked = json!({
-        "what": name, "weights": checkpoint.weights_digest(), "puzzle": chosen.puzzle.tokens, "grid": grid,
-        "segments": segments, "centre": centre_segment, "dtype": model.config().forward_dtype.short_name(),
-    });
-    let (mut journal, mut done) = output.journal::<GridPoint>("points.jsonl", &asked)?;
+    let asked = GridIdentity {
+        what: name,
+        weights: checkpoint.weights_digest(),
+        puzzle: chosen.puzzle.tokens.clone(),
+        grid,
+        segments,
+        centre: centre_segment,
+        dtype: model.config().forward_dtype.short_name(),
+    };
+    let (mut journal, mut done) = output.journal::<_, GridPoint>("points.jsonl", &asked)?;
     let points = grid.points();
     let total = points.len();
     done.truncate(total);
