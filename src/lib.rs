@@ -17,6 +17,7 @@ pub mod dtype;
 pub mod eval;
 pub mod hub;
 pub mod journal;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;

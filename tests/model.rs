@@ -3,7 +3,10 @@
 mod common;
 
 use common::tensors::{Tensors, assert_close, assert_near, config, f64s, json, raw_tensors};
-use hrm::model::{DeviceBatch, METRICS, Model, Rows, Segment, loss_head};
+use hrm::{
+    metrics::Metric,
+    model::{DeviceBatch, Model, Rows, Segment, loss_head},
+};
 use serde_json::Value;
 use tch::{Device, Tensor};
 
@@ -80,7 +83,7 @@ fn check_f32(name: &str) {
         let info = &case.info["segments"][i];
         let metrics = loss_head(case.model.ops(), loss_type, segment, None, 1.0);
         assert_near(&at("loss"), metrics.loss.double_value(&[]), info["loss_total"].as_f64().unwrap(), 2e-5);
-        for (metric, value) in METRICS.iter().zip(f64s(&metrics.values)) {
+        for (metric, value) in Metric::ALL.map(Metric::name).into_iter().zip(f64s(&metrics.values)) {
             if let Some(want) = info["metrics"][metric].as_f64() {
                 assert_near(&at(metric), value, want, 2e-5);
             }

@@ -293,6 +293,16 @@ fn what_changed_is_named_and_refused() -> Result<()> {
     let output = ok(&mut train(folder.path(), "checkpoint_path=run --resume run --dtype bf16 keep_last=1 --dry-run"))?;
     assert!(output.stdout.contains("going on    from step 20"), "{}", output.stdout);
 
+    // Other test puzzles alone; a state of earlier versions does not tell of them.
+    let (inputs, state) =
+        (folder.path().join("data/test/all__inputs.npy"), folder.path().join("run/step_20/training.json"));
+    let own = fs::read(&inputs)?;
+    fs::write(&inputs, fs::read(folder.path().join("data/test/all__labels.npy"))?)?;
+    let text = fails(&mut resume(folder.path(), "run"))?;
+    assert!(text.contains("the test data in data are not those of the run") && text.contains("--force"), "{text}");
+    assert!(fs::read_to_string(&state)?.contains("\"test_data_fingerprint\": \""), "told by its content");
+    fs::write(&inputs, own)?;
+
     // Other data, the same words.
     fs::rename(folder.path().join("data"), folder.path().join("old"))?;
     let flags = "build-dataset --output-dir data --subsample-size 64 --test-rows 20 --hint --threads 1 --seed 4";

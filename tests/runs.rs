@@ -54,6 +54,7 @@ fn run(folder: &Path, name: &str, steps: i64, saved: bool) -> Result<()> {
             passes: steps / 10,
             sampler,
             data_fingerprint: String::new(),
+            test_data_fingerprint: None,
             best: None,
         };
         fs::write(step.join(STATE_FILE), serde_json::to_string(&state)?)?;

@@ -7,7 +7,8 @@ use common::tensors::{Tensors, assert_close, assert_near, f64s, json, raw_tensor
 use hrm::{
     config::TrainConfig,
     dtype::Dtype,
-    model::{DeviceBatch, Dims, Exploration, METRICS, Model, ModelConfig, loss_head},
+    metrics::{Metric, MetricValues},
+    model::{DeviceBatch, Dims, Exploration, Model, ModelConfig, loss_head},
     train::Trainer,
 };
 use serde_json::Value;
@@ -97,7 +98,7 @@ fn six_steps_follow_upstream() {
         let (result, metrics) = (&done.result, &done.metrics);
         let want_loss = info["loss_total_unscaled"].as_f64().unwrap();
         assert_near(&at("loss"), metrics.loss.double_value(&[]), want_loss, 2e-5);
-        for (name, value) in METRICS.iter().zip(f64s(&metrics.values)) {
+        for (name, value) in Metric::ALL.map(Metric::name).into_iter().zip(f64s(&metrics.values)) {
             assert_near(&at(name), value, info["raw_metrics"][name].as_f64().unwrap(), 2e-5);
         }
         let segment = &result.segment;
@@ -165,7 +166,9 @@ fn first_step_in_bf16() {
     let metrics =
         loss_head(model.ops(), model.config().loss_type, &result.segment, result.target_q_continue.as_ref(), 1.0 / 6.0);
     let values = f64s(&metrics.values);
-    for (name, value) in METRICS.iter().zip(values).filter(|(n, _)| ["lm_loss", "q_continue_loss"].contains(n)) {
+    let sums = MetricValues::from_row(values.try_into().map_err(|values| format!("{values:?}")).unwrap());
+    for metric in [Metric::LmLoss, Metric::QContinueLoss] {
+        let (name, value) = (metric.name(), sums.get(metric));
         let want = golden.info["steps"][0]["raw_metrics"][name].as_f64().unwrap();
         assert_near(name, value, want, 0.005 * want);
     }
@@ -225,7 +228,7 @@ fn parts_of_a_batch_add_up_to_it() {
     }
     let norms = golden_norms();
     for (report, norm) in whole.iter().zip(norms) {
-        assert_near("gradient norm", report[METRICS.len()], norm, 1e-5 * (1.0 + norm));
+        assert_near("gradient norm", report[Metric::COUNT], norm, 1e-5 * (1.0 + norm));
     }
 }
 

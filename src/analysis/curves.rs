@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::train::{AVERAGED, RunHistory};
+use crate::{
+    metrics::{Metric, SegmentMetric, SetName, train_key},
+    train::RunHistory,
+};
 
 /// Most points of a curve: a picture has no room for more.
 pub const MOST_POINTS: usize = 240;
@@ -37,29 +40,29 @@ pub struct RunCurves {
 impl RunCurves {
     /// From a run's metrics; training curves are means over equal numbers of steps.
     pub fn new(name: String, history: &RunHistory) -> Self {
-        let losses = history.training.of("train/lm_loss");
+        let losses = history.training.of(&train_key(Metric::LmLoss));
         let steps_per_point = losses.len().div_ceil(MOST_POINTS).max(1);
-        let training = |metric: &str| means(&history.training.of(&format!("train/{metric}")), steps_per_point);
-        let set = history.set().unwrap_or("all");
-        let of_set = |set: &str, metric: &str| -> Curve {
-            let series = history.evaluations.of(&format!("{set}/{metric}"));
+        let training = |metric| means(&history.training.of(&train_key(metric)), steps_per_point);
+        let set = history.set().unwrap_or_else(|| "all".to_owned());
+        let (raw, averaged) = (SetName::raw(&set), SetName::averaged(&set));
+        let of_set = |set: &SetName, key: &str| -> Curve {
+            let series = history.evaluations.of(&set.key(key));
             series.into_iter().map(|(step, value)| (step as f64, value)).collect()
         };
-        let evaluated = |metric: &str| of_set(set, metric);
         let exact_by_segment = (1..)
-            .map(|segment| evaluated(&format!("segment_{segment}_exact_accuracy")))
+            .map(|segment| of_set(&raw, &SegmentMetric::ExactAccuracy.key(segment)))
             .take_while(|curve| !curve.is_empty())
             .collect();
         Self {
             name,
             steps_per_point,
             loss: means(&losses, steps_per_point),
-            evaluation_loss: evaluated("lm_loss"),
-            exact: evaluated("exact_accuracy"),
-            averaged_exact: of_set(&format!("{AVERAGED}{set}"), "exact_accuracy"),
-            training_exact: training("exact_accuracy"),
-            segments: training("steps"),
-            halt_accuracy: training("q_halt_accuracy"),
+            evaluation_loss: of_set(&raw, Metric::LmLoss.name()),
+            exact: of_set(&raw, Metric::ExactAccuracy.name()),
+            averaged_exact: of_set(&averaged, Metric::ExactAccuracy.name()),
+            training_exact: training(Metric::ExactAccuracy),
+            segments: training(Metric::Steps),
+            halt_accuracy: training(Metric::QHaltAccuracy),
             exact_by_segment,
         }
     }

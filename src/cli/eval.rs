@@ -120,8 +120,8 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
         }
     }
     bar.finish_and_clear();
-    let evaluation = sums.finish();
-    print(&ui, &evaluation, model.config().halt_max_steps);
+    let evaluation = sums.finish(false)?;
+    print(&ui, &evaluation);
     if let (Some(outputs), Some(path)) = (outputs, &args.save_outputs) {
         outputs.write(path)?;
         say!(ui, "outputs: {}", path.display());
@@ -129,24 +129,24 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&evaluation)
 }
 
-fn print(ui: &Ui, evaluation: &Evaluation, segments: i64) {
+fn print(ui: &Ui, evaluation: &Evaluation) {
     for (set, metrics) in &evaluation.sets {
-        let get = |name: &str| metrics.get(name).copied().unwrap_or(f64::NAN);
+        let last = metrics.last();
         say!(ui, "");
         say!(ui, "set {set}");
         let mut table = Table::headed(["segment", "loss", "cells", "exact"], &[]);
-        for k in 1..=segments {
-            let of = |name: &str| get(&format!("segment_{k}_{name}"));
-            let percent = |name: &str| format!("{:.2} %", 100.0 * of(name));
-            table.row(cells![k, format!("{:.4}", of("loss")), percent("accuracy"), percent("exact_accuracy")]);
+        for (k, segment) in metrics.segments.iter().enumerate() {
+            let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+            let (cells, exact) = (percent(segment.accuracy), percent(segment.exact_accuracy));
+            table.row(cells![k + 1, format!("{:.4}", segment.lm_loss), cells, exact]);
         }
         table.print(ui);
         say!(
             ui,
             "last: q_halt right for {:.2} %, q_halt_loss {:.4}, {:.2} segments",
-            100.0 * get("q_halt_accuracy"),
-            get("q_halt_loss"),
-            get("steps")
+            100.0 * last.q_halt_accuracy,
+            last.q_halt_loss,
+            last.steps
         );
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     bench, config,
     dtype::Dtype,
     eval::evaluate::Evaluation,
+    metrics::MetricValues,
     outcome::Interrupted,
     runtime::{self, Runtime, catch_out_of_memory, dist::Group, launch::Role},
     say,
@@ -287,18 +288,18 @@ impl Watcher {
 
 impl TrainObserver for Watcher {
     fn step(&mut self, step: i64, metrics: &TrainMetrics) -> bool {
-        let get = |name| metrics.get(name).unwrap_or(f64::NAN);
-        self.losses.push(get("lm_loss"));
+        let MetricValues { lm_loss, accuracy, exact_accuracy, .. } = metrics.means;
+        self.losses.push(lm_loss);
         self.bar.set_position(step as u64);
-        self.bar.set_message(format!("loss {:.3} exact {:.1} %", get("lm_loss"), 100.0 * get("exact_accuracy")));
+        self.bar.set_message(format!("loss {lm_loss:.3} exact {:.1} %", 100.0 * exact_accuracy));
         let every = if self.bar.is_hidden() { Duration::from_secs(10) } else { Duration::from_secs(60) };
         if step == 1 || step == self.total || self.printed.elapsed() >= every {
             let mean = mean(&self.losses[self.told..]);
             self.line(format_args!(
                 "step {step:>6}/{}  loss {mean:.4}  cells right {:>5.1} %  exact {:>5.1} %  lr {:.2e}",
                 self.total,
-                100.0 * get("accuracy"),
-                100.0 * get("exact_accuracy"),
+                100.0 * accuracy,
+                100.0 * exact_accuracy,
                 metrics.lr
             ));
             self.printed = Instant::now();
@@ -314,12 +315,11 @@ impl TrainObserver for Watcher {
 
     fn evaluated(&mut self, step: i64, evaluation: &Evaluation) {
         for (set, metrics) in &evaluation.sets {
-            let get = |name: &str| 100.0 * metrics.get(name).copied().unwrap_or(f64::NAN);
+            let MetricValues { lm_loss, accuracy, exact_accuracy, .. } = metrics.last();
             self.line(format_args!(
-                "evaluation at step {step}, set {set}: cells right {:.1} %, exact {:.2} %, loss {:.4}",
-                get("accuracy"),
-                get("exact_accuracy"),
-                metrics.get("lm_loss").copied().unwrap_or(f64::NAN)
+                "evaluation at step {step}, set {set}: cells right {:.1} %, exact {:.2} %, loss {lm_loss:.4}",
+                100.0 * accuracy,
+                100.0 * exact_accuracy
             ));
         }
     }

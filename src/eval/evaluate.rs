@@ -6,43 +6,78 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Serialize, Serializer};
 use tch::{Kind, Tensor};
 
 use crate::{
     dataset::Batch,
-    model::{DeviceBatch, METRICS, Model, Segment, loss_head},
+    metrics::{Metric, MetricValues, SegmentMetric, SetName},
+    model::{DeviceBatch, Model, Segment, loss_head},
 };
 
-/// `{metric: value}` of one set.
-pub type SetMetrics = BTreeMap<String, f64>;
+/// Means over the rows of one set, after each segment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SetMetrics {
+    /// After segment 1, 2, ..; of [`Metric::QContinueLoss`] evaluation knows nothing.
+    pub segments: Vec<MetricValues>,
+}
+
+impl SetMetrics {
+    /// After the last segment.
+    pub fn last(&self) -> MetricValues {
+        self.segments.last().copied().unwrap_or_default()
+    }
+
+    /// Upstream's `{metric: value}`, in the order of the names.
+    pub fn named(&self) -> BTreeMap<String, f64> {
+        let told = |metric: &Metric| !matches!(metric, Metric::Count | Metric::QContinueLoss);
+        let last = Metric::ALL.into_iter().filter(told).map(|m| (m.name().to_owned(), self.last().get(m)));
+        let each = self
+            .segments
+            .iter()
+            .zip(1..)
+            .flat_map(|(values, segment)| SegmentMetric::ALL.map(|of| (of.key(segment), values.get(of.metric()))));
+        last.chain(each).collect()
+    }
+}
+
+impl Serialize for SetMetrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.named().serialize(serializer)
+    }
+}
 
 /// `{set: {metric: value}}`, upstream's shape.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Evaluation {
-    pub sets: BTreeMap<String, SetMetrics>,
+    pub sets: BTreeMap<SetName, SetMetrics>,
 }
 
 impl Evaluation {
-    /// Exact accuracy in the last segment: the mean over the sets, of raw or averaged weights (`ema/<set>`), whichever is
-    /// higher.
+    /// Exact accuracy in the last segment: the mean over the sets, of raw or averaged weights, whichever is higher.
     pub fn best_exact_accuracy(&self) -> f64 {
         let mean = |averaged: bool| {
-            let of = |(set, metrics): (&String, &SetMetrics)| {
-                metrics.get("exact_accuracy").copied().filter(|_| set.starts_with("ema/") == averaged)
-            };
-            let found: Vec<f64> = self.sets.iter().filter_map(of).collect();
+            let of = self.sets.iter().filter(|(set, _)| set.averaged == averaged);
+            let found: Vec<f64> = of.map(|(_, metrics)| metrics.last().exact_accuracy).collect();
             if found.is_empty() { 0.0 } else { found.iter().sum::<f64>() / found.len() as f64 }
         };
         mean(false).max(mean(true))
+    }
+
+    /// All values as `<set>/<metric>`, as metrics.jsonl has them.
+    pub fn entries(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        self.sets
+            .iter()
+            .flat_map(|(set, metrics)| metrics.named().into_iter().map(move |(name, value)| (set.key(&name), value)))
     }
 }
 
 /// Sums of one set while batches come in.
 #[derive(Debug, Default)]
 pub struct EvaluationSums {
-    /// set -> `[segments, 8]` f64 on the host
+    /// set -> `[segments, 8]` f64 on the host, in the order of [`Metric::ALL`]
     sums: BTreeMap<String, Tensor>,
 }
 
@@ -69,29 +104,21 @@ impl EvaluationSums {
         self.sums.iter_mut()
     }
 
-    /// The means.
-    pub fn finish(&self) -> Evaluation {
-        let sets = self.sums.iter().map(|(set, sums)| (set.clone(), means(sums))).collect();
-        Evaluation { sets }
+    /// The means, of the weights or of their moving average.
+    ///
+    /// # Errors
+    /// Sums of another shape.
+    pub fn finish(&self, averaged: bool) -> Result<Evaluation> {
+        let of_set = |(set, sums): (&String, &Tensor)| Ok((SetName { averaged, set: set.clone() }, means(sums)?));
+        Ok(Evaluation { sets: self.sums.iter().map(of_set).collect::<Result<_>>()? })
     }
 }
 
-fn means(sums: &Tensor) -> SetMetrics {
-    let segments = sums.size()[0] as usize;
-    let flat: Vec<f64> = Vec::try_from(sums.to_kind(Kind::Double).contiguous().view([-1])).unwrap_or_default();
-    let at = |segment: usize, name: &str| {
-        let column = METRICS.iter().position(|m| *m == name).unwrap_or_default();
-        flat[segment * METRICS.len() + column]
-    };
-    let count = at(segments - 1, "count").max(1.0);
-    let mut metrics = SetMetrics::new();
-    for name in METRICS.iter().filter(|m| !["count", "q_continue_loss"].contains(m)) {
-        metrics.insert((*name).to_string(), at(segments - 1, name) / count);
-    }
-    for segment in 0..segments {
-        for (key, name) in [("loss", "lm_loss"), ("accuracy", "accuracy"), ("exact_accuracy", "exact_accuracy")] {
-            metrics.insert(format!("segment_{}_{key}", segment + 1), at(segment, name) / count);
-        }
-    }
-    metrics
+/// `sums`: `[segments, 8]`.
+fn means(sums: &Tensor) -> Result<SetMetrics> {
+    let flat: Vec<f64> = Vec::try_from(sums.to_kind(Kind::Double).contiguous().view([-1]))?;
+    let (rows, []) = flat.as_chunks() else { anyhow::bail!("sums of shape {:?}", sums.size()) };
+    let sums: Vec<MetricValues> = rows.iter().map(|row| MetricValues::from_row(*row)).collect();
+    let count = sums.last().context("no segment was evaluated")?.count.max(1.0);
+    Ok(SetMetrics { segments: sums.iter().map(|segment| segment.divided(|_| count)).collect() })
 }

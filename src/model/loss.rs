@@ -12,16 +12,12 @@ use crate::{
     ops::{self, Ops},
 };
 
-/// Names of [`Metrics::values`], in order.
-pub const METRICS: [&str; 8] =
-    ["count", "accuracy", "exact_accuracy", "q_halt_accuracy", "steps", "lm_loss", "q_halt_loss", "q_continue_loss"];
-
 /// A segment's loss and metrics, all sums over the batch's rows.
 #[derive(Debug)]
 pub struct Metrics {
     /// Scalar f64.
     pub loss: Tensor,
-    /// The [`METRICS`], `[8]` f64, on the model's device. q_continue_loss is 0 in evaluation.
+    /// A value for each of [`crate::metrics::Metric::ALL`], `[8]` f64, on the model's device. q_continue_loss is 0 in evaluation.
     pub values: Tensor,
     /// Gradients of `loss`.
     pub grads: LossGrads,

@@ -16,7 +16,7 @@ pub use act::{Carry, DeviceBatch, Exploration, Segment, StartStates, TrainSegmen
 pub use attention_maps::AttentionMap;
 pub use convert::{to_raw, to_tensor};
 pub use inner::Model;
-pub use loss::{LossGrads, METRICS, Metrics, loss_head};
+pub use loss::{LossGrads, Metrics, loss_head};
 pub use params::{ERF_SQRT2, ParamSpec, Params, truncated_normal, truncated_normal_of};
 pub use rows::Rows;
 pub(crate) use rows::rows;

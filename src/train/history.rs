@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
 use super::{METRICS_FILE, TrainingState, is_running, log::LONGEST_LINE};
-use crate::journal::Lines;
+use crate::{
+    journal::Lines,
+    metrics::{Metric, SetName, TRAIN_PREFIX},
+};
 
 /// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
 #[derive(Clone, Debug, Default)]
@@ -83,9 +86,6 @@ impl RunState {
     }
 }
 
-/// Before a set's name: evaluated with the moving average of the weights.
-pub const AVERAGED: &str = "ema/";
-
 /// A run's metrics file.
 #[derive(Clone, Debug)]
 pub struct RunHistory {
@@ -128,7 +128,7 @@ impl RunHistory {
     fn add(&mut self, line: Map<String, Value>) {
         match line.get("step").and_then(Value::as_i64) {
             None => self.about.extend(line),
-            Some(step) if line.keys().any(|key| key.starts_with("train/")) => self.training.add(step, &line),
+            Some(step) if line.keys().any(|key| key.starts_with(TRAIN_PREFIX)) => self.training.add(step, &line),
             Some(step) => self.evaluations.add(step, &line),
         }
     }
@@ -156,15 +156,18 @@ impl RunHistory {
     /// Best exact accuracy of an evaluation, and its step: of [`RunHistory::set`], by the weights or by their average.
     pub fn best_exact(&self) -> Option<(i64, f64)> {
         let set = self.set()?;
-        let of = |prefix: &str| self.evaluations.of(&format!("{prefix}{set}/exact_accuracy"));
-        let both = of("").into_iter().chain(of(AVERAGED));
+        let of = |name: SetName| self.evaluations.of(&name.key(Metric::ExactAccuracy.name()));
+        let both = of(SetName::raw(&set)).into_iter().chain(of(SetName::averaged(&set)));
         both.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 
     /// The set that is looked at first: the one named `all`, else the first.
-    pub fn set(&self) -> Option<&str> {
-        let of = |name| Some(str::strip_suffix(name, "/exact_accuracy")?).filter(|set| !set.starts_with(AVERAGED));
-        let sets = || self.evaluations.names().iter().filter_map(|name| of(name));
+    pub fn set(&self) -> Option<String> {
+        let of = |key: &String| {
+            let set = SetName::parse(key.strip_suffix(Metric::ExactAccuracy.name())?.strip_suffix('/')?);
+            (!set.averaged).then_some(set.set)
+        };
+        let sets = || self.evaluations.names().iter().filter_map(of);
         sets().find(|set| *set == "all").or_else(|| sets().next())
     }
 }
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(read.step(), 2);
         assert_eq!(read.training.of("train/lm_loss"), [(1, 4.0), (2, 3.0)]);
         assert_eq!(read.training.of("train/grad_norm"), [(2, 7.0)]);
-        assert_eq!((read.set(), read.best_exact()), (Some("all"), Some((2, 0.5))));
+        assert_eq!((read.set().as_deref(), read.best_exact()), (Some("all"), Some((2, 0.5))));
         assert!(read.training.of("no").is_empty());
     }
 

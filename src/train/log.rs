@@ -5,11 +5,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::TrainPlan;
-use crate::{eval::evaluate::Evaluation, journal::LineFile, model::METRICS, runtime, store::is_locked};
+use crate::{
+    eval::evaluate::Evaluation,
+    journal::LineFile,
+    metrics::{GRADIENT_NORM, LEARNING_RATE, Metric, MetricValues, TRAIN_PREFIX, train_key},
+    runtime,
+    store::is_locked,
+};
 
 /// The file's name in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -84,8 +90,7 @@ impl MetricsLog {
         let mut line = Map::new();
         line.insert("step".into(), step.into());
         line.insert("time".into(), now().into());
-        line.extend(metrics.values.iter().map(|(k, v)| (format!("train/{k}"), number(*v))));
-        line.insert("train/lr".into(), metrics.lr.into());
+        line.extend(metrics.entries().map(|(key, value)| (key, number(value))));
         self.line(&Value::Object(line))
     }
 
@@ -94,9 +99,7 @@ impl MetricsLog {
         let mut line = Map::new();
         line.insert("step".into(), step.into());
         line.insert("time".into(), now().into());
-        for (set, metrics) in &evaluation.sets {
-            line.extend(metrics.iter().map(|(k, v)| (format!("{set}/{k}"), number(*v))));
-        }
+        line.extend(evaluation.entries().map(|(key, value)| (key, number(value))));
         self.line(&Value::Object(line))?;
         self.flush()
     }
@@ -128,7 +131,7 @@ fn end_of_step(file: &mut LineFile, step: i64, passes: i64) -> Result<u64> {
     while let Some(line) = lines.next_line()? {
         let Ok(value) = serde_json::from_slice::<Value>(line) else { return Ok(end) };
         let at = value.get("step").and_then(Value::as_i64);
-        let evaluation = at.is_some() && value.get("train/lr").is_none();
+        let evaluation = at.is_some() && value.get(LEARNING_RATE).is_none();
         evaluations += i64::from(evaluation);
         ensure!(at.is_some() || value.is_object(), "a line that is no object");
         if at.is_some_and(|at| at > step) || (evaluation && evaluations > passes) {
@@ -151,29 +154,39 @@ fn now() -> f64 {
 /// A step's metrics as upstream logs them: losses per row of the global batch, the others per valid row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainMetrics {
-    /// In [`METRICS`]' order, then `grad_norm` where it is logged; q_continue_loss is left out where there is none.
-    pub values: Vec<(&'static str, f64)>,
+    pub means: MetricValues,
+    /// Whether there is a [`Metric::QContinueLoss`].
+    pub with_continue: bool,
+    /// The gradient's norm, where it is logged.
+    pub grad_norm: Option<f64>,
     pub lr: f64,
 }
 
 impl TrainMetrics {
-    /// From a step's sums, `[8]` in [`METRICS`]' order, and with `log_grad_norm` the gradient's norm behind them.
-    pub fn from_sums(sums: &[f64], global_batch_size: i64, lr: f64, with_continue: bool) -> Self {
-        let count = sums.first().copied().unwrap_or(0.0).max(1.0);
-        let mut values: Vec<_> = METRICS
-            .iter()
-            .zip(sums)
-            .filter(|(name, _)| with_continue || **name != "q_continue_loss")
-            .map(|(name, sum)| {
-                let divisor = if name.ends_with("loss") { global_batch_size as f64 } else { count };
-                (*name, sum / divisor)
-            })
-            .collect();
-        values.extend(sums.get(METRICS.len()).map(|norm| ("grad_norm", *norm)));
-        Self { values, lr }
+    /// From a step's sums, `[8]` in the order of [`Metric::ALL`], and with `log_grad_norm` the gradient's norm behind them.
+    ///
+    /// # Errors
+    /// Fewer sums.
+    pub fn from_sums(sums: &[f64], global_batch_size: i64, lr: f64, with_continue: bool) -> Result<Self> {
+        let (row, rest) = sums.split_first_chunk().with_context(|| format!("{} sums of a step", sums.len()))?;
+        let sums = MetricValues::from_row(*row);
+        let (count, rows) = (sums.count.max(1.0), global_batch_size as f64);
+        let means = sums.divided(|metric| if metric.is_loss() { rows } else { count });
+        Ok(Self { means, with_continue, grad_norm: rest.first().copied(), lr })
     }
 
-    pub fn get(&self, name: &str) -> Option<f64> {
-        self.values.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+    /// What a line of metrics.jsonl tells of the step.
+    pub fn entries(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        let there = move |metric: &Metric| self.with_continue || *metric != Metric::QContinueLoss;
+        let means =
+            Metric::ALL.into_iter().filter(there).map(move |metric| (train_key(metric), self.means.get(metric)));
+        let norm = self.grad_norm.map(|norm| (GRADIENT_NORM.to_owned(), norm));
+        means.chain(norm).chain([(LEARNING_RATE.to_owned(), self.lr)])
+    }
+
+    /// The first metric that is NaN or infinite, by its name.
+    pub fn not_finite(&self) -> Option<(String, f64)> {
+        let (key, value) = self.entries().find(|(_, value)| !value.is_finite())?;
+        Some((key.trim_start_matches(TRAIN_PREFIX).to_owned(), value))
     }
 }

@@ -26,7 +26,7 @@ mod tensorboard;
 
 pub use device_data::DeviceData;
 pub use folder::{BEST_FILE, LATEST_FILE, ResumePoint, RunFolder, Snapshot, changes};
-pub use history::{AVERAGED, RunHistory, RunState, Series, find_runs};
+pub use history::{RunHistory, RunState, Series, find_runs};
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics, is_running};
 pub use online::OnlineAugment;
 pub use parallel::Peers;

@@ -14,12 +14,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{StopReason, TrainPlan, Trainer, changes};
-use crate::{
-    config::TrainConfig,
-    eval::evaluate::EvaluationSums,
-    model::{METRICS, Rows},
-    runtime::dist::Group,
-};
+use crate::{config::TrainConfig, eval::evaluate::EvaluationSums, metrics::Metric, model::Rows, runtime::dist::Group};
 
 /// The processes of a run; one alone computes as if this were not here.
 #[derive(Debug, Default)]
@@ -67,13 +62,17 @@ impl Peers {
     pub fn agree_on(&self, plan: &TrainPlan) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
         let resumed = plan.resume.as_ref().map(|point| point.state.step);
-        let mine = serde_json::json!({ "config": plan.config, "data": plan.fingerprint, "resumed": resumed });
+        let mine = serde_json::json!({
+            "config": plan.config, "data": plan.fingerprint, "test_data": plan.test_fingerprint, "resumed": resumed,
+        });
         let theirs: Value = serde_json::from_slice(&broadcast_bytes(group, mine.to_string().as_bytes())?)?;
         let first: TrainConfig = serde_json::from_value(theirs["config"].clone())?;
         // Where a host has the data is its own affair.
         let mut differs = changes(&TrainConfig { data_path: plan.config.data_path.clone(), ..first }, &plan.config);
-        if theirs["data"] != mine["data"] {
-            differs.push(format!("the training data in {} are others", plan.config.data_path));
+        for (key, split) in [("data", "training"), ("test_data", "test")] {
+            if theirs[key] != mine[key] {
+                differs.push(format!("the {split} data in {} are others", plan.config.data_path));
+            }
         }
         if theirs["resumed"] != mine["resumed"] {
             differs.push(format!("it goes on from step {}, rank 0 from {}", mine["resumed"], theirs["resumed"]));
@@ -145,13 +144,13 @@ impl Peers {
         Ok(group.all_gather(&local.contiguous())?.flatten(0, 1))
     }
 
-    /// Sums the metrics of some steps over the ranks. What stands behind [`METRICS`] is the same on all of them.
+    /// Sums the metrics of some steps over the ranks. What stands behind [`Metric::ALL`] is the same on all of them.
     ///
     /// # Shapes
     /// `steps`: `[n, 8 or more]` f64, on the host; changed in place.
     pub fn sum_metrics(&self, steps: &Tensor) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
-        let mut sums = steps.narrow(1, 0, METRICS.len() as i64);
+        let mut sums = steps.narrow(1, 0, Metric::COUNT as i64);
         let reduced = sums.contiguous();
         group.all_reduce(&reduced)?;
         sums.copy_(&reduced);

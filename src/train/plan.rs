@@ -32,6 +32,8 @@ pub struct TrainPlan {
     pub run_dir: PathBuf,
     /// Of the training split.
     pub fingerprint: String,
+    /// Of the test split.
+    pub test_fingerprint: String,
     /// The checkpoint to go on from.
     pub resume: Option<ResumePoint>,
     /// Go on in spite of a changed configuration or dataset.
@@ -74,13 +76,18 @@ impl TrainPlan {
     /// A plan that goes on from a checkpoint, or begins anew in a folder whose run was killed before its first one.
     ///
     /// # Errors
-    /// As [`TrainPlan::new`]; unless `forced`, a configuration or training data that are not those of the run, by name.
+    /// As [`TrainPlan::new`]; unless `forced`, a configuration or data that are not those of the run, by name.
     pub fn resume(config: TrainConfig, point: Option<ResumePoint>, forced: bool) -> Result<Self> {
         let mut plan = Self::build(config)?;
         if let Some(point) = &point {
             let mut changed = changes(&point.config, &plan.config);
-            if point.state.data_fingerprint != plan.fingerprint {
-                changed.push(format!("the training data in {} are not those of the run", plan.config.data_path));
+            let state = &point.state;
+            let splits = [
+                ("training", Some(&state.data_fingerprint), &plan.fingerprint),
+                ("test", state.test_data_fingerprint.as_ref(), &plan.test_fingerprint),
+            ];
+            for (split, _, _) in splits.into_iter().filter(|(_, was, is)| was.is_some_and(|was| was != *is)) {
+                changed.push(format!("the {split} data in {} are not those of the run", plan.config.data_path));
             }
             ensure!(
                 forced || changed.is_empty(),
@@ -134,7 +141,7 @@ impl TrainPlan {
         );
         let run_dir = PathBuf::from(config.checkpoint_path.as_deref().context("checkpoint_path is not set")?);
         check_parts(&config, &sampler)?;
-        let fingerprint = train.fingerprint()?;
+        let (fingerprint, test_fingerprint) = (train.fingerprint()?, test.fingerprint()?);
         let passes = config.epochs / epochs_per_pass;
         Ok(Self {
             config,
@@ -146,6 +153,7 @@ impl TrainPlan {
             passes,
             run_dir,
             fingerprint,
+            test_fingerprint,
             resume: None,
             forced: false,
             tensorboard: false,

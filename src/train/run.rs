@@ -314,12 +314,12 @@ impl Run<'_> {
         let with_continue = self.plan.model.has_target_q();
         for (done, sums) in std::mem::take(&mut self.pending).into_iter().zip(values.chunks(width)) {
             let Pending { step, report, .. } = &done;
-            let metrics = TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue);
+            let metrics = TrainMetrics::from_sums(sums, self.plan.config.global_batch_size, report.lr, with_continue)?;
             let written = self.sinks.step(*step, &metrics)?;
             self.warn(written);
-            if let Some((name, value)) = metrics.values.iter().find(|(_, v)| !v.is_finite()) {
+            if let Some((name, value)) = metrics.not_finite() {
                 self.sinks.flush()?;
-                return Err(self.not_finite(&done, name, *value)?);
+                return Err(self.not_finite(&done, &name, value)?);
             }
             if !self.observer.step(*step, &metrics) {
                 self.stop = Some(StopReason::Asked);
@@ -385,11 +385,7 @@ impl Run<'_> {
                     self.stop = Some(reason);
                     return Ok(None);
                 }
-                Ok(sums) => {
-                    let prefix = if averaged { "ema/" } else { "" };
-                    let sets = sums.finish().sets.into_iter().map(|(set, metrics)| (format!("{prefix}{set}"), metrics));
-                    evaluation.sets.extend(sets);
-                }
+                Ok(sums) => evaluation.sets.extend(sums.finish(averaged)?.sets),
             }
         }
         Ok(Some(evaluation))
@@ -452,6 +448,7 @@ impl Run<'_> {
                 passes: self.passes,
                 sampler: place,
                 data_fingerprint: self.plan.fingerprint.clone(),
+                test_data_fingerprint: Some(self.plan.test_fingerprint.clone()),
                 best: self.best,
             },
             weights: self.trainer.model.tensors(),

@@ -40,19 +40,13 @@ impl Sinks {
     /// Those of the file system on metrics.jsonl; as all that follow.
     pub fn step(&mut self, step: i64, metrics: &TrainMetrics) -> Result<Option<String>> {
         self.log.step(step, metrics)?;
-        Ok(self.scalars(step, || {
-            let values = metrics.values.iter().map(|(name, value)| (format!("train/{name}"), *value));
-            values.chain([("train/lr".to_owned(), metrics.lr)]).collect()
-        }))
+        Ok(self.scalars(step, || metrics.entries().collect()))
     }
 
     /// An evaluation; a warning as of [`Sinks::step`].
     pub fn evaluation(&mut self, step: i64, evaluation: &Evaluation) -> Result<Option<String>> {
         self.log.evaluation(step, evaluation)?;
-        let written = self.scalars(step, || {
-            let sets = evaluation.sets.iter();
-            sets.flat_map(|(set, m)| m.iter().map(move |(k, v)| (format!("{set}/{k}"), *v))).collect()
-        });
+        let written = self.scalars(step, || evaluation.entries().collect());
         Ok(written.or_else(|| self.flush_events()))
     }
 

@@ -38,6 +38,9 @@ pub struct TrainingState {
     pub sampler: SamplerState,
     /// Of the training split.
     pub data_fingerprint: String,
+    /// Of the test split; earlier versions did not tell.
+    #[serde(default)]
+    pub test_data_fingerprint: Option<String>,
     /// The best evaluation so far whose weights were saved.
     pub best: Option<Best>,
 }
@@ -123,5 +126,24 @@ impl Trainer {
             to.shallow_clone().copy_(&from);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_without_the_test_datas_fingerprint_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let sampler = "{\"seed\":0,\"global_batch_size\":16,\"epochs_per_pass\":4,\"iterations_done\":1,\"set\":0,\
+                       \"batches_taken\":2}";
+        let text = format!(
+            "{{\"version\":1,\"step\":20,\"adam_steps\":20,\"passes\":1,\"sampler\":{sampler},\
+             \"data_fingerprint\":\"f\",\"best\":null}}"
+        );
+        fs::write(folder.path().join(STATE_FILE), text).unwrap();
+        let state = TrainingState::read(folder.path()).unwrap();
+        assert_eq!((state.step, state.test_data_fingerprint), (20, None));
     }
 }

@@ -11,7 +11,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::Peers;
 use crate::{
     config::TrainConfig,
-    model::{Carry, DeviceBatch, Exploration, METRICS, Metrics, Model, Rows, TrainSegment, loss_head, rows},
+    metrics::Metric,
+    model::{Carry, DeviceBatch, Exploration, Metrics, Model, Rows, TrainSegment, loss_head, rows},
     optim::{AdamAtan2, AdamConfig, AdamScalars, CosineSchedule, sparse_sign_sgd},
     runtime::{self, CudaGraph, Recorded},
 };
@@ -36,7 +37,7 @@ pub struct Trainer {
 /// What a step leaves for the log; sums over the batch, still on the device.
 #[derive(Debug)]
 pub struct StepReport {
-    /// [`crate::model::METRICS`], `[8]` f64; with `log_grad_norm` the gradient's norm behind them, `[9]`.
+    /// A value for each of [`Metric::ALL`], `[8]` f64; with `log_grad_norm` the gradient's norm behind them, `[9]`.
     pub metrics: Tensor,
     /// The dense optimiser's learning rate.
     pub lr: f64,
@@ -310,7 +311,7 @@ impl PassPlan {
 
     /// How many metrics a pass leaves.
     fn metrics(self) -> i64 {
-        METRICS.len() as i64 + i64::from(self.norm)
+        Metric::COUNT as i64 + i64::from(self.norm)
     }
 }
 

@@ -1,0 +1,65 @@
+//! Pass@k: what the first k passes of each puzzle come to.
+
+use serde::Serialize;
+
+use super::{pool::Pool, ratio};
+use crate::eval::pass::Ending;
+
+/// Shares of puzzles with the first k passes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CurvePoint {
+    pub passes: usize,
+    /// Some pass equals the label: it needs the label to tell which.
+    pub any_exact: f64,
+    pub verified: f64,
+    pub vote: f64,
+    pub best_halt: f64,
+}
+
+/// Puzzles solved with the first k passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Solved {
+    any_exact: u64,
+    verified: u64,
+    vote: u64,
+    best_halt: u64,
+}
+
+/// Counts for each k from 1.
+#[derive(Clone, Debug)]
+pub(super) struct Curve(Vec<Solved>);
+
+impl Curve {
+    pub fn new(passes: usize) -> Self {
+        Self(vec![Solved::default(); passes])
+    }
+
+    /// Counts a puzzle; `passes` in order.
+    pub fn add(&mut self, passes: &[(u32, &Ending)]) {
+        let mut pool = Pool::default();
+        let mut next = passes.iter().peekable();
+        let mut reached = pool.chosen();
+        for (k, solved) in self.0.iter_mut().enumerate() {
+            while let Some((_, end)) = next.next_if(|(pass, _)| *pass as usize <= k) {
+                pool.add(end);
+                reached = pool.chosen();
+            }
+            solved.any_exact += u64::from(reached.any_exact);
+            solved.verified += u64::from(reached.verified);
+            solved.vote += u64::from(reached.vote);
+            solved.best_halt += u64::from(reached.best_halt);
+        }
+    }
+
+    /// Shares of `total` puzzles.
+    pub fn points(&self, total: u64) -> Vec<CurvePoint> {
+        let point = |(k, solved): (usize, &Solved)| CurvePoint {
+            passes: k + 1,
+            any_exact: ratio(solved.any_exact, total),
+            verified: ratio(solved.verified, total),
+            vote: ratio(solved.vote, total),
+            best_halt: ratio(solved.best_halt, total),
+        };
+        self.0.iter().enumerate().map(point).collect()
+    }
+}
