@@ -389,6 +389,11 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
     ok(&mut infer(at, "--output r.jsonl"))?;
     let good = fs::read_to_string(at.join("r.jsonl"))?;
     let lines: Vec<&str> = good.lines().collect();
+    let changed = |pass: usize, key: &str, value: Value| -> Result<String> {
+        let mut line: Value = serde_json::from_str(lines[1])?;
+        line["passes"][pass][key] = value;
+        Ok(format!("{}\n{line}\n", lines[0]))
+    };
     for (text, wanted) in [
         (String::new(), "bad.jsonl:1: not a results file"),
         ("hello\n".into(), "bad.jsonl:1: not a results file"),
@@ -398,6 +403,16 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
         (good.replacen("\"pass\":1,", "\"pass\":9,", 1), "pass 9 of 2"),
         (good.replacen("\"passes\"", "\"pases\"", 1), "bad.jsonl:2: damaged"),
         (lines[..3].join("\n") + "\n", "puzzles are not done"),
+        (good.replacen("\"guesses\":1", "\"guesses\":4294967295", 1), "4294967295 guesses of 65536"),
+        (good.replacen("\"segments\":[6,6]", "\"segments\":[6]", 1), "2 checkpoints, and segments of 1"),
+        (changed(1, "pass", 0.into())?, "bad.jsonl:2: passes of puzzle 0 are there twice"),
+        (changed(0, "cells", u32::MAX.into())?, "bad.jsonl:2: 4294967295 right cells of 81"),
+        (changed(0, "segments", 7.into())?, "bad.jsonl:2: 7 segments of 6"),
+        (changed(0, "answer", "1".into())?, "bad.jsonl:2: an answer of 1 cells instead of 81"),
+        (
+            good.replace("\"puzzles\":6", "\"puzzles\":1000000000000").replace("\"end\":6", "\"end\":1000000000000"),
+            "999999999994 puzzles are not done",
+        ),
     ] {
         fs::write(at.join("bad.jsonl"), &text)?;
         let found = fails(hrm(at).args(["infer", "--merge", "bad.jsonl"]))?;
@@ -407,6 +422,15 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
     fs::write(at.join("bad.jsonl"), other)?;
     let found = fails(hrm(at).args(["infer", "--merge", "r.jsonl", "bad.jsonl"]))?;
     assert!(found.contains("bad.jsonl: its run.shape.stop"), "{found}");
+
+    // Two files that have the same pass otherwise.
+    let (before, rest) = good.split_once("\"answer\":\"").context("an answer")?;
+    let turned = if rest.starts_with('1') { "2" } else { "1" };
+    fs::write(at.join("bad.jsonl"), format!("{before}\"answer\":\"{turned}{}", &rest[1..]))?;
+    for files in [["r.jsonl", "bad.jsonl"], ["bad.jsonl", "r.jsonl"]] {
+        let found = fails(hrm(at).args(["infer", "--merge"]).args(files))?;
+        assert!(found.contains("does not fit the files before it: pass 0 of puzzle 0 ended otherwise"), "{found}");
+    }
 
     for (more, wanted) in [
         ("--shard 1/2", "--output"),

@@ -37,15 +37,17 @@ pub struct GuessOptions {
 }
 
 impl GuessOptions {
+    /// More guesses are never made of a puzzle.
+    pub const MOST: u64 = 1 << 16;
+
     /// How many different guesses there are of a puzzle.
     pub fn most(&self, geometry: Geometry) -> u64 {
-        const ENOUGH: u64 = 1 << 16;
         if self.random_start || self.noise > 0.0 {
-            return ENOUGH;
+            return Self::MOST;
         }
         let permutations = u64::from(geometry.permutations());
         match geometry {
-            Geometry::Sudoku(_) if self.relabel || self.symmetries => ENOUGH,
+            Geometry::Sudoku(_) if self.relabel || self.symmetries => Self::MOST,
             Geometry::Maze { height, width } if self.symmetries && height == width => 8 * permutations,
             _ => permutations,
         }

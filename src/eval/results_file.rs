@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     guess::GuessOptions,
-    pass::StopRule,
+    pass::{Ending, PassId, StopRule},
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
 };
@@ -87,6 +87,14 @@ impl Identity for Header {
         let Self { hrm_results: version, run, first, end } = self;
         ensure!(*version == VERSION, "results of version {version}, this program reads {VERSION}");
         ensure!(first <= end && *end <= run.puzzles, "puzzles {first}..{end} of {}", run.puzzles);
+        let (shape, checkpoints) = (&run.shape, run.checkpoints.len());
+        ensure!(
+            checkpoints > 0 && checkpoints == shape.segments.len(),
+            "{checkpoints} checkpoints, and segments of {}",
+            shape.segments.len()
+        );
+        let (guesses, most) = (shape.guesses, GuessOptions::MOST);
+        ensure!((1..=most).contains(&u64::from(guesses)), "{guesses} guesses of {most}");
         Ok(())
     }
 }
@@ -140,16 +148,46 @@ pub fn read(path: &Path) -> Result<StoredResults> {
 }
 
 /// Adds the passes that are not known yet, in order.
-fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord) {
+///
+/// # Errors
+/// A known pass that ended otherwise. Its margin may differ, as devices round differently.
+fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord) -> Result<()> {
     let Some(known) = records.get_mut(&new.puzzle) else {
         records.insert(new.puzzle, new);
-        return;
+        return Ok(());
     };
     for pass in new.passes {
-        if let Err(place) = known.passes.binary_search_by_key(&pass.pass, |p| p.pass) {
-            known.passes.insert(place, pass);
+        match known.passes.binary_search_by_key(&pass.pass, |p| p.pass) {
+            Err(place) => known.passes.insert(place, pass),
+            Ok(place) => {
+                let was = &known.passes[place].end;
+                let same = Ending { margin: was.margin, ..pass.end } == *was;
+                ensure!(same, "pass {} of puzzle {} ended otherwise elsewhere", pass.pass, new.puzzle);
+            }
         }
     }
+    Ok(())
+}
+
+/// Whether a run of that shape can have written this.
+fn check_record(shape: &RunShape, record: &PuzzleRecord) -> Result<()> {
+    let (all, cells) = (shape.passes(), shape.cells);
+    let ordered = record.passes.windows(2).all(|pair| pair[0].pass < pair[1].pass);
+    ensure!(ordered, "passes of puzzle {} are there twice or in disorder", record.puzzle);
+    for pass in &record.passes {
+        ensure!((pass.pass as usize) < all, "pass {} of {all}", pass.pass);
+        let most = shape.segments[PassId::from_number(pass.pass, shape.guesses as usize).checkpoint];
+        for end in [Some(&pass.end), pass.at_halt.as_ref(), pass.at_verified.as_ref()].into_iter().flatten() {
+            let commas = end.answer.matches(',').count();
+            // Of an unknown kind an answer may be numbers.
+            let found = if commas > 0 { commas + 1 } else { end.answer.chars().count() };
+            ensure!(found == cells, "an answer of {found} cells instead of {cells}");
+            let (right, exact) = end.cells.zip(end.exact).context("an answer that was compared with no label")?;
+            ensure!(right as usize <= cells && exact == (right as usize == cells), "{right} right cells of {cells}");
+            ensure!((1..=most).contains(&end.segments), "{} segments of {most}", end.segments);
+        }
+    }
+    Ok(())
 }
 
 /// Passes beside those of another run over the same puzzles.
@@ -167,7 +205,6 @@ impl StoredResults {
     fn of(path: &Path, header: Header, lines: Vec<Line>) -> Result<Self> {
         let puzzles = header.first..header.end;
         let mut stored = Self { puzzles, run: header.run, records: BTreeMap::new(), seconds: 0.0, complete: false };
-        let passes = stored.run.shape.passes();
         for (line, number) in lines.into_iter().zip(2..) {
             match line {
                 Line::Mark(mark) => {
@@ -178,9 +215,8 @@ impl StoredResults {
                     let at = || format!("{}:{number}", path.display());
                     let here = stored.puzzles.contains(&record.puzzle);
                     ensure!(here, "{}: puzzle {} is none of {:?}", at(), record.puzzle, stored.puzzles);
-                    let beyond = record.passes.iter().find(|p| p.pass as usize >= passes);
-                    ensure!(beyond.is_none(), "{}: pass {} of {passes}", at(), beyond.map_or(0, |p| p.pass));
-                    merge(&mut stored.records, record);
+                    check_record(&stored.run.shape, &record).with_context(at)?;
+                    merge(&mut stored.records, record).with_context(at)?;
                 }
             }
         }
@@ -222,7 +258,7 @@ impl StoredResults {
 /// Joins the files of a run's shards.
 ///
 /// # Errors
-/// Files of different runs; puzzles that are missing, or are in none of the files.
+/// Files of different runs, or that contradict each other; puzzles that are missing, or are in none of the files.
 pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
     let (first, others) = paths.split_first().context("no results file was named")?;
     let mut whole = read(first)?;
@@ -235,7 +271,8 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
         }
         ranges.push((part.puzzles.clone(), path));
         whole.seconds += part.seconds;
-        part.records.into_values().for_each(|record| merge(&mut whole.records, record));
+        let at = || format!("{} does not fit the files before it", path.display());
+        part.records.into_values().try_for_each(|record| merge(&mut whole.records, record)).with_context(at)?;
     }
     ranges.sort_by_key(|(range, _)| (range.start, range.end));
     let mut reached = 0;
@@ -259,7 +296,7 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
     if let Some(missing) = (0..whole.run.puzzles).find(|p| !done(p)) {
         let file = ranges.iter().find(|(range, _)| range.contains(&missing));
         let name = file.map_or_else(|| first.display(), |(_, path)| path.display());
-        let left = (0..whole.run.puzzles).filter(|p| !done(p)).count();
+        let left = whole.run.puzzles - whole.records.keys().filter(|p| done(p)).count();
         bail!("{name}: {left} puzzles are not done, the first is {missing}: finish it with --resume, then merge");
     }
     whole.puzzles = 0..whole.run.puzzles;

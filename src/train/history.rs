@@ -1,7 +1,7 @@
 //! What a run's metrics.jsonl tells, read back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -19,26 +19,35 @@ use crate::{
 /// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
+    /// In the order in which they came.
     names: Vec<String>,
-    /// In the order of the names; shorter where later names were not known yet. NaN: not logged.
-    steps: BTreeMap<i64, Vec<f64>>,
+    columns: HashMap<String, Vec<Entry>>,
+    /// The line that counts, of each step.
+    steps: BTreeMap<i64, usize>,
+    lines: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    step: i64,
+    line: usize,
+    value: f64,
 }
 
 impl Series {
-    fn add(&mut self, step: i64, values: &Map<String, Value>) {
-        let mut row = vec![f64::NAN; self.names.len()];
-        for (name, value) in values.iter().filter(|(name, _)| *name != "step" && *name != "time") {
+    fn add(&mut self, step: i64, values: Map<String, Value>) {
+        let line = self.lines;
+        self.lines += 1;
+        self.steps.insert(step, line);
+        for (name, value) in values.into_iter().filter(|(name, _)| *name != "step" && *name != "time") {
             // NaN and infinities are written as their names.
-            let value = value.as_f64().or_else(|| value.as_str()?.parse().ok());
-            let Some(value) = value else { continue };
-            let index = self.names.iter().position(|n| n == name).unwrap_or_else(|| {
+            let Some(value) = value.as_f64().or_else(|| value.as_str()?.parse().ok()) else { continue };
+            let column = self.columns.entry(name).or_insert_with_key(|name| {
                 self.names.push(name.clone());
-                row.push(f64::NAN);
-                self.names.len() - 1
+                Vec::new()
             });
-            row[index] = value;
+            column.push(Entry { step, line, value });
         }
-        self.steps.insert(step, row);
     }
 
     /// Names of what was logged, such as `train/lm_loss`.
@@ -48,9 +57,11 @@ impl Series {
 
     /// Steps and finite values of a metric, in order.
     pub fn of(&self, name: &str) -> Vec<(i64, f64)> {
-        let Some(index) = self.names.iter().position(|n| n == name) else { return Vec::new() };
-        let finite = |(&step, row): (&i64, &Vec<f64>)| Some((step, *row.get(index)?)).filter(|(_, v)| v.is_finite());
-        self.steps.iter().filter_map(finite).collect()
+        let column = self.columns.get(name).into_iter().flatten();
+        let counts = |entry: &&Entry| self.steps.get(&entry.step) == Some(&entry.line) && entry.value.is_finite();
+        let mut found: Vec<(i64, f64)> = column.filter(counts).map(|entry| (entry.step, entry.value)).collect();
+        found.sort_by_key(|(step, _)| *step);
+        found
     }
 
     pub fn last_step(&self) -> Option<i64> {
@@ -128,8 +139,8 @@ impl RunHistory {
     fn add(&mut self, line: Map<String, Value>) {
         match line.get("step").and_then(Value::as_i64) {
             None => self.about.extend(line),
-            Some(step) if line.keys().any(|key| key.starts_with(TRAIN_PREFIX)) => self.training.add(step, &line),
-            Some(step) => self.evaluations.add(step, &line),
+            Some(step) if line.keys().any(|key| key.starts_with(TRAIN_PREFIX)) => self.training.add(step, line),
+            Some(step) => self.evaluations.add(step, line),
         }
     }
 
@@ -231,6 +242,15 @@ mod tests {
         assert_eq!(read.training.of("train/grad_norm"), [(2, 7.0)]);
         assert_eq!((read.set().as_deref(), read.best_exact()), (Some("all"), Some((2, 0.5))));
         assert!(read.training.of("no").is_empty());
+    }
+
+    #[test]
+    fn a_name_in_every_line_takes_no_more_room_than_the_file() {
+        let text: String = (0..40_000).map(|i| format!("{{\"step\":{i},\"a{i}\":1}}\n")).collect();
+        let read = history(&text).unwrap();
+        let values = |series: &Series| series.columns.values().map(Vec::capacity).sum::<usize>();
+        assert!(values(&read.evaluations) <= 4 * 40_000);
+        assert_eq!(read.evaluations.of("a7"), [(7, 1.0)]);
     }
 
     #[test]
