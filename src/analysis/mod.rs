@@ -11,5 +11,7 @@ pub mod pca;
 pub mod runs;
 pub mod segments;
 pub mod stability;
+pub mod subject;
+pub mod test_puzzles;
 pub mod trace_file;
 pub mod trajectory;

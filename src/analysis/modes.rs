@@ -100,6 +100,14 @@ pub struct ModesSummary {
     pub settled_without_conflict: usize,
 }
 
+impl ModesSummary {
+    /// Runs that end wrong.
+    pub fn failures(&self) -> usize {
+        let failed = [Mode::TrivialFailure, Mode::NonTrivialFailure];
+        self.modes.iter().filter(|m| failed.contains(&m.mode)).map(|m| m.count).sum()
+    }
+}
+
 /// Counts the modes of runs.
 pub fn count_modes(runs: &[PuzzleRun], criteria: &Criteria) -> ModesSummary {
     let of_run: Vec<Mode> = runs.iter().map(|r| classify(r, criteria)).collect();

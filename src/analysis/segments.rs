@@ -40,6 +40,13 @@ pub struct Grokking {
     pub steepest_share_of_mean: Option<f64>,
 }
 
+impl Grokking {
+    /// Both shares of the steepest segment, that of single puzzles first; none where no puzzle is solved after segment 1.
+    pub fn jump(&self) -> Option<[f64; 2]> {
+        Some([self.steepest_share?, self.steepest_share_of_mean.unwrap_or(0.0)])
+    }
+}
+
 /// What `hrm analyze segments` finds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SegmentsSummary {

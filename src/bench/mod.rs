@@ -95,16 +95,19 @@ fn median(times: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
+/// How often something is done, and what its rate is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Untimed repetitions, which come first.
+    pub warm: usize,
+    /// Timed ones.
+    pub steps: usize,
+    /// Of matrix products, in FLOP/s; see [`matmul_rate`].
+    pub rate: f64,
+}
+
 /// Training steps at a batch size, exactly those of `hrm train`.
-pub fn train(
-    config: &ModelConfig,
-    hyper: &TrainConfig,
-    rows: i64,
-    device: Device,
-    warm: usize,
-    steps: usize,
-    rate: f64,
-) -> Result<Measured> {
+pub fn train(config: &ModelConfig, hyper: &TrainConfig, rows: i64, device: Device, timing: Timing) -> Result<Measured> {
     forget_peak(device);
     let model = Model::new(config.clone(), device, 0)?;
     let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
@@ -112,7 +115,7 @@ pub fn train(
     let batches: Vec<_> =
         (0..4).map(|seed| DeviceBatch::upload(&sudoku_like_batch(rows, config, seed), device)).collect();
     let mut failed = None;
-    let times = time(device, warm, steps, || {
+    let times = time(device, timing.warm, timing.steps, || {
         let step = trainer.step + 1;
         let draws = Exploration::draw(0, step, 0, rows, config.halt_max_steps, device);
         failed = trainer.train_step(&batches[step as usize % batches.len()], &draws).err().or(failed.take());
@@ -122,27 +125,20 @@ pub fn train(
     }
     let seconds = median(&times).as_secs_f64();
     let flops = config.flops_per_train_row() * rows as f64;
-    Ok(measured(device, "train", rows, seconds, flops, rate))
+    Ok(measured(device, "train", rows, seconds, flops, timing.rate))
 }
 
 /// All segments of a batch, exactly those of `hrm infer`.
-pub fn infer(
-    config: &ModelConfig,
-    rows: i64,
-    device: Device,
-    warm: usize,
-    steps: usize,
-    rate: f64,
-) -> Result<Measured> {
+pub fn infer(config: &ModelConfig, rows: i64, device: Device, timing: Timing) -> Result<Measured> {
     forget_peak(device);
     let model = Model::new(config.clone(), device, 0)?;
     let batch = DeviceBatch::upload(&sudoku_like_batch(rows, config, 1), device);
-    let times = time(device, warm, steps, || {
+    let times = time(device, timing.warm, timing.steps, || {
         let _ = model.all_segments(&batch, |_| ());
     });
     let seconds = median(&times).as_secs_f64();
     let flops = config.flops_per_segment() * (config.halt_max_steps * rows) as f64;
-    Ok(measured(device, "infer", rows, seconds, flops, rate))
+    Ok(measured(device, "infer", rows, seconds, flops, timing.rate))
 }
 
 fn measured(device: Device, what: &str, rows: i64, seconds: f64, flops: f64, rate: f64) -> Measured {
@@ -156,6 +152,7 @@ fn measured(device: Device, what: &str, rows: i64, seconds: f64, flops: f64, rat
         peak_memory_gib: peak_memory(device),
     }
 }
+
 /// Records the first training step of a fresh model (with a random q head, so that its gradients are no special case)
 /// as one safetensors file: `model.*` weights, `batch.*`, `draws.*`, `loss`, `grad.model.*`.
 pub fn dump_step(

@@ -11,10 +11,13 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod convert;
+mod inspect;
 pub mod lfs;
 mod load;
 mod manifest;
 mod meta;
+mod names;
 mod pickle;
 pub mod resolve;
 pub mod safetensors_file;
@@ -25,9 +28,12 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+pub use convert::{Conversion, Converted};
+pub use inspect::{CheckpointReport, TensorLine};
 pub use load::{Loaded, Weights};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use meta::CheckpointMeta;
+pub use names::{short_names, weights_name};
 pub use resolve::{Format, Resolved, resolve, resolve_or_default};
 
 pub use crate::raw_tensor::RawTensor;

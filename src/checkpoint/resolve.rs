@@ -26,6 +26,16 @@ pub enum Format {
     Torch,
 }
 
+impl Format {
+    /// The name of the form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Torch => "torch",
+        }
+    }
+}
+
 /// The files of one checkpoint. The weights exist; nothing is read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     GlobalArgs,
-    sources::{compute_dtype, device_name},
+    args::checkpoints::compute_dtype,
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
@@ -15,7 +15,8 @@ use crate::{
     bench, config,
     dtype::Dtype,
     model::{Dims, ModelConfig},
-    runtime, say,
+    runtime::{self, device_name},
+    say,
 };
 
 /// Measure training or inference speed on this machine
@@ -104,15 +105,16 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
         rate / 1e12,
         device_name(device)
     );
+    let timing = bench::Timing { warm, steps, rate };
     let unit = if training { "step" } else { "batch" };
     let time = format!("ms/{unit}");
     let headings = ["batch", &time, "puzzles/s", "TFLOP/s", "of matmul rate", "peak memory"];
     let mut table = Table::headed(headings, &[]);
     let measure = |rows| {
         if training {
-            bench::train(&model, &hyper, rows, device, warm, steps, rate)
+            bench::train(&model, &hyper, rows, device, timing)
         } else {
-            bench::infer(&model, rows, device, warm, steps, rate)
+            bench::infer(&model, rows, device, timing)
         }
     };
     // A size that does not fit into memory does not take the others' numbers with it.

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
+    args::choices::{KINDS, one_of},
     dataset::Watch,
     ui::{JsonArg, Ui, warn},
 };
@@ -36,7 +37,7 @@ pub struct BuildDatasetArgs {
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Kind of puzzle (default: sudoku)
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze")]
+    #[arg(long, value_parser = one_of(KINDS), hide_possible_values = true, value_name = "sudoku|maze")]
     dataset: Option<PuzzleKind>,
     /// Where puzzles come from: a folder with train.csv and test.csv, a file of training puzzles, or the bundled sample;
     /// bundled-small: mazes of 11x11 cells (default: bundled)

@@ -4,20 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use serde::Serialize;
 
 use super::{
     GlobalArgs,
-    sources::{WeightsArg, compute_dtype, load_with_origin},
+    args::checkpoints::{WeightsArg, compute_dtype, load_with_origin},
     table::{Table, cells},
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
-    checkpoint::{
-        CONFIG_FILE, Checkpoint, CheckpointMeta, Format, Loaded, META_FILE, WEIGHTS_FILE, safetensors_file,
-        torch_writer,
-    },
-    config::TrainConfig,
+    checkpoint::{CheckpointReport, Conversion, Format},
     dtype::Dtype,
     say,
 };
@@ -94,60 +89,15 @@ pub fn run(args: CheckpointArgs, _global: &GlobalArgs) -> Result<()> {
     }
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    path: String,
-    format: &'static str,
-    step: Option<u64>,
-    /// As upstream counts: without the buffers H_init, L_init and puzzle_emb.weights.
-    parameters: usize,
-    bytes: usize,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    num_puzzle_identifiers: Option<usize>,
-    tensors: Vec<TensorLine<'a>>,
-    config: &'a TrainConfig,
-    meta: Option<&'a CheckpointMeta>,
-    warnings: &'a [String],
-}
-
-#[derive(Serialize)]
-struct TensorLine<'a> {
-    name: &'a str,
-    dtype: &'static str,
-    shape: &'a [usize],
-    bytes: usize,
-}
-
 fn inspect(args: InspectArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let loaded = load_with_origin(&ui, args.path.as_deref(), args.weights)?;
-    let checkpoint = &loaded.checkpoint;
-    let lines = checkpoint.tensors.iter().map(|(name, t)| TensorLine {
-        name,
-        dtype: t.dtype.name(),
-        shape: &t.shape,
-        bytes: t.data.len(),
-    });
-    let report = Report {
-        path: checkpoint.path.display().to_string(),
-        format: format_name(loaded.format),
-        step: checkpoint.step,
-        parameters: checkpoint.parameter_count(),
-        bytes: checkpoint.tensors.iter().map(|(_, t)| t.data.len()).sum(),
-        vocab_size: checkpoint.vocab_size(),
-        hidden_size: checkpoint.hidden_size(),
-        num_puzzle_identifiers: checkpoint.num_puzzle_identifiers(),
-        tensors: lines.collect(),
-        config: &checkpoint.config,
-        meta: loaded.meta.as_ref(),
-        warnings: &loaded.warnings,
-    };
+    let report = CheckpointReport::new(&loaded);
     print_report(&ui, &report)?;
     ui.emit(&report)
 }
 
-fn print_report(ui: &Ui, report: &Report<'_>) -> Result<()> {
+fn print_report(ui: &Ui, report: &CheckpointReport<'_>) -> Result<()> {
     let mut facts = Table::new(&[0, 1]);
     facts.row(["checkpoint", &report.path]);
     facts.row(["format", report.format]);
@@ -181,59 +131,21 @@ fn convert(args: ConvertArgs) -> Result<()> {
     if args.dst.exists() && !args.dst.is_dir() {
         bail!("{}: is a file; the destination is a folder that the checkpoint is written into", args.dst.display());
     }
-    let Loaded { checkpoint, meta, format, .. } = load_with_origin(&ui, Some(&args.src), args.weights)?;
-    let Checkpoint { path, config, step, averaged, mut tensors, .. } = checkpoint;
-    if let Some(dtype) = args.dtype {
-        for (_, tensor) in &mut tensors {
-            *tensor = tensor.to_float(dtype);
-        }
-    }
-    let written = match args.to {
-        Target::Safetensors => {
-            refuse_overwrite(&args, &[WEIGHTS_FILE, META_FILE, CONFIG_FILE])?;
-            let mut meta = meta.unwrap_or_else(|| CheckpointMeta::of_this_process(step, None));
-            meta.weights = averaged.then(|| "ema".to_owned());
-            meta.other.insert("converted_from".into(), path.display().to_string().into());
-            safetensors_file::save_folder(&args.dst, &config, &meta, &tensors)?;
-            args.dst.join(WEIGHTS_FILE)
-        }
-        Target::Torch => {
-            let step = step.unwrap_or_else(|| {
-                warn(format_args!("{}: its step is not recorded, written as step_0", path.display()));
-                0
-            });
-            // Several steps of one run share a configuration, and so can share a folder.
-            let same = std::fs::read_to_string(args.dst.join(CONFIG_FILE)).ok() == Some(config.to_yaml()?);
-            let name = format!("step_{step}");
-            refuse_overwrite(&args, &[&name])?;
-            if !same {
-                refuse_overwrite(&args, &[CONFIG_FILE])?;
-            }
-            torch_writer::sort_as_upstream(&mut tensors);
-            torch_writer::save_folder(&args.dst, step, &config, &tensors)?
-        }
+    let loaded = load_with_origin(&ui, Some(&args.src), args.weights)?;
+    let (path, format) = (loaded.checkpoint.path.display().to_string(), loaded.format.name());
+    let conversion = Conversion {
+        folder: args.dst,
+        to: match args.to {
+            Target::Safetensors => Format::Safetensors,
+            Target::Torch => Format::Torch,
+        },
+        dtype: args.dtype,
+        force: args.force,
     };
-    say!(ui, "{} ({}) -> {} ({} tensors)", path.display(), format_name(format), written.display(), tensors.len());
+    let written = conversion.run(loaded)?;
+    if written.without_step {
+        warn(format_args!("{path}: its step is not recorded, written as step_0"));
+    }
+    say!(ui, "{path} ({format}) -> {} ({} tensors)", written.file.display(), written.tensors);
     Ok(())
-}
-
-/// Everything that would be replaced is looked for before anything is written.
-fn refuse_overwrite(args: &ConvertArgs, names: &[&str]) -> Result<()> {
-    let there = names.iter().map(|n| args.dst.join(n)).find(|p| p.exists());
-    match there {
-        Some(path) if !args.force => {
-            bail!("{}: is there already; give another folder, or --force to replace it", path.display())
-        }
-        Some(path) if path.is_dir() => {
-            bail!("{}: is a folder, and a file is to be written there; give another folder", path.display())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn format_name(format: Format) -> &'static str {
-    match format {
-        Format::Safetensors => "safetensors",
-        Format::Torch => "torch",
-    }
 }

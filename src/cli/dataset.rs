@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
-    study::interrupted,
+    args::choices::{KINDS, one_of},
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
@@ -25,6 +25,7 @@ use crate::{
         ReadOptions, Round, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
     },
     journal::{Existing, Identity, Journal},
+    outcome::Interrupted,
     puzzle::{PuzzleKind, maze},
     runtime, say,
     signals::stop_flag,
@@ -313,7 +314,7 @@ struct CheckArgs {
     #[arg(long, value_name = "DIR|FILE|bundled")]
     test: Option<PathBuf>,
     /// What lists hold; a dataset folder says it itself
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
+    #[arg(long, value_parser = one_of(KINDS), hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
     dataset: PuzzleKind,
     #[command(flatten)]
     json: JsonArg,
@@ -455,7 +456,7 @@ Examples:
   hrm dataset generate --dataset maze --side 12 --count 1000 --output mazes.csv.gz")]
 struct GenerateArgs {
     /// What to make
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
+    #[arg(long, value_parser = one_of(KINDS), hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
     dataset: PuzzleKind,
     /// How many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -521,7 +522,10 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
         PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch)?,
     };
     if made.stopped || watch.cancelled() {
-        bail!(interrupted(&ui, made.puzzles.len(), args.count as usize, &args.partial()));
+        let (done, count, place) = (made.puzzles.len(), args.count, args.partial());
+        let place = place.display();
+        say!(ui, "interrupted after {done} of {count}; what was found lies in {place}, and --resume goes on");
+        bail!(Interrupted::TOLD);
     }
     let Made { puzzles, effort, .. } = made;
     write_list(&args.output, "hrm_generated", &puzzles)

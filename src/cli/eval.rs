@@ -6,19 +6,23 @@ use anyhow::{Result, anyhow, bail, ensure};
 
 use super::{
     GlobalArgs,
-    sources::{WeightsArg, compute_dtype, device_name, load_checkpoint, test_puzzles},
+    args::{
+        checkpoints::{CheckpointArg, ModelArgs},
+        choices::{OUTPUTS, one_of},
+        puzzles::{DataPathArg, open_test_puzzles},
+    },
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
 };
 use crate::{
     dataset::SequentialSampler,
-    dtype::Dtype,
     eval::{
         evaluate::{Evaluation, EvaluationSums},
         outputs::{Output, SavedOutputs},
     },
     model::{Dims, Model},
     outcome::Interrupted,
+    runtime::device_name,
     say,
     signals::stop_flag,
 };
@@ -43,28 +47,23 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm eval --checkpoint runs/a    (--help tells more)")]
 pub struct EvalArgs {
-    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
-    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
-    checkpoint: Option<PathBuf>,
-    /// Dataset folder whose test split is evaluated [default: the checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    #[command(flatten)]
+    data: DataPathArg,
     /// Puzzles that go through the model together [default: the checkpoint's global_batch_size]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
     /// Segments [default: the checkpoint's halt_max_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
     segments: Option<i64>,
-    /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
-    dtype: Option<Dtype>,
     #[command(flatten)]
-    weights: WeightsArg,
+    model: ModelArgs,
     /// Keep tensors of the last segment: a .safetensors file, else a folder of .npy files
     #[arg(long, value_name = "FILE|DIR")]
     save_outputs: Option<PathBuf>,
     /// Which tensors [default: all]
-    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', requires = "save_outputs")]
+    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', requires = "save_outputs", value_parser = one_of(OUTPUTS))]
     keys: Vec<Output>,
     #[command(flatten)]
     json: JsonArg,
@@ -75,8 +74,8 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
     if let Some(path) = args.save_outputs.as_ref().filter(|p| p.extension().is_some_and(|e| e == "safetensors")) {
         writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))?;
     }
-    let mut checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref(), args.weights)?;
-    let puzzles = test_puzzles(&ui, args.data_path.as_deref(), &checkpoint)?;
+    let mut checkpoint = args.checkpoint.load(&ui, args.model.weights)?;
+    let puzzles = open_test_puzzles(&ui, &args.data, &checkpoint)?;
     if let Some(segments) = args.segments {
         checkpoint.config.arch.halt_max_steps = segments;
     }
@@ -88,7 +87,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
 
     let runtime = global.init()?;
     let data = Arc::new(puzzles.dataset);
-    let model = Model::load(&checkpoint, Dims::from(data.meta()), runtime.device, args.dtype)?;
+    let model = Model::load(&checkpoint, Dims::from(data.meta()), runtime.device, args.model.dtype)?;
     say!(
         ui,
         "{} {} puzzles of {} in batches of {batch_size}: {}, {} segments, {} on {}",

@@ -17,14 +17,19 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{
     GlobalArgs,
-    args::launch::LaunchArgs,
-    sources::{TestPuzzles, WeightsArg, checkpoint_files, compute_dtype, device_name, load_checkpoints, test_puzzles},
+    args::{
+        checkpoints::{CheckpointsArg, ModelArgs, checkpoint_files, load_checkpoints},
+        choices::{KINDS, STOP_RULES, one_of},
+        guesses::GuessArgs,
+        launch::LaunchArgs,
+        puzzles::{DataPathArg, check_kind, open_test_set},
+    },
     ui::{JsonArg, Ui, only_errors, writable},
 };
 use crate::{
+    analysis::test_puzzles::TestPuzzles,
     checkpoint::Checkpoint,
-    dataset::{Dataset, DatasetSet},
-    dtype::Dtype,
+    dataset::DatasetSet,
     eval::{
         guess::GuessOptions,
         infer::{Event, InferPlan, infer},
@@ -39,9 +44,9 @@ use crate::{
     journal::Existing,
     model::{Dims, Model},
     outcome::Interrupted,
-    puzzle::{Geometry, PuzzleKind},
+    puzzle::PuzzleKind,
     runtime::{
-        Runtime,
+        Runtime, device_name,
         dist::Place,
         launch::{Launch, Role},
     },
@@ -99,9 +104,8 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm infer --permutes 9    (--help tells more)")]
 pub struct InferArgs {
-    /// Checkpoints: run folders, step_N folders, .safetensors files or upstream's; separated by commas or repeated
-    #[arg(long, visible_alias = "checkpoint", value_name = "PATH[,PATH...]", value_delimiter = ',')]
-    checkpoints: Vec<PathBuf>,
+    #[command(flatten)]
+    checkpoints: CheckpointsArg,
     /// Disguises of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes; more with the options for more guesses
     #[arg(long, value_name = "K", default_value_t = 1, allow_negative_numbers = true)]
     permutes: u32,
@@ -112,21 +116,17 @@ pub struct InferArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
     /// The kind of puzzle [default: what the data's vocabulary says]
-    #[arg(long, value_name = "sudoku|maze")]
+    #[arg(long, value_name = "sudoku|maze", value_parser = one_of(KINDS))]
     dataset: Option<PuzzleKind>,
-    /// Dataset folder whose test split is solved [default: the last checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataPathArg,
     /// Solve the first N of the 10,000 bundled Sudoku-Extreme test rows
     #[arg(long, value_name = "N", conflicts_with = "data_path", value_parser = clap::value_parser!(u64).range(1..))]
     bundled: Option<u64>,
-    /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
-    dtype: Option<Dtype>,
     #[command(flatten)]
-    weights: WeightsArg,
+    model: ModelArgs,
     /// When a pass ends: after all segments, at its first halt, or at its first answer that is right by the rules
-    #[arg(long, value_name = "never|halt|verified", default_value = "never", hide_possible_values = true)]
+    #[arg(long, value_name = "never|halt|verified", default_value = "never", hide_possible_values = true, value_parser = one_of(STOP_RULES))]
     stop: StopRule,
     /// Score every stop rule, from passes that run to the end
     #[arg(long)]
@@ -161,32 +161,6 @@ pub struct InferArgs {
     launch: LaunchArgs,
 }
 
-/// Passes beyond upstream's permutations. Pass 0 of each checkpoint stays the plain puzzle.
-#[derive(clap::Args, Clone, Copy, Debug)]
-#[command(next_help_heading = "More guesses")]
-pub struct GuessArgs {
-    /// Any of the 9! relabellings of the digits, drawn from --seed, instead of cyclic shifts
-    #[arg(long)]
-    relabel: bool,
-    /// The board's symmetries as well: transposition, bands and stacks; for mazes the square's eight
-    #[arg(long)]
-    symmetries: bool,
-    /// Random starting states: upstream's unused option of reset_carry
-    #[arg(long)]
-    random_start: bool,
-    /// Gaussian noise on z_H before each segment: PTRM, arXiv:2605.19943
-    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true)]
-    noise: f64,
-}
-
-impl GuessArgs {
-    pub fn options(self, seed: u64) -> Result<GuessOptions> {
-        let Self { relabel, symmetries, random_start, noise } = self;
-        ensure!(noise.is_finite() && noise >= 0.0, "--noise {noise}: give a deviation of 0 or more");
-        Ok(GuessOptions { relabel, symmetries, random_start, noise, seed })
-    }
-}
-
 pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     for file in args.plot.iter().chain(args.output.iter().filter(|_| !args.resume)) {
         writable(file).map_err(|why| anyhow!("{}: {why}", file.display()))?;
@@ -210,7 +184,7 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
 
 /// Starts the ranks, with the checkpoints that all of them take.
 fn start(launch: &Launch, ui: &Ui, args: &InferArgs) -> Result<()> {
-    let files = checkpoint_files(ui, &args.checkpoints)?;
+    let files = checkpoint_files(ui, &args.checkpoints.checkpoints)?;
     launch.run(&files)
 }
 
@@ -234,15 +208,15 @@ impl Job {
             args.stop.name()
         );
         let handed_down = role.handed_down::<Vec<PathBuf>>()?;
-        let files = handed_down.as_ref().unwrap_or(&args.checkpoints);
-        let mut checkpoints = load_checkpoints(ui, files, args.weights)?;
+        let files = handed_down.as_ref().unwrap_or(&args.checkpoints.checkpoints);
+        let mut checkpoints = load_checkpoints(ui, files, args.model.weights)?;
         let last = checkpoints.last().context("no checkpoint")?;
         let puzzles = chosen_puzzles(ui, args, last)?;
         let set = puzzles.set()?;
         let options = args.guesses.options(global.seed.unwrap_or(0))?;
         check_permutes(args, &puzzles, &options)?;
         for checkpoint in &mut checkpoints {
-            puzzles.check_kind(checkpoint)?;
+            check_kind(&puzzles, checkpoint)?;
             if let Some(segments) = args.segments {
                 checkpoint.config.arch.halt_max_steps = segments;
             }
@@ -252,7 +226,7 @@ impl Job {
         let dims = Dims::from(puzzles.dataset.meta());
         let mut models = Vec::with_capacity(checkpoints.len());
         for checkpoint in &checkpoints {
-            models.push(Model::load(checkpoint, dims, runtime.device, args.dtype)?);
+            models.push(Model::load(checkpoint, dims, runtime.device, args.model.dtype)?);
         }
         let filling = || models.iter().filter_map(|m| m.filling_batch(models.len() - 1)).min();
         let batch_size = match args.batch_size {
@@ -458,14 +432,8 @@ impl<'a> Watch<'a> {
 
 fn chosen_puzzles(ui: &Ui, args: &InferArgs, last: &Checkpoint) -> Result<TestPuzzles> {
     let puzzles = match args.bundled {
-        None => test_puzzles(ui, args.data_path.as_deref(), last)?,
-        Some(rows) => {
-            let dataset = Dataset::bundled_test(Some(usize::try_from(rows)?))?;
-            let there = dataset.sets().first().map_or(0, DatasetSet::len);
-            ensure!(there as u64 == rows, "--bundled {rows}: there are {there} bundled test rows");
-            let origin = format!("the first {there} bundled Sudoku-Extreme test rows");
-            TestPuzzles { dataset, geometry: Geometry::SUDOKU, origin }
-        }
+        None => open_test_set(ui, &args.data, last)?,
+        Some(rows) => TestPuzzles::bundled_sudokus(rows)?,
     };
     if let Some(kind) = args.dataset {
         ensure!(

@@ -14,8 +14,6 @@ mod manual;
 mod report;
 mod runs;
 mod solve;
-mod sources;
-mod study;
 mod table;
 mod trace;
 mod train;

@@ -13,13 +13,16 @@ use serde::Serialize;
 
 use super::{
     GlobalArgs,
-    infer::GuessArgs,
-    sources::{WeightsArg, compute_dtype, device_name, kind_of_vocab, load_checkpoints},
+    args::{
+        checkpoints::{ModelArgs, load_checkpoints},
+        choices::{STOP_RULES, one_of},
+        guesses::GuessArgs,
+    },
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
+    analysis::test_puzzles::kind_of_vocab,
     checkpoint::Checkpoint,
-    dtype::Dtype,
     eval::{
         guess::guesses,
         pass::StopRule,
@@ -31,6 +34,7 @@ use crate::{
         solve::{Solutions, solve as count_solutions},
         sudoku::CELLS,
     },
+    runtime::device_name,
     say,
 };
 
@@ -67,7 +71,7 @@ pub struct SolveArgs {
     #[arg(long, visible_alias = "permutes", value_name = "K", default_value_t = 1)]
     passes: u32,
     /// When a pass ends; verified also ends the passes
-    #[arg(long, value_name = "never|halt|verified", default_value = "verified", hide_possible_values = true)]
+    #[arg(long, value_name = "never|halt|verified", default_value = "verified", hide_possible_values = true, value_parser = one_of(STOP_RULES))]
     stop: StopRule,
     /// Most segments of a pass [default: the checkpoint's halt_max_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
@@ -78,11 +82,8 @@ pub struct SolveArgs {
     /// Redraw the grid in place while it is solved
     #[arg(long)]
     animate: bool,
-    /// Number format of the forward pass [default: the checkpoint's]
-    #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
-    dtype: Option<Dtype>,
     #[command(flatten)]
-    weights: WeightsArg,
+    model: ModelArgs,
     #[command(flatten)]
     json: JsonArg,
     // The last one: its heading holds for what follows.
@@ -126,7 +127,7 @@ enum Count {
 pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let text = read_text(&args)?;
-    let mut checkpoints = load_checkpoints(&ui, &args.checkpoint, args.weights)?;
+    let mut checkpoints = load_checkpoints(&ui, &args.checkpoint, args.model.weights)?;
     let kind = kind_of(&checkpoints)?;
     let questions = parse(kind, &text).with_context(|| format!("{}: not a {kind} puzzle", origin(&args)))?;
     let options = args.guesses.options(global.seed.unwrap_or(0))?;
@@ -144,7 +145,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
             checkpoint.config.arch.halt_max_steps = segments;
         }
         let dims = dims(checkpoint, geometry)?;
-        models.push(Model::load(checkpoint, dims, runtime.device, args.dtype)?);
+        models.push(Model::load(checkpoint, dims, runtime.device, args.model.dtype)?);
     }
     let plan = SolvePlan { geometry, guesses: &list, seed: options.seed, stop: args.stop };
     let mut show = Show { ui: &ui, geometry, steps: args.steps || args.animate, animate, drawn: 0 };

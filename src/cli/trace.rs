@@ -1,30 +1,29 @@
 //! `hrm trace`.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::atomic::Ordering};
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::{
     GlobalArgs,
-    analyze::many::{Count, RunArgs, items},
-    sources::{load_checkpoint, test_puzzles},
-    study::{OutputArgs, batch_size, interrupted},
-    ui::Ui,
+    args::{
+        checkpoints::CheckpointArg,
+        output::OutputArgs,
+        puzzles::{Count, DataPathArg, RunArgs, check_kind, open_test_set},
+    },
+    ui::{Ui, Watch},
 };
 use crate::{
     analysis::{
-        identity::TraceIdentity,
         runs::Item,
-        trace_file::{TraceFile, TracePlan, arrays},
         trajectory::{SegmentFacts, trace_puzzle},
     },
-    journal::run_batches,
     model::Model,
     puzzle::{PuzzleKind, maze},
     say,
-    signals::stop_flag,
+    study::{
+        batch_size,
+        trace::{TraceStudy, Traced},
+    },
 };
 
 const DETAILS: &str = "\
@@ -50,12 +49,10 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = DETAILS, after_help = "Example: hrm trace --index 8 --print    (--help tells more)")]
 pub struct TraceArgs {
-    /// A run folder, a step_N folder, a .safetensors file or upstream's [default: the newest]
-    #[arg(long, visible_alias = "checkpoints", value_name = "PATH")]
-    checkpoint: Option<PathBuf>,
-    /// Dataset folder whose test split is taken [default: the checkpoint's, else the bundled rows]
-    #[arg(long, value_name = "DIR")]
-    data_path: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArg,
+    #[command(flatten)]
+    data: DataPathArg,
     /// Test rows, from 0
     #[arg(long, value_name = "I[,I...]", value_delimiter = ',', conflicts_with = "count")]
     index: Vec<usize>,
@@ -78,23 +75,6 @@ pub struct TraceArgs {
 }
 
 #[derive(Serialize)]
-struct Index {
-    file: String,
-    bytes: u64,
-    /// Test row of each of the N.
-    rows: Vec<usize>,
-    data: String,
-    checkpoint: String,
-    step: Option<u64>,
-    dtype: &'static str,
-    segments: usize,
-    h_cycles: i64,
-    puzzle_emb_len: i64,
-    arrays: Value,
-    config: Value,
-}
-
-#[derive(Serialize)]
 struct Printed {
     index: usize,
     checkpoint: String,
@@ -106,94 +86,59 @@ struct Printed {
 pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     ensure!(!args.print || args.index.len() <= 1, "--print shows one puzzle: give one --index");
-    let checkpoint = load_checkpoint(&ui, args.checkpoint.as_deref(), args.run.weights)?;
-    let puzzles = test_puzzles(&ui, args.data_path.as_deref(), &checkpoint)?;
-    puzzles.check_kind(&checkpoint)?;
-    let chosen: Vec<Item> = if args.index.is_empty() && !args.print {
-        items(&puzzles, 0, args.count.unwrap_or(Count::Rows(16)))?
+    let checkpoint = args.checkpoint.load(&ui, args.run.model.weights)?;
+    let puzzles = open_test_set(&ui, &args.data, &checkpoint)?;
+    check_kind(&puzzles, &checkpoint)?;
+    let items: Vec<Item> = if args.index.is_empty() && !args.print {
+        puzzles.rows_from(0, args.count.unwrap_or(Count::Rows(16)).rows())?
     } else {
-        let wanted = if args.index.is_empty() { vec![0] } else { args.index.clone() };
-        puzzles.rows("--index", &wanted)?
+        let wanted = if args.index.is_empty() { &[0][..] } else { &args.index };
+        puzzles.rows("--index", wanted)?
     };
     let runtime = global.init()?;
     let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
     if args.print {
         ensure!(args.run.segments.is_none(), "--print shows the model's own segments: leave --segments out");
-        return print(&ui, &model, &chosen[0], checkpoint.path.display().to_string());
+        return print(&ui, &model, &items[0], checkpoint.path.display().to_string());
     }
 
-    let segments = args.run.segments(&model)?;
-    let plan = TracePlan { rows: chosen.len(), segments, z_l: args.z_l, as_f32: args.f32 };
-    let layout = arrays(model.config(), &plan);
+    let study = TraceStudy {
+        checkpoint: &checkpoint,
+        model: &model,
+        items: &items,
+        data: &puzzles.identity()?,
+        segments: args.run.segments(&model)?,
+        z_l: args.z_l,
+        as_f32: args.f32,
+        batch_size: batch_size(args.run.batch_size, &model),
+    };
+    say_size(&ui, &study);
+    let output = args.output.open("trace")?;
+    let watch = Watch::new(&ui);
+    match study.run(&output, &watch)? {
+        Traced::WasWhole => say!(ui, "{}: it is whole already", output.path("trace.safetensors").display()),
+        Traced::Written(index, name) => {
+            let path = output.path(&index.file);
+            say!(ui, "trace: {} ({:.1} MB)", path.display(), index.bytes as f64 / 1e6);
+            say!(ui, "index: {name}");
+            ui.emit(&index)?;
+        }
+    }
+    Ok(())
+}
+
+fn say_size(ui: &Ui, study: &TraceStudy<'_>) {
     let megabytes = |bytes: usize| format!("{:.1} MB", bytes as f64 / 1e6);
+    let layout = study.layout();
     let parts: Vec<String> = layout.iter().map(|a| format!("{} {}", a.name, megabytes(a.bytes()))).collect();
     say!(
         ui,
-        "{} puzzles x {segments} segments will take {}: {}",
-        chosen.len(),
+        "{} puzzles x {} segments will take {}: {}",
+        study.items.len(),
+        study.segments,
         megabytes(layout.iter().map(|a| a.bytes()).sum()),
         parts.join(", ")
     );
-    let output = args.output.open("trace")?;
-    let rows: Vec<usize> = chosen.iter().map(|i| i.index).collect();
-    let asked = TraceIdentity {
-        weights: checkpoint.weights_digest(),
-        data: puzzles.identity()?,
-        rows: rows.clone(),
-        segments,
-        z_l: args.z_l,
-        f32: args.f32,
-        dtype: model.config().forward_dtype.short_name(),
-    };
-    let (mut journal, mut done) = output.journal::<_, usize>("rows.jsonl", &asked)?;
-    done.truncate(chosen.len());
-    let path = output.path("trace.safetensors");
-    if done.len() == chosen.len() && path.exists() {
-        say!(ui, "{}: it is whole already", path.display());
-        return Ok(());
-    }
-    let mut file = TraceFile::open(&path, model.config(), plan, done.len())?;
-    let stop = stop_flag("stopping after this batch");
-    let bar = ui.progress(chosen.len() as u64, "trace", "puzzles");
-    bar.set_position(done.len() as u64);
-    let numbered: Vec<(usize, Item)> = chosen.into_iter().enumerate().collect();
-    let compute = |batch: &[(usize, Item)]| {
-        let items: Vec<Item> = batch.iter().map(|(_, item)| item.clone()).collect();
-        file.trace(&model, batch.first().map_or(0, |(row, _)| *row), &items)?;
-        Ok(items.iter().map(|i| i.index).collect())
-    };
-    let found =
-        run_batches(&numbered, batch_size(args.run.batch_size, &model), Some(&mut journal), done, compute, |found| {
-            bar.inc(found.len() as u64);
-            if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-    bar.finish_and_clear();
-    if found.stopped {
-        bail!(interrupted(&ui, found.results.len(), numbered.len(), output.folder()));
-    }
-    let bytes = file.bytes();
-    file.finish()?;
-    let shapes: serde_json::Map<String, Value> = layout
-        .iter()
-        .map(|a| (a.name.to_owned(), json!({"dtype": safetensors::Dtype::from(a.dtype), "shape": a.shape})))
-        .collect();
-    let index = Index {
-        file: "trace.safetensors".to_owned(),
-        bytes,
-        rows,
-        data: puzzles.origin.clone(),
-        checkpoint: checkpoint.path.display().to_string(),
-        step: checkpoint.step,
-        dtype: model.config().forward_dtype.short_name(),
-        segments,
-        h_cycles: model.config().h_cycles,
-        puzzle_emb_len: model.config().puzzle_emb_len(),
-        arrays: Value::Object(shapes),
-        config: serde_json::to_value(&checkpoint.config)?,
-    };
-    say!(ui, "trace: {} ({:.1} MB)", path.display(), bytes as f64 / 1e6);
-    say!(ui, "index: {}", output.json("index.json", &index)?);
-    ui.emit(&index)
 }
 
 fn print(ui: &Ui, model: &Model, item: &Item, checkpoint: String) -> Result<()> {

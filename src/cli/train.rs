@@ -15,8 +15,7 @@ use serde_json::json;
 
 use super::{
     GlobalArgs,
-    args::launch::LaunchArgs,
-    sources::{compute_dtype, device_name},
+    args::{checkpoints::compute_dtype, launch::LaunchArgs},
     ui::{self, JsonArg, Ui, sparkline, warn},
 };
 use crate::{
@@ -25,7 +24,7 @@ use crate::{
     eval::evaluate::Evaluation,
     metrics::MetricValues,
     outcome::Interrupted,
-    runtime::{self, Runtime, catch_out_of_memory, dist::Group, launch::Role},
+    runtime::{self, Runtime, catch_out_of_memory, device_name, dist::Group, launch::Role},
     say,
     signals::stop_flag,
     train::{

@@ -7,7 +7,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -15,10 +18,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter};
 
-use crate::terminal::progress_bar;
 pub use crate::terminal::{only_errors, silent};
+use crate::{json::to_json, signals::stop_flag, study::Watcher, terminal::progress_bar};
 
 /// Where `--json` writes: a file, or `-` for standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub struct JsonArg {
     pub json: Option<JsonTarget>,
 }
 
-/// A command's mouth. Text goes to standard output, or to standard error when the JSON takes standard output.
+/// Prints for a command. Text goes to standard output, or to standard error when the JSON takes standard output.
 #[derive(Clone, Debug, Default)]
 pub struct Ui {
     json: Option<JsonTarget>,
@@ -147,6 +149,38 @@ pub fn show_warnings() {
     }
 }
 
+/// Shows a study on the terminal, and asks it to stop at Ctrl-C.
+pub struct Watch {
+    ui: Ui,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// To be made once, when everything that was typed has been checked.
+    pub fn new(ui: &Ui) -> Self {
+        Self { ui: ui.clone(), stop: stop_flag("stopping after this batch") }
+    }
+
+    /// For work that is too short to stop in between.
+    pub fn unstoppable(ui: &Ui) -> Self {
+        Self { ui: ui.clone(), stop: Arc::default() }
+    }
+}
+
+impl Watcher for Watch {
+    fn line(&self, text: fmt::Arguments<'_>) {
+        self.ui.say(text);
+    }
+
+    fn bar(&self, total: usize, what: &str, unit: &str) -> ProgressBar {
+        self.ui.progress(total as u64, what, unit)
+    }
+
+    fn asked_to_stop(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
+
 /// A warning on standard error.
 pub fn warn(line: fmt::Arguments<'_>) {
     if silent() {
@@ -184,43 +218,6 @@ fn unless_broken_pipe(done: io::Result<()>) -> io::Result<()> {
     done.or_else(|e| if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) })
 }
 
-/// A document and a newline: an object's keys on lines of their own, an array on one line, as most hold a number for
-/// every cell or puzzle.
-pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Layout(PrettyFormatter::new())))?;
-    text.push(b'\n');
-    Ok(text)
-}
-
-struct Layout(PrettyFormatter<'static>);
-
-impl Formatter for Layout {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.begin_object(writer)
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.end_object(writer)
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_object_key(writer, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.begin_object_value(writer)
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.end_object_value(writer)
-    }
-}
-
 /// `say!(ui, "text {x}")`: one line for people.
 #[macro_export]
 macro_rules! say {
@@ -229,27 +226,7 @@ macro_rules! say {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::{sparkline, to_json};
-
-    #[test]
-    fn arrays_stand_on_one_line_and_keys_on_their_own() {
-        let value = json!({"a": [1, [2, 3]], "b": [{"c": [], "d": {}}, {"e": 4}], "f": null});
-        let text = String::from_utf8(to_json(&value).unwrap()).unwrap();
-        let wanted = r#"{
-  "a": [1, [2, 3]],
-  "b": [{
-    "c": [],
-    "d": {}
-  }, {
-    "e": 4
-  }],
-  "f": null
-}
-"#;
-        assert_eq!(text, wanted);
-    }
+    use super::sparkline;
 
     #[test]
     fn a_sparkline_falls_with_its_values() {

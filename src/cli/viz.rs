@@ -1,30 +1,25 @@
 //! `hrm viz`.
 
 mod landscape;
-mod puzzle;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
-use serde::Serialize;
 
-use self::puzzle::{Chosen, origins};
-pub use self::puzzle::{PuzzleArgs, short_names, weights_name};
 use super::{
-    GlobalArgs, curves,
-    sources::{device_name, load_checkpoint},
-    ui::{JsonArg, Ui, writable},
+    GlobalArgs,
+    args::{checkpoints::load_checkpoint, puzzle::PuzzleArgs},
+    curves,
+    ui::{JsonArg, Ui, Watch, writable},
 };
 use crate::{
-    analysis::trajectory::{PointsPer, Subject, Trajectory, WatchedPuzzle, trace_together},
-    checkpoint::Checkpoint,
+    analysis::trajectory::PointsPer,
     model::Model,
+    runtime::device_name,
     say,
-    viz::{
-        PictureFormat, animation::save_gif, chart::Words, save, trajectories::PathsPicture,
-        trajectory::TrajectoryPicture,
-    },
+    study::trajectory::{TrajectoryPlan, is_gif},
+    viz::PictureFormat,
 };
 
 /// Draw pictures of what a model does
@@ -114,129 +109,28 @@ pub fn run(args: VizArgs, global: &GlobalArgs) -> Result<()> {
     }
 }
 
-/// Everything that has a path in the picture.
-struct Traced {
-    /// Index into the checkpoints.
-    checkpoint: usize,
-    puzzle: WatchedPuzzle,
-    name: String,
-}
-
-/// Every puzzle under every permutation with every checkpoint, named by what differs.
-fn traced(args: &TrajectoryArgs, chosen: &[Chosen], checkpoints: &[Checkpoint]) -> Result<Vec<Traced>> {
-    let mut all = Vec::new();
-    for (k, weights) in short_names(checkpoints).iter().enumerate() {
-        for one in chosen {
-            let cells = one.puzzle.tokens.len();
-            let geometry = one.puzzle.kind.square(cells).context("a board of another size")?;
-            let most = geometry.permutations();
-            ensure!(
-                (1..=most).contains(&args.permutes),
-                "--permutes {}: a {} puzzle has {most} permutations: give 1 to {most}",
-                args.permutes,
-                one.puzzle.kind
-            );
-            for permutation in 0..args.permutes {
-                let under = |tokens: &[u8]| -> Result<Vec<u8>> {
-                    let mut wide: Vec<i32> = tokens.iter().map(|&t| i32::from(t)).collect();
-                    geometry.permute(&mut wide, permutation);
-                    Ok(wide.into_iter().map(u8::try_from).collect::<Result<_, _>>()?)
-                };
-                let puzzle = WatchedPuzzle {
-                    kind: one.puzzle.kind,
-                    tokens: under(&one.puzzle.tokens)?,
-                    solution: one.puzzle.solution.as_deref().map(under).transpose()?,
-                };
-                // What is the same for all paths is in the title.
-                let mut name = Vec::new();
-                if chosen.len() > 1 || (args.permutes == 1 && checkpoints.len() == 1) {
-                    name.push(one.name.clone());
-                }
-                if args.permutes > 1 {
-                    name.push(format!("permutation {permutation}"));
-                }
-                if checkpoints.len() > 1 {
-                    name.push(weights.clone());
-                }
-                all.push(Traced { checkpoint: k, puzzle, name: name.join(", ") });
-            }
-        }
-    }
-    Ok(all)
-}
-
 fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let animated = is_gif(&args.output);
     check_output(&args.output)?;
     let (checkpoint, chosen) = args.subject.choose_all(&ui)?;
     let mut checkpoints = vec![checkpoint];
     if let Some(path) = &args.against {
-        checkpoints.push(load_checkpoint(&ui, Some(path), args.subject.weights)?);
+        checkpoints.push(load_checkpoint(&ui, Some(path), args.subject.model.weights)?);
     }
-    let traced = traced(args, &chosen, &checkpoints)?;
-    ensure!(
-        !animated || traced.len() == 1,
-        "{}: a GIF shows one path, this would be {}: take .png or .svg",
-        args.output.display(),
-        traced.len()
-    );
-    let first = &chosen[0];
-
+    let plan = TrajectoryPlan::new(&chosen, &checkpoints, args.permutes, args.points.into(), args.output.clone())?;
     let runtime = global.init()?;
-    let dtype = args.subject.dtype;
-    let models: Vec<Model> =
-        checkpoints.iter().map(|c| Model::load(c, first.dims, runtime.device, dtype)).collect::<Result<_>>()?;
-    let subjects: Vec<Subject<'_>> =
-        traced.iter().map(|t| Subject { model: &models[t.checkpoint], puzzle: &t.puzzle }).collect();
-    let bar = ui.progress(subjects.len() as u64, "trace", "paths");
-    let trajectories = trace_together(&subjects, args.points.into(), || bar.inc(1))?;
-    bar.finish_and_clear();
-    let weights: Vec<String> = checkpoints.iter().map(weights_name).collect();
-    let sources = format!("{} · Weights: {}", origins(&chosen), weights.join(" and "));
-    let title = match trajectories.as_slice() {
-        [one] => {
-            let picture = TrajectoryPicture { trajectory: one, puzzle_name: first.name.clone(), sources };
-            if animated {
-                let bar = ui.progress(one.points.len() as u64 + 1, "draw", "frames");
-                save_gif(one, &picture.title(), &args.output, || bar.inc(1))?;
-                bar.finish_and_clear();
-            } else {
-                save(&picture, &args.output)?;
-            }
-            picture.title()
-        }
-        many => {
-            let solved = many.iter().filter(|t| t.solved()).count();
-            let what = match (chosen.len(), checkpoints.len()) {
-                (1, 1) => format!("{} under {} permutations", first.name, args.permutes),
-                (1, _) => format!("{}, two checkpoints", first.name),
-                (n, _) => format!("{n} puzzles"),
-            };
-            let title = format!("{what}: {solved} of {} paths end at the right answer", many.len());
-            let per = if args.points == PointsChoice::Cycle { "H cycle" } else { "segment" };
-            let words = Words {
-                title: title.clone(),
-                subtitle: format!(
-                    "State z_H after each {per}, on the plane of the two principal components of all paths"
-                ),
-                sources,
-            };
-            let paths = traced.iter().map(|t| t.name.clone()).zip(many).collect();
-            save(&PathsPicture { words, paths }, &args.output)?;
-            title
-        }
-    };
-
-    say!(ui, "{title}");
-    let one = &trajectories[0];
-    if trajectories.len() > 1 {
-        for (name, t) in traced.iter().map(|t| &t.name).zip(&trajectories) {
+    let (dims, dtype) = (chosen[0].dims, args.subject.model.dtype);
+    let load = |checkpoint| Model::load(checkpoint, dims, runtime.device, dtype);
+    let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
+    let traced = plan.run(&models, &Watch::unstoppable(&ui))?;
+    say!(ui, "{}", traced.title);
+    if traced.paths.len() > 1 {
+        for (name, t) in traced.names.iter().zip(&traced.paths) {
             let first = t.first_solved().map_or_else(|| "never".to_owned(), |k| format!("at segment {k}"));
             say!(ui, "{name}: first right {first}, {} at the end", if t.solved() { "right" } else { "wrong" });
         }
     }
-    let [pc1, pc2] = one.explained_variance_ratio.map(|share| 100.0 * share);
+    let [pc1, pc2] = traced.paths[0].explained_variance_ratio.map(|share| 100.0 * share);
     say!(ui, "variance shown: {pc1:.1} % along PC1, {pc2:.1} % along PC2");
     say!(
         ui,
@@ -245,53 +139,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
         models[0].config().forward_dtype.short_name(),
         device_name(models[0].device())
     );
-    ui.emit(&TrajectoryReport {
-        title,
-        picture: args.output.display().to_string(),
-        checkpoint: checkpoints[0].path.display().to_string(),
-        step: checkpoints[0].step,
-        dtype: models[0].config().forward_dtype.short_name(),
-        solved: one.solved(),
-        first_solved_segment: one.first_solved(),
-        first_halt_segment: one.first_halt(),
-        trajectory: one,
-        paths: if trajectories.len() > 1 {
-            let named = traced.iter().zip(&trajectories);
-            named.map(|(t, trajectory)| NamedPath { name: &t.name, trajectory }).collect()
-        } else {
-            Vec::new()
-        },
-    })
-}
-
-#[derive(Serialize)]
-struct NamedPath<'a> {
-    name: &'a str,
-    #[serde(flatten)]
-    trajectory: &'a Trajectory,
-}
-
-/// The JSON document.
-#[derive(Serialize)]
-struct TrajectoryReport<'a> {
-    title: String,
-    picture: String,
-    checkpoint: String,
-    step: Option<u64>,
-    dtype: &'static str,
-    solved: bool,
-    first_solved_segment: Option<usize>,
-    first_halt_segment: Option<usize>,
-    /// The first, or only, path.
-    #[serde(flatten)]
-    trajectory: &'a Trajectory,
-    /// All paths where there are several.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    paths: Vec<NamedPath<'a>>,
-}
-
-fn is_gif(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gif"))
+    ui.emit(&traced.report(&plan, &models))
 }
 
 /// Told before anything heavy starts.

@@ -23,15 +23,16 @@ mod model;
 mod names;
 mod presets;
 mod python_yaml;
+mod resolve;
 mod value;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use file::CheckpointConfig;
-pub use layers::{ResolvedConfig, resolve, resolve_over};
 pub use model::ModelConfig;
 pub use names::random_slug;
 pub use presets::{PRESETS, Preset, RECIPES};
+pub use resolve::{ResolvedConfig, resolve, resolve_over};
 
 use crate::dtype::Dtype;
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
@@ -14,8 +13,7 @@ use crate::{
 };
 
 /// What can be kept, under upstream's names. N rows in the files' order, padding left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// `[N, S]`, int32
     Inputs,

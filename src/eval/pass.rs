@@ -1,6 +1,5 @@
 //! A pass: one checkpoint's work on one guess of a puzzle. Which it is, when it stops, and how it stood.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::puzzle::Geometry;
@@ -28,7 +27,7 @@ impl PassId {
 }
 
 /// When a pass ends; at the last of all segments in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StopRule {
     /// After all segments: upstream's rule

@@ -27,7 +27,7 @@ pub use sudoku::Board;
 pub use text::{TextError, base36, from_base36};
 
 /// The kinds of puzzle that there are rules for, as flags and files name them; [`Geometry`] adds the size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PuzzleKind {
     /// Rows, columns and boxes that hold every digit once.

@@ -491,3 +491,36 @@ fn forward(rank: usize, stream: impl Read + Send + 'static) -> JoinHandle<()> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_takes_what_its_launcher_decided() {
+        let place = Place {
+            rank: 1,
+            world: 2,
+            local_rank: 1,
+            local_world: 2,
+            host: None,
+            port: None,
+            store_kept: true,
+            attempt: "0".into(),
+            timeout: Duration::from_secs(1),
+        };
+        let handed = serde_json::to_string(&Decided { device: DeviceChoice::Cpu, job: vec!["a", "b"].into() }).unwrap();
+        let decided = Some(serde_json::from_str(&handed).unwrap());
+        let role = Role::Rank(Rank { place: place.clone(), decided });
+        assert_eq!(role.device(DeviceChoice::Cuda(3)).unwrap(), DeviceChoice::Cpu);
+        assert_eq!(role.handed_down::<Vec<String>>().unwrap().unwrap(), ["a", "b"]);
+        assert!(role.handed_down::<u32>().unwrap_err().to_string().contains(LAUNCHED));
+        assert!(!role.reports() && role.ranks() == (1..2) && role.world() == 2);
+
+        // Of another launcher's rank nothing is decided.
+        let role = Role::Rank(Rank { place, decided: None });
+        assert_eq!(role.handed_down::<Vec<String>>().unwrap(), None);
+        let shared = role.device(DeviceChoice::Cuda(3)).unwrap_err().to_string();
+        assert!(shared.contains("--device cuda:3 with 2 processes"), "{shared}");
+    }
+}

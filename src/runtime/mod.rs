@@ -89,6 +89,15 @@ pub fn upload(host: &tch::Tensor, device: tch::Device) -> tch::Tensor {
     }
 }
 
+/// A device as `--device` spells it.
+pub fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cpu => "cpu".to_owned(),
+        tch::Device::Cuda(n) => format!("cuda:{n}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 /// `0.1.0 (libtorch 2.11.0)`.
 pub fn long_version() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();

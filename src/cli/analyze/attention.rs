@@ -1,25 +1,19 @@
 //! `hrm analyze attention`.
 
-use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     analysis::attention::{HeadShares, attention_of},
-    checkpoint::safetensors_file,
     cli::{
         GlobalArgs,
-        study::OutputArgs,
+        args::{output::OutputArgs, puzzle::PuzzleArgs},
         table::{Table, cells},
         ui::Ui,
-        viz::PuzzleArgs,
     },
-    model::{Model, to_raw},
+    model::Model,
     puzzle::PuzzleKind,
     say,
-    viz::{
-        attention::{AttentionPicture, LayerMap},
-        chart::Words,
-    },
+    study::attention::{AttentionStudy, first_open, wanted_layers},
 };
 
 const DETAILS: &str = "\
@@ -57,25 +51,6 @@ pub struct AttentionArgs {
     output: OutputArgs,
 }
 
-#[derive(Serialize)]
-struct Report {
-    title: String,
-    pictures: Vec<String>,
-    maps: String,
-    /// numpy's files.
-    arrays: Vec<String>,
-    checkpoint: String,
-    step: Option<u64>,
-    dtype: &'static str,
-    puzzle: Vec<u8>,
-    segment: usize,
-    /// Row and column of the cell that the picture shows, from 1.
-    cell: [usize; 2],
-    /// Between the recomputed output and the forward pass's, over the latter's largest value.
-    largest_difference: f64,
-    heads: Vec<HeadShares>,
-}
-
 pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     let (checkpoint, chosen) = args.subject.choose(&ui)?;
@@ -86,15 +61,11 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
         None => first_open(&puzzle.tokens, puzzle.solution.as_deref()),
     };
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.subject.dtype)?;
+    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.subject.model.dtype)?;
     let last = usize::try_from(model.config().halt_max_steps)?;
     let segment = args.segment.unwrap_or(last);
     ensure!((1..=1 << 16).contains(&segment), "--segment {segment}: segments count from 1");
-    let all: Vec<String> = [('H', model.config().h_layers), ('L', model.config().l_layers)]
-        .iter()
-        .flat_map(|(module, n)| (0..*n).map(move |i| format!("{module}{i}")))
-        .collect();
-    let wanted = wanted_layers(&args.layers, &all)?;
+    let layers = wanted_layers(&args.layers, &model)?;
     let output = args.output.open("analysis/attention")?;
 
     let found = attention_of(&model, puzzle, segment)?;
@@ -105,54 +76,19 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
         "recomputed plainly; differs from the forward pass by at most {:.1e} of its largest value",
         found.largest_difference
     );
-
-    let title = title(&chosen.name, puzzle.kind, segment, &shares);
-    let layers = wanted
-        .iter()
-        .map(|&k| {
-            let (values, heads, total) = found.values(k)?;
-            Ok(LayerMap { name: all[k].clone(), values, heads, total })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let picture = AttentionPicture {
-        words: Words {
-            title: title.clone(),
-            subtitle: format!(
-                "Left: each position's attention; right: the board as the cell in row {}, column {} sees it, by head",
-                cell / side + 1,
-                cell % side + 1
-            ),
-            sources: chosen.sources(&checkpoint),
-        },
-        kind: puzzle.kind,
-        layers,
-        in_front: found.in_front,
-        cell,
-        tokens: puzzle.tokens.clone(),
-    };
-    let pictures = output.picture("attention", &picture)?;
-    let maps = output.path("maps.safetensors");
-    let tensors: Vec<_> = found.tensors().into_iter().map(|(name, t)| (name, to_raw(&t))).collect();
-    safetensors_file::write(&maps, &tensors)?;
-    let columns = |s: &HeadShares| [s.itself, s.row, s.column, s.cell_box, s.elsewhere, s.puzzle, s.entropy];
-    let table: Vec<[f64; 7]> = shares.iter().map(columns).collect();
-    let arrays = vec![output.array("shares", &ndarray::arr2(&table))?];
-    say!(ui, "picture: {}", pictures.join(", "));
-    let report = Report {
-        title,
-        pictures,
-        maps: maps.display().to_string(),
-        arrays,
-        checkpoint: checkpoint.path.display().to_string(),
-        step: checkpoint.step,
-        dtype: model.config().forward_dtype.short_name(),
-        puzzle: puzzle.tokens.clone(),
+    let study = AttentionStudy {
+        checkpoint: &checkpoint,
+        model: &model,
+        chosen: &chosen,
         segment,
-        cell: [cell / side + 1, cell % side + 1],
-        largest_difference: found.largest_difference,
-        heads: shares,
+        found: &found,
+        shares,
+        cell,
+        layers: &layers,
     };
-    say!(ui, "data: {}, {}, {}", output.json("shares.json", &report)?, report.maps, report.arrays.join(", "));
+    let (report, file) = study.write(&output)?;
+    say!(ui, "picture: {}", report.pictures.join(", "));
+    say!(ui, "data: {file}, {}, {}", report.maps, report.arrays.join(", "));
     ui.emit(&report)
 }
 
@@ -188,45 +124,4 @@ fn cell_of(text: &str, side: usize) -> Result<usize> {
     let (row, column) = text.split_once(',').with_context(wanted)?;
     let number = |t: &str| t.trim().parse::<usize>().ok().filter(|n| (1..=side).contains(n)).with_context(wanted);
     Ok((number(row)? - 1) * side + number(column)? - 1)
-}
-
-/// The first cell that is to be filled in.
-fn first_open(tokens: &[u8], solution: Option<&[u8]>) -> usize {
-    let open = |cell: usize| match solution {
-        Some(solution) => solution[cell] != tokens[cell],
-        None => tokens[cell] <= 1,
-    };
-    (0..tokens.len()).find(|&c| open(c)).unwrap_or(0)
-}
-
-/// Positions of the layers among all.
-fn wanted_layers(asked: &[String], all: &[String]) -> Result<Vec<usize>> {
-    if asked.is_empty() {
-        let of = |module: char| (0..all.len()).filter(move |&k| all[k].starts_with(module));
-        let mut chosen: Vec<usize> =
-            ['H', 'L'].into_iter().flat_map(|m| [of(m).next(), of(m).next_back()]).flatten().collect();
-        chosen.dedup();
-        return Ok(chosen);
-    }
-    asked
-        .iter()
-        .map(|name| match all.iter().position(|a| a.eq_ignore_ascii_case(name.trim())) {
-            Some(k) => Ok(k),
-            None => bail!("--layers {name}: this model has {}", all.join(", ")),
-        })
-        .collect()
-}
-
-fn title(name: &str, kind: PuzzleKind, segment: usize, shares: &[HeadShares]) -> String {
-    let tied = |s: &HeadShares| 1.0 - s.itself - s.elsewhere - s.puzzle;
-    match shares.iter().max_by(|a, b| tied(a).total_cmp(&tied(b))) {
-        Some(best) if kind == PuzzleKind::Sudoku => format!(
-            "{name}, segment {segment}: head {} of {}{} gives {:.0} % to row, column and box",
-            best.head,
-            best.module,
-            best.layer,
-            100.0 * tied(best)
-        ),
-        _ => format!("{name}: where the layers look in segment {segment}"),
-    }
 }

@@ -1,22 +1,18 @@
 //! `hrm analyze cells`.
 
 use anyhow::Result;
-use ndarray::Array2;
-use serde::Serialize;
 
-use super::many::{Head, ManyArgs, percent, run_many};
+use super::run_many;
 use crate::{
-    analysis::cells::{CellsSummary, right_from, summarise_cells},
+    analysis::cells::{CellsSummary, summarise_cells},
     cli::{
         GlobalArgs,
-        study::OutputArgs,
+        args::{output::OutputArgs, puzzles::ManyArgs},
         table::{Table, cells},
+        ui::Ui,
     },
     say,
-    viz::{
-        cells::{CellOrder, CellsPicture},
-        chart::Words,
-    },
+    study::{self, percent},
 };
 
 const DETAILS: &str = "\
@@ -46,21 +42,18 @@ pub struct CellsArgs {
     output: OutputArgs,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    head: Head,
-    #[serde(flatten)]
-    summary: &'a CellsSummary,
-    /// The puzzle that is drawn.
-    shown: usize,
-    shown_right_from: Vec<Option<usize>>,
-}
-
 pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     let many = run_many(&ui, global, &args.many, &args.output, "analysis/cells")?;
     let summary = summarise_cells(&many.runs, &many.items);
+    print(&ui, &summary);
+    let (report, file) = study::cells::write(&many, &summary, args.show)?;
+    say!(ui, "picture: {}", report.head.pictures.join(", "));
+    say!(ui, "data: {file}, {}", report.head.arrays.join(", "));
+    ui.emit(&report)
+}
+
+fn print(ui: &Ui, summary: &CellsSummary) {
     let optional = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), percent);
     say!(ui, "");
     let headings = ["segment", "right", "sure of right", "sure of wrong", "right from here"];
@@ -69,7 +62,7 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
         let sure = [optional(s.sure_of_right), optional(s.sure_of_wrong)];
         table.row(cells![s.segment, percent(s.right), sure[0], sure[1], from]);
     }
-    table.print(&ui);
+    table.print(ui);
     say!(ui, "{} open cells of {} puzzles; {} wrong at the end", summary.open_cells, summary.puzzles, summary.never);
     let mut table = Table::new(&[1]);
     for r in &summary.reliability {
@@ -81,49 +74,5 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
         let cells = format!("{} cells, {} right{step}", b.cells, percent(b.right));
         table.row([format!("{} digit(s) left:", b.candidates), cells]);
     }
-    table.print(&ui);
-
-    let position = match args.show {
-        Some(row) => many.items.iter().position(|i| i.index == row).ok_or_else(|| {
-            anyhow::anyhow!("--show {row}: it is not among the puzzles that were run: choose with --first and --count")
-        })?,
-        None => {
-            let key = |k: &usize| (many.runs[*k].right_for_good(), std::cmp::Reverse(*k));
-            (0..many.runs.len()).max_by_key(key).unwrap_or(0)
-        }
-    };
-    let (item, run) = (&many.items[position], &many.runs[position]);
-    let first = summary.by_segment.first().map_or(0.0, |s| s.right);
-    let last = summary.by_segment.last().map_or(0.0, |s| s.right);
-    let title = format!(
-        "{:.0} % of the open cells are right after segment 1, {:.0} % after segment {}",
-        100.0 * first,
-        100.0 * last,
-        summary.by_segment.len()
-    );
-    let order = right_from(run, item);
-    let picture = CellsPicture {
-        words: Words {
-            title: title.clone(),
-            subtitle: format!("{} open cells of {} puzzles; givens are left out", summary.open_cells, summary.puzzles),
-            sources: many.sources(),
-        },
-        summary: &summary,
-        example: CellOrder { name: item.name(), item: item.clone(), right_from: order.clone() },
-    };
-    let pictures = many.output.picture("cells", &picture)?;
-    say!(ui, "picture: {}", pictures.join(", "));
-    let from: Vec<Vec<Option<usize>>> = many.runs.iter().zip(&many.items).map(|(r, i)| right_from(r, i)).collect();
-    let from = Array2::from_shape_fn((from.len(), item.tokens.len()), |(puzzle, cell)| {
-        from[puzzle][cell].and_then(|segment| i32::try_from(segment).ok()).unwrap_or(0)
-    });
-    let arrays = vec![many.output.array("right_from", &from)?];
-    let report = Report {
-        head: many.head(&title, pictures, arrays.clone()),
-        summary: &summary,
-        shown: item.index,
-        shown_right_from: order,
-    };
-    say!(ui, "data: {}, {}", many.output.json("cells.json", &report)?, arrays.join(", "));
-    ui.emit(&report)
+    table.print(ui);
 }

@@ -1,21 +1,21 @@
 //! `hrm analyze modes`.
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
-use super::many::{Head, ManyArgs, between, percent, run_many};
+use super::run_many;
 use crate::{
     analysis::{
         modes::{Criteria, ModesSummary, count_modes},
-        trajectory::trace_puzzle,
+        runs::PuzzleRun,
     },
     cli::{
         GlobalArgs,
-        study::OutputArgs,
+        args::{output::OutputArgs, puzzles::ManyArgs},
         table::{Table, cells},
+        ui::Ui,
     },
     say,
-    viz::{chart::Words, modes::ModesPicture, trajectory::TrajectoryPicture},
+    study::{between, modes, percent},
 };
 
 const DETAILS: &str = "\
@@ -58,15 +58,6 @@ pub struct ModesArgs {
     output: OutputArgs,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    head: Head,
-    segments: usize,
-    #[serde(flatten)]
-    summary: &'a ModesSummary,
-}
-
 pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     ensure!(args.still >= 0.0, "--still {}: give 0 or more", args.still);
@@ -80,9 +71,17 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
         );
     }
     let many = run_many(&ui, global, &args.many, &args.output, "analysis/modes")?;
-    let segments = many.runs.first().map_or(0, |r| r.segments());
+    let segments = many.runs.first().map_or(0, PuzzleRun::segments);
     ensure!(args.window <= segments, "--window {}: the model runs {segments} segments", args.window);
     let summary = count_modes(&many.runs, &criteria);
+    print(&ui, &summary);
+    let (report, file) = modes::write(&many, &summary)?;
+    say!(ui, "pictures: {}", report.head.pictures.join(", "));
+    say!(ui, "data: {file}");
+    ui.emit(&report)
+}
+
+fn print(ui: &Ui, summary: &ModesSummary) {
     say!(ui, "");
     let mut table = Table::headed(["mode", "count", "share", "95 %", "puzzles"], &[0, 4]);
     for mode in &summary.modes {
@@ -93,9 +92,9 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
         let share = [percent(mode.share), between(&mode.interval)];
         table.row(cells![mode.mode.name(), mode.count, share[0], share[1], listed.join(" ")]);
     }
-    table.print(&ui);
+    table.print(ui);
     say!(ui, "");
-    let failures = summary.modes[2].count + summary.modes[3].count;
+    let (failures, criteria) = (summary.failures(), &summary.criteria);
     say!(
         ui,
         "settled wrong answers: {} of {failures} failures, {} {} (same answer over {} segments, |dz|/|z| at most {})",
@@ -114,37 +113,4 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
         .collect();
     let periods = if periods.is_empty() { "none".to_owned() } else { periods.join(", ") };
     say!(ui, "failures whose answers repeat: {periods}; failures that were right before: {}", summary.lost);
-
-    let title = format!(
-        "{} of {} puzzles fail; {} of the failures settle on a wrong answer",
-        failures,
-        summary.puzzles,
-        percent(summary.settled_of_failures)
-    );
-    let words = Words {
-        title: title.clone(),
-        subtitle: format!(
-            "{segments} segments; trivial: right by segment {}; settled: same answer over {} segments, |Δz|/|z| ≤ {}",
-            criteria.quick, criteria.window, criteria.still
-        ),
-        sources: many.sources(),
-    };
-    let mut pictures = many.output.picture("modes", &ModesPicture { words, runs: &many.runs, summary: &summary })?;
-    for mode in &summary.modes {
-        let Some(item) = mode.puzzles.first().and_then(|&p| many.items.iter().find(|i| i.index == p)) else {
-            continue;
-        };
-        let trajectory = trace_puzzle(&many.model, &item.watched())?;
-        let picture = TrajectoryPicture {
-            trajectory: &trajectory,
-            puzzle_name: format!("{}, {}", mode.mode.name(), item.name()),
-            sources: many.sources(),
-        };
-        let name = format!("mode-{}", mode.mode.name().replace(' ', "-"));
-        pictures.extend(many.output.picture(&name, &picture)?);
-    }
-    say!(ui, "pictures: {}", pictures.join(", "));
-    let report = Report { head: many.head(&title, pictures, Vec::new()), segments, summary: &summary };
-    say!(ui, "data: {}", many.output.json("modes.json", &report)?);
-    ui.emit(&report)
 }

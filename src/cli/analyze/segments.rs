@@ -1,22 +1,18 @@
 //! `hrm analyze segments`.
 
 use anyhow::Result;
-use ndarray::Array2;
-use serde::Serialize;
 
-use super::many::{Head, Many, ManyArgs, between, percent, run_many};
+use super::run_many;
 use crate::{
-    analysis::{
-        runs::PuzzleRun,
-        segments::{SegmentsSummary, summarise},
-    },
+    analysis::segments::{SegmentsSummary, summarise},
     cli::{
         GlobalArgs,
-        study::OutputArgs,
+        args::{output::OutputArgs, puzzles::ManyArgs},
         table::{Table, cells},
+        ui::Ui,
     },
     say,
-    viz::{chart::Words, segments::SegmentsPicture},
+    study::{between, percent, segments},
 };
 
 const DETAILS: &str = "\
@@ -48,20 +44,18 @@ pub struct SegmentsArgs {
     output: OutputArgs,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    head: Head,
-    #[serde(flatten)]
-    summary: &'a SegmentsSummary,
-    /// By puzzle, in order; null where the last answer is wrong.
-    grokked_at: Vec<Option<usize>>,
-}
-
 pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     let many = run_many(&ui, global, &args.many, &args.output, "analysis/segments")?;
     let summary = summarise(&many.runs, global.seed.unwrap_or(0));
+    print(&ui, &summary);
+    let (report, file) = segments::write(&many, &summary)?;
+    say!(ui, "picture: {}", report.head.pictures.join(", "));
+    say!(ui, "data: {file}, {}", report.head.arrays.join(", "));
+    ui.emit(&report)
+}
+
+fn print(ui: &Ui, summary: &SegmentsSummary) {
     say!(ui, "");
     let headings = ["segment", "loss", "exact", "95 %", "cells", "halts", "q_halt", "q_cont", "|dzH|/|z|", "|dzL|/|z|"];
     let mut table = Table::headed(headings, &[]);
@@ -79,16 +73,14 @@ pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
             format!("{:.4}", s.move_l)
         ]);
     }
-    table.print(&ui);
+    table.print(ui);
     say!(ui, "");
     let grok = &summary.grokking;
-    let solved = summary.puzzles - grok.never;
     let steps: Vec<String> =
         grok.at.iter().enumerate().filter(|(_, n)| **n > 0).map(|(k, n)| format!("{}: {n}", k + 1)).collect();
     say!(ui, "right for good from segment: {}", if steps.is_empty() { "none".to_owned() } else { steps.join(", ") });
     say!(ui, "wrong at the end: {} (of them right at some segment before: {})", grok.never, grok.lost);
-    let jump = grok.steepest_share.map(|own| (own, grok.steepest_share_of_mean.unwrap_or(0.0)));
-    if let Some((own, of_mean)) = jump {
+    if let Some([own, of_mean]) = grok.jump() {
         say!(
             ui,
             "steepest segment's share of the whole fall, puzzles solved after segment 1: {} in single puzzles, {} in their \
@@ -97,47 +89,4 @@ pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
             percent(of_mean)
         );
     }
-    let title = match jump {
-        Some((own, of_mean)) => format!(
-            "One segment carries {:.0} % of a solved puzzle's fall of the loss, {:.0} % of their mean's",
-            100.0 * own,
-            100.0 * of_mean
-        ),
-        None => format!("{solved} of {} puzzles are right at the end, none later than at segment 1", summary.puzzles),
-    };
-    let words = Words {
-        title: title.clone(),
-        subtitle: format!(
-            "{} puzzles, {} segments each; {solved} are right at the end",
-            summary.puzzles,
-            summary.segments.len()
-        ),
-        sources: many.sources(),
-    };
-    let picture = SegmentsPicture { words, runs: &many.runs, summary: &summary };
-    let pictures = many.output.picture("segments", &picture)?;
-    say!(ui, "picture: {}", pictures.join(", "));
-    let arrays = arrays(&many)?;
-    let listed = arrays.join(", ");
-    let report = Report {
-        head: many.head(&title, pictures, arrays),
-        summary: &summary,
-        grokked_at: many.runs.iter().map(|r| r.right_for_good()).collect(),
-    };
-    say!(ui, "data: {}, {listed}", many.output.json("segments.json", &report)?);
-    ui.emit(&report)
-}
-
-/// Every puzzle's numbers as matrices `[puzzles, segments]`.
-fn arrays(many: &Many) -> Result<Vec<String>> {
-    let shape = (many.runs.len(), many.runs.first().map_or(0, |r| r.segments()));
-    let floats = |of: fn(&PuzzleRun) -> &Vec<f32>| Array2::from_shape_fn(shape, |(p, k)| of(&many.runs[p])[k]);
-    Ok(vec![
-        many.output.array("loss", &Array2::from_shape_fn(shape, |(p, k)| many.runs[p].loss[k]))?,
-        many.output.array("exact", &Array2::from_shape_fn(shape, |(p, k)| many.runs[p].exact(k + 1)))?,
-        many.output.array("q_halt", &floats(|r| &r.q_halt))?,
-        many.output.array("q_continue", &floats(|r| &r.q_continue))?,
-        many.output.array("move_h", &floats(|r| &r.move_h))?,
-        many.output.array("move_l", &floats(|r| &r.move_l))?,
-    ])
 }

@@ -1,29 +1,22 @@
 //! `hrm analyze stability`.
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
-use super::many::{Count, RunArgs, SeveralArgs, between, items, percent, run_items};
 use crate::{
-    analysis::{
-        identity::PuzzlesIdentity,
-        runs::{Item, PuzzleRun},
-        stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
-    },
+    analysis::stability::Blanks,
     cli::{
         GlobalArgs,
-        study::OutputArgs,
+        args::{
+            output::OutputArgs,
+            puzzles::{RunArgs, SeveralArgs},
+        },
         table::{Table, cells},
-        ui::Ui,
-        viz::weights_name,
+        ui::{Ui, Watch},
     },
-    model::Model,
-    puzzle::Geometry,
     say,
-    signals::stop_flag,
-    viz::{
-        chart::Words,
-        stability::{StabilityPicture, StabilitySeries},
+    study::{
+        between, percent,
+        stability::{StabilityPlan, StableCheckpoint},
     },
 };
 
@@ -68,146 +61,38 @@ pub struct StabilityArgs {
     output: OutputArgs,
 }
 
-#[derive(Serialize)]
-struct Report {
-    title: String,
-    pictures: Vec<String>,
-    data: String,
-    puzzles_per_k: usize,
-    segments: usize,
-    seed: u64,
-    checkpoints: Vec<OfCheckpoint>,
-}
-
-#[derive(Serialize)]
-struct OfCheckpoint {
-    path: String,
-    step: Option<u64>,
-    dtype: &'static str,
-    own_segments: usize,
-    rows: Vec<StabilityRow>,
-    motions: Vec<Motion>,
-}
-
 pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
-    let mut seen = Vec::new();
-    for blanks in &args.blanks {
-        ensure!(!seen.contains(blanks), "--blanks: {blanks} is there twice");
-        seen.push(*blanks);
+    for (k, blanks) in args.blanks.iter().enumerate() {
+        ensure!(!args.blanks[..k].contains(blanks), "--blanks: {blanks} is there twice");
     }
-    let (checkpoints, puzzles) = args.several.open(&ui, args.run.weights)?;
-    ensure!(
-        puzzles.geometry == Geometry::SUDOKU,
-        "{} holds {} puzzles, and blanks can be made in Sudokus only: give --data-path of Sudokus and checkpoints that know \
-         them",
-        puzzles.origin,
-        puzzles.geometry
-    );
-    let wanted = usize::try_from(args.per_k)?;
-    let solutions: Vec<Vec<u8>> =
-        items(&puzzles, 0, Count::Rows(wanted))?.into_iter().map(|item| item.solution).collect();
-    if solutions.len() < wanted {
-        say!(ui, "fewer solutions than asked for: the {} of {}", solutions.len(), puzzles.origin);
+    let (checkpoints, puzzles) = args.several.open(&ui, args.run.model.weights)?;
+    let plan = StabilityPlan {
+        blanks: args.blanks.clone(),
+        per_k: usize::try_from(args.per_k)?,
+        segments: usize::try_from(args.run.segments.unwrap_or(SEGMENTS))?,
+        batch_size: args.run.batch_size,
+        seed: global.seed.unwrap_or(0),
+    };
+    let made = plan.make_puzzles(&puzzles)?;
+    if made.per_k < plan.per_k {
+        say!(ui, "fewer solutions than asked for: the {} of {}", made.per_k, puzzles.origin);
     }
-    let seed = global.seed.unwrap_or(0);
-    let made: Vec<Vec<Item>> = args.blanks.iter().map(|&b| make_puzzles(&solutions, b, seed)).collect::<Result<_>>()?;
-    let items: Vec<Item> = made.into_iter().flatten().collect();
-    let run_args = RunArgs { segments: Some(args.run.segments.unwrap_or(SEGMENTS)), ..args.run.clone() };
-    let segments = run_args.segments.map_or(0, |n| n as usize);
-
     let runtime = global.init()?;
-    let load = |checkpoint| args.run.load(checkpoint, &puzzles, runtime.device);
-    let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
-    let own: Vec<usize> =
-        models.iter().map(|m| usize::try_from(m.config().halt_max_steps)).collect::<Result<_, _>>()?;
+    let subjects = args.run.load_all(checkpoints, &puzzles, runtime.device)?;
     let output = args.output.open("analysis/stability")?;
-    let stop = stop_flag("stopping after this batch");
-    let asked = PuzzlesIdentity::Blanks {
-        data: puzzles.identity()?,
-        per_k: solutions.len(),
-        seed,
-        blanks: args.blanks.iter().map(ToString::to_string).collect(),
-    };
-    let mut found = Vec::new();
-    for (k, (checkpoint, model)) in checkpoints.iter().zip(&models).enumerate() {
-        say!(ui, "checkpoint {}: {}", k + 1, weights_name(checkpoint));
-        let name = format!("runs-{}.jsonl", k + 1);
-        let runs = run_items(&ui, model, checkpoint, &items, &run_args, &output, &name, &asked, &stop)?;
-        let at = own[k].min(segments);
-        let rows = args
-            .blanks
-            .iter()
-            .zip(runs.chunks(solutions.len()))
-            .map(|(&blanks, runs)| tabulate(blanks, runs, at))
-            .collect();
-        let all: Vec<&PuzzleRun> = runs.iter().collect();
-        found.push(OfCheckpoint {
-            path: checkpoint.path.display().to_string(),
-            step: checkpoint.step,
-            dtype: model.config().forward_dtype.short_name(),
-            own_segments: at,
-            rows,
-            motions: motions(&all),
-        });
-    }
-    print_table(&ui, &found, segments);
-    print_motions(&ui, &found, segments);
-    let (left, reached) = left_of_reached(&found);
-    let title = format!(
-        "{:.0} % of the right answers are left again within {segments} segments; {} of {} runs reach a bitwise fixed point",
-        100.0 * left / reached.max(1.0),
-        found.iter().flat_map(|f| &f.rows).map(|r| r.fixed_points).sum::<usize>(),
-        items.len() * found.len()
-    );
-    let words = Words {
-        title: title.clone(),
-        subtitle: format!(
-            "{} puzzles for each number of blanks, made from real solutions, seed {seed}",
-            solutions.len()
-        ),
-        sources: format!("Solutions: {}", puzzles.origin),
-    };
-    let picture = StabilityPicture {
-        words,
-        series: found
-            .iter()
-            .zip(&checkpoints)
-            .enumerate()
-            .map(|(k, (of, checkpoint))| StabilitySeries {
-                name: format!("checkpoint {}: {}", k + 1, weights_name(checkpoint)),
-                rows: &of.rows,
-                motions: &of.motions,
-            })
-            .collect(),
-        segments,
-        own_segments: found.iter().map(|f| f.own_segments).max().unwrap_or(0),
-    };
-    let pictures = output.picture("stability", &picture)?;
-    say!(ui, "picture: {}", pictures.join(", "));
-    let report = Report {
-        title,
-        pictures,
-        data: puzzles.origin.clone(),
-        puzzles_per_k: solutions.len(),
-        segments,
-        seed,
-        checkpoints: found,
-    };
-    say!(ui, "data: {}", output.json("stability.json", &report)?);
+    let watch = Watch::new(&ui);
+    let found = plan.run(&made, &subjects, &output, &watch)?;
+    print_table(&ui, &found, plan.segments);
+    print_motions(&ui, &found, plan.segments);
+    let (report, file) = plan.write(&made, &subjects, found, &output)?;
+    say!(ui, "picture: {}", report.pictures.join(", "));
+    say!(ui, "data: {file}");
     ui.emit(&report)
 }
 
-/// Answers that were left again, and all that were reached, over everything.
-fn left_of_reached(found: &[OfCheckpoint]) -> (f64, f64) {
-    found.iter().flat_map(|f| &f.rows).fold((0.0, 0.0), |(left, reached), row| {
-        let here = row.reached * row.puzzles as f64;
-        (left + row.left * here, reached + here)
-    })
-}
-
 /// All checkpoints in one table, side by side at each number of blanks.
-fn print_table(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
+fn print_table(ui: &Ui, found: &[StableCheckpoint], segments: usize) {
     let several = found.len() > 1;
     let own = match found {
         [first, rest @ ..] if rest.iter().all(|of| of.own_segments == first.own_segments) => {
@@ -256,7 +141,7 @@ fn print_table(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
     table.print(ui);
 }
 
-fn print_motions(ui: &Ui, found: &[OfCheckpoint], segments: usize) {
+fn print_motions(ui: &Ui, found: &[StableCheckpoint], segments: usize) {
     for (k, of) in found.iter().enumerate() {
         say!(ui, "");
         say!(ui, "checkpoint {}: {}", k + 1, of.path);

@@ -1,35 +1,22 @@
 //! `hrm viz landscape` and `hrm viz flow`.
 
-use std::{
-    ops::ControlFlow,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use anyhow::{Result, ensure};
 
-use anyhow::{Result, bail, ensure};
-use ndarray::{Array2, Array3};
-use serde::Serialize;
-
-use super::puzzle::{Chosen, PuzzleArgs};
 use crate::{
-    analysis::{
-        identity::GridIdentity,
-        landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, digits_of, explore},
-    },
-    checkpoint::Checkpoint,
+    analysis::landscape::Grid,
     cli::{
         GlobalArgs,
-        sources::device_name,
-        study::{Output, OutputArgs, batch_size, interrupted},
+        args::{output::OutputArgs, puzzle::PuzzleArgs},
         table::{Table, cells},
-        ui::Ui,
+        ui::{Ui, Watch},
     },
     model::Model,
-    puzzle::PuzzleKind,
-    rng::{Purpose, distinct, stream},
+    runtime::device_name,
     say,
-    signals::stop_flag,
-    viz::landscape::{Basins, HeatMap, Map, Surface},
+    study::{
+        Output,
+        landscape::{Explored, GridStudyPlan, GridSubject, LandscapeLook},
+    },
 };
 
 /// The grid and where it lies.
@@ -61,6 +48,18 @@ impl GridArgs {
             self.step
         );
         Ok(grid)
+    }
+
+    fn plan(&self, name: &'static str, segments: usize, density: f64, global: &GlobalArgs) -> Result<GridStudyPlan> {
+        Ok(GridStudyPlan {
+            name,
+            grid: self.grid()?,
+            segments,
+            centre: self.centre,
+            batch_size: self.batch_size,
+            density,
+            seed: global.seed.unwrap_or(0),
+        })
     }
 }
 
@@ -161,209 +160,54 @@ pub struct FlowArgs {
     output: OutputArgs,
 }
 
-/// A landscape that was computed, with what the pictures say beside it.
-struct Explored {
-    checkpoint: Checkpoint,
-    chosen: Chosen,
-    model: Model,
-    output: Output,
-    landscape: Landscape,
-    /// Which points are drawn with an arrow or a way.
-    drawn: Vec<usize>,
-    computed: usize,
-    took: Duration,
-}
-
-impl Explored {
-    fn map(&self, title: String) -> Map<'_> {
-        Map { landscape: &self.landscape, title, sources: self.chosen.sources(&self.checkpoint) }
-    }
-
-    /// The grid's errors `[side, side]` and where its points end `[side, side, 2]`, f32, for numpy; the first index goes
-    /// along the first component.
-    fn point_arrays(&self) -> Result<Vec<String>> {
-        let (side, points) = (self.landscape.grid.side(), &self.landscape.points);
-        let error = Array2::from_shape_fn((side, side), |(i, j)| points[i * side + j].error as f32);
-        let end = |(i, j, axis): (usize, usize, usize)| {
-            points[i * side + j].path.last().map_or(f32::NAN, |at| at[axis] as f32)
-        };
-        let ends = Array3::from_shape_fn((side, side, 2), end);
-        Ok(vec![self.output.array("error", &error)?, self.output.array("end", &ends)?])
-    }
-
-    fn say_speed(&self, ui: &Ui) {
-        let seconds = self.took.as_secs_f64();
-        if self.computed > 0 {
-            say!(
-                ui,
-                "{} grid points x {} segment(s) in {seconds:.1} s, {:.1} points/s ({} on {})",
-                self.computed,
-                self.landscape.segments,
-                self.computed as f64 / seconds.max(1e-9),
-                self.model.config().forward_dtype.short_name(),
-                device_name(self.model.device())
-            );
-        }
-    }
-}
-
-fn compute(
+/// Loads and checks everything that a study needs.
+fn prepare(
     ui: &Ui,
     global: &GlobalArgs,
     subject: &PuzzleArgs,
-    grid_args: &GridArgs,
-    density: f64,
-    segments: usize,
-    (output, name): (&OutputArgs, &'static str),
-) -> Result<Explored> {
-    let grid = grid_args.grid()?;
+    output: &OutputArgs,
+    plan: &GridStudyPlan,
+) -> Result<(GridSubject, Output)> {
+    let density = plan.density;
     ensure!((0.0..=1.0).contains(&density), "--density {density}: give a share from 0 to 1");
     let (checkpoint, chosen) = subject.choose(ui)?;
-    ensure!(
-        chosen.puzzle.kind == PuzzleKind::Sudoku,
-        "{} is a {}: the landscape counts broken Sudoku rules; give a Sudoku and a checkpoint that was trained on Sudokus",
-        chosen.origin,
-        chosen.puzzle.kind
-    );
+    plan.check_puzzle(&chosen)?;
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, subject.dtype)?;
-    let last = usize::try_from(model.config().halt_max_steps)?;
-    let centre_segment = grid_args.centre.unwrap_or(last);
-    ensure!((1..=last).contains(&centre_segment), "--centre {centre_segment}: the model runs segments 1 to {last}");
-    let output = output.open(name)?;
-    let asked = GridIdentity {
-        what: name,
-        weights: checkpoint.weights_digest(),
-        puzzle: chosen.puzzle.tokens.clone(),
-        grid,
-        segments,
-        centre: centre_segment,
-        dtype: model.config().forward_dtype.short_name(),
-    };
-    let (mut journal, mut done) = output.journal::<_, GridPoint>("points.jsonl", &asked)?;
-    let points = grid.points();
-    let total = points.len();
-    done.truncate(total);
-    let fits = |p: &GridPoint| p.path.len() == segments && p.answers.len() == segments;
-    if let Some(k) = done.iter().zip(&points).position(|(p, at)| p.at != *at || !fits(p)) {
-        bail!("{}: line {} is not that grid point: --force begins anew", output.path("points.jsonl").display(), k + 2);
+    let model = Model::load(&checkpoint, chosen.dims, runtime.device, subject.model.dtype)?;
+    let subject = GridSubject { checkpoint, chosen, model };
+    plan.centre_of(&subject.model)?;
+    Ok((subject, output.open(plan.name)?))
+}
+
+fn say_speed(ui: &Ui, explored: &Explored<'_>, model: &Model) {
+    let seconds = explored.took.as_secs_f64();
+    if explored.computed > 0 {
+        say!(
+            ui,
+            "{} grid points x {} segment(s) in {seconds:.1} s, {:.1} points/s ({} on {})",
+            explored.computed,
+            explored.landscape.segments,
+            explored.computed as f64 / seconds.max(1e-9),
+            model.config().forward_dtype.short_name(),
+            device_name(model.device())
+        );
     }
-    if !done.is_empty() {
-        say!(ui, "{} of {total} points were there already", done.len());
-    }
-
-    let plane = Plane::of(&model, &chosen.puzzle, centre_segment)?;
-    let plan = LandscapePlan { grid, segments, centre_segment, batch_size: batch_size(grid_args.batch_size, &model) };
-    let asked_to_stop = stop_flag("stopping after this batch");
-    let bar = ui.progress(total as u64, name, "points");
-    bar.set_position(done.len() as u64);
-    let before = done.len();
-    let mut reached = before;
-    let started = Instant::now();
-    let landscape = explore(&model, &plane, &plan, Some(&mut journal), done, |found| {
-        reached += found.len();
-        bar.inc(found.len() as u64);
-        if asked_to_stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    bar.finish_and_clear();
-    let took = started.elapsed();
-    let landscape = landscape.ok_or_else(|| interrupted(ui, reached, total, output.folder()))?;
-    let seed = global.seed.unwrap_or(0);
-    let count = (density * total as f64).round() as u32;
-    let drawn = distinct(&mut stream(Purpose::Analysis, seed, 0, 0), total as u32, count);
-    Ok(Explored {
-        checkpoint,
-        chosen,
-        model,
-        output,
-        landscape,
-        drawn: drawn.into_iter().map(|i| i as usize).collect(),
-        computed: total - before,
-        took,
-    })
-}
-
-/// What both documents begin with.
-#[derive(Serialize)]
-struct Head {
-    title: String,
-    pictures: Vec<String>,
-    /// numpy's files.
-    arrays: Vec<String>,
-    checkpoint: String,
-    step: Option<u64>,
-    dtype: &'static str,
-    puzzle: Vec<u8>,
-    solution: Option<Vec<u8>>,
-}
-
-impl Head {
-    fn new(explored: &Explored, title: String, pictures: Vec<String>, arrays: Vec<String>) -> Self {
-        Self {
-            title,
-            pictures,
-            arrays,
-            checkpoint: explored.checkpoint.path.display().to_string(),
-            step: explored.checkpoint.step,
-            dtype: explored.model.config().forward_dtype.short_name(),
-            puzzle: explored.chosen.puzzle.tokens.clone(),
-            solution: explored.chosen.puzzle.solution.clone(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct LandscapeReport<'a> {
-    #[serde(flatten)]
-    head: Head,
-    clip: u32,
-    #[serde(flatten)]
-    landscape: &'a Landscape,
-}
-
-#[derive(Serialize)]
-struct FlowReport<'a> {
-    #[serde(flatten)]
-    head: Head,
-    settle: u32,
-    basins: &'a [Basin],
-    /// Index into `basins` of every point, null where its answer still changes.
-    basin_of_point: &'a [Option<usize>],
-    #[serde(flatten)]
-    landscape: &'a Landscape,
 }
 
 pub fn run(args: &LandscapeArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     ensure!(args.elev.is_finite() && args.azim.is_finite(), "--elev and --azim must be numbers of degrees");
-    let explored = compute(&ui, global, &args.subject, &args.grid, args.density, 1, (&args.output, "landscape"))?;
-    let title = format!("{}: {}", explored.chosen.name, explored.landscape.verdict());
-    let heat = HeatMap {
-        map: explored.map(title.clone()),
-        clip: args.clip,
-        mask_blanks: args.mask_blanks,
-        arrows: explored.drawn.clone(),
-    };
-    let surface = Surface {
-        map: explored.map(title.clone()),
-        clip: args.clip,
-        mask_blanks: args.mask_blanks,
-        elevation: args.elev,
-        azimuth: args.azim,
-    };
-    let mut pictures = explored.output.picture("landscape", &heat)?;
-    pictures.extend(explored.output.picture("surface", &surface)?);
-    say!(ui, "{title}");
-    explored.say_speed(&ui);
-    say!(ui, "pictures: {}", pictures.join(", "));
-    let arrays = explored.point_arrays()?;
-    let listed = arrays.join(", ");
-    let report = LandscapeReport {
-        head: Head::new(&explored, title, pictures, arrays),
-        clip: args.clip,
-        landscape: &explored.landscape,
-    };
-    say!(ui, "data: {}, {listed}", explored.output.json("landscape.json", &report)?);
+    let plan = args.grid.plan("landscape", 1, args.density, global)?;
+    let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan)?;
+    let watch = Watch::new(&ui);
+    let explored = plan.run(&subject, &output, &watch)?;
+    let look =
+        LandscapeLook { clip: args.clip, mask_blanks: args.mask_blanks, elevation: args.elev, azimuth: args.azim };
+    let (report, file) = explored.write_landscape(&look)?;
+    say!(ui, "{}", report.head.title);
+    say_speed(&ui, &explored, &subject.model);
+    say!(ui, "pictures: {}", report.head.pictures.join(", "));
+    say!(ui, "data: {file}, {}", report.head.arrays.join(", "));
     ui.emit(&report)
 }
 
@@ -375,53 +219,27 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
         args.settle,
         args.segments
     );
-    let segments = usize::try_from(args.segments)?;
-    let explored = compute(&ui, global, &args.subject, &args.grid, args.density, segments, (&args.output, "flow"))?;
-    let puzzle = &explored.chosen.puzzle;
-    let solution = puzzle.solution.as_deref().map(digits_of);
-    let (found, of_point) =
-        basins(&explored.landscape.points, args.settle as usize, &digits_of(&puzzle.tokens), solution.as_deref());
+    let plan = args.grid.plan("flow", usize::try_from(args.segments)?, args.density, global)?;
+    let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan)?;
+    let watch = Watch::new(&ui);
+    let explored = plan.run(&subject, &output, &watch)?;
+    let (report, file) = explored.write_flow(args.settle)?;
+    let (title, segments) = (&report.head.title, args.segments);
+    say!(ui, "{title}; {:.0} % still change after {segments} segments", 100.0 * report.unsettled());
     let total = explored.landscape.points.len() as f64;
-    let percent = |n: usize| 100.0 * n as f64 / total;
-    let right: usize = found.iter().filter(|b| b.right == Some(true)).map(|b| b.points).sum();
-    let unsettled = of_point.iter().filter(|b| b.is_none()).count();
-    let wrong = found.iter().filter(|b| b.right != Some(true)).count();
-    let title = format!(
-        "{}: {:.0} % of the plane flows to the solution, {:.0} % to {wrong} wrong answer{}",
-        explored.chosen.name,
-        percent(right),
-        percent(explored.landscape.points.len() - right - unsettled),
-        if wrong == 1 { "" } else { "s" },
-    );
-    let picture =
-        Basins { map: explored.map(title.clone()), basins: &found, of_point: &of_point, ways: explored.drawn.clone() };
-    let pictures = explored.output.picture("flow", &picture)?;
-    say!(ui, "{title}; {:.0} % still change after {segments} segments", percent(unsettled));
     let mut table = Table::new(&[3, 4]);
-    for (k, basin) in found.iter().take(9).enumerate() {
+    for (k, basin) in report.basins.iter().take(9).enumerate() {
         let what = if basin.right == Some(true) {
             "the solution".to_owned()
         } else {
             format!("changes {} givens", basin.givens_changed)
         };
-        let share = format!("{:.2} %", percent(basin.points));
+        let share = format!("{:.2} %", 100.0 * basin.points as f64 / total);
         table.row(cells![k + 1, share, format!("error {}", basin.error), what, basin.answer]);
     }
     table.print(&ui);
-    explored.say_speed(&ui);
-    say!(ui, "picture: {}", pictures.join(", "));
-    let side = explored.landscape.grid.side();
-    let number = |k: usize| of_point[k].and_then(|basin| i32::try_from(basin).ok()).unwrap_or(-1);
-    let mut arrays = explored.point_arrays()?;
-    arrays.push(explored.output.array("basin", &Array2::from_shape_fn((side, side), |(i, j)| number(i * side + j)))?);
-    let listed = arrays.join(", ");
-    let report = FlowReport {
-        head: Head::new(&explored, title, pictures, arrays),
-        settle: args.settle,
-        basins: &found,
-        basin_of_point: &of_point,
-        landscape: &explored.landscape,
-    };
-    say!(ui, "data: {}, {listed}", explored.output.json("flow.json", &report)?);
+    say_speed(&ui, &explored, &subject.model);
+    say!(ui, "picture: {}", report.head.pictures.join(", "));
+    say!(ui, "data: {file}, {}", report.head.arrays.join(", "));
     ui.emit(&report)
 }

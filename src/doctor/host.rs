@@ -5,7 +5,7 @@ use std::{fs, num::NonZero, thread};
 use serde::Serialize;
 
 /// Main memory in bytes; none where the system does not tell.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Memory {
     pub total: Option<u64>,
     pub available: Option<u64>,

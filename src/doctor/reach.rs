@@ -10,24 +10,25 @@ use serde::Serialize;
 
 use crate::{
     checkpoint::{WEIGHTS_FILE, lfs},
-    cli::table::Table,
     dataset::DatasetMeta,
 };
 
 /// Built datasets.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Data {
     pub datasets: Vec<Dataset>,
 }
 
-#[derive(Serialize)]
+/// One of them.
+#[derive(Debug, Serialize)]
 pub struct Dataset {
     pub path: PathBuf,
     /// Groups of each split that is there, e.g. `train`: 1000.
     pub splits: Vec<SplitSize>,
 }
 
-#[derive(Serialize)]
+/// A split of a dataset.
+#[derive(Debug, Serialize)]
 pub struct SplitSize {
     pub name: &'static str,
     pub groups: i64,
@@ -35,12 +36,13 @@ pub struct SplitSize {
 }
 
 /// Training runs and example checkpoints, newest first.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Checkpoints {
     pub runs: Vec<Run>,
 }
 
-#[derive(Serialize)]
+/// A folder with weights.
+#[derive(Debug, Serialize)]
 pub struct Run {
     pub path: PathBuf,
     /// Names of the weights in it, steps in order.
@@ -49,6 +51,7 @@ pub struct Run {
     pub lfs_pointers: Vec<String>,
 }
 
+/// Looks under data/; what is wrong is added to the advice.
 pub fn data(advice: &mut Vec<String>) -> Data {
     let mut datasets = Vec::new();
     for path in folders(Path::new("data")) {
@@ -74,6 +77,7 @@ pub fn data(advice: &mut Vec<String>) -> Data {
     Data { datasets }
 }
 
+/// Looks under checkpoints/ and checkpoint_example/; what is wrong is added to the advice.
 pub fn checkpoints(advice: &mut Vec<String>) -> Checkpoints {
     let mut dated = Vec::new();
     for root in ["checkpoints", "checkpoint_example"] {
@@ -138,23 +142,4 @@ fn folders(path: &Path) -> Vec<PathBuf> {
         fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
     found.sort();
     found
-}
-
-pub fn tell(facts: &mut Table, data: &Data, checkpoints: &Checkpoints) {
-    facts.row(["data", "Sudoku-Extreme sample (1,000 training and 10,000 test puzzles) within this program"]);
-    for dataset in &data.datasets {
-        let splits: Vec<_> =
-            dataset.splits.iter().map(|s| format!("{} {} groups of {} cells", s.name, s.groups, s.seq_len)).collect();
-        facts.row(["data", &format!("{}: {}", dataset.path.display(), splits.join(", "))]);
-    }
-    if data.datasets.is_empty() {
-        facts.row(["data", "no dataset under data/"]);
-    }
-    for run in &checkpoints.runs {
-        let (count, last) = (run.weights.len(), run.weights.last().map_or("", String::as_str));
-        facts.row(["checkpoints", &format!("{}: {count} checkpoint(s), last {last}", run.path.display())]);
-    }
-    if checkpoints.runs.is_empty() {
-        facts.row(["checkpoints", "none under checkpoints/ or checkpoint_example/"]);
-    }
 }

@@ -1,0 +1,187 @@
+//! The test puzzles that checkpoints are tried on: those that were named, else those that the checkpoint was trained for.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{identity::DataIdentity, runs::Item};
+use crate::{
+    checkpoint::Checkpoint,
+    dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
+    puzzle::{Geometry, PuzzleKind, maze},
+};
+
+/// The puzzles of a test split.
+#[derive(Debug)]
+pub struct TestPuzzles {
+    pub dataset: Dataset,
+    pub geometry: Geometry,
+    /// The folder, or words for the bundled rows.
+    pub origin: String,
+    /// Says in a sentence what was taken, where nothing was asked for.
+    pub taken: Option<String>,
+}
+
+impl TestPuzzles {
+    /// The test split at `data_path`; without one the checkpoint's own, if it is there, else bundled puzzles of its kind.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`]; no bundled puzzles that the checkpoint fits.
+    pub fn open(data_path: Option<&Path>, checkpoint: &Checkpoint) -> Result<Self> {
+        let own = PathBuf::from(&checkpoint.config.data_path);
+        if let Some(path) = data_path {
+            return Ok(Self::new(Dataset::open(path, Split::Test)?, path.display().to_string(), None));
+        }
+        let at = own.display();
+        if own.join("test").exists() {
+            let taken = format!("puzzles: {at}/test, the checkpoint's data_path (--data-path names others)");
+            return Ok(Self::new(Dataset::open(&own, Split::Test)?, at.to_string(), Some(taken)));
+        }
+        let (dataset, origin) = bundled(checkpoint)
+            .with_context(|| format!("{}: its data_path {at} is not here", checkpoint.path.display()))?;
+        let taken = format!("puzzles: {origin}, as the checkpoint's data_path {at} is not here");
+        Ok(Self::new(dataset, origin, Some(taken)))
+    }
+
+    /// The first `rows` of the bundled Sudokus.
+    ///
+    /// # Errors
+    /// More than there are.
+    pub fn bundled_sudokus(rows: u64) -> Result<Self> {
+        let dataset = Dataset::bundled_test(Some(usize::try_from(rows)?))?;
+        let there = dataset.sets().first().map_or(0, DatasetSet::len);
+        ensure!(there as u64 == rows, "--bundled {rows}: there are {there} bundled test rows");
+        Ok(Self::new(dataset, format!("the first {there} bundled Sudoku-Extreme test rows"), None))
+    }
+
+    fn new(dataset: Dataset, origin: String, taken: Option<String>) -> Self {
+        Self { geometry: dataset.geometry(), dataset, origin, taken }
+    }
+
+    /// `count` rows from `first` on, with their solutions; none counts all, and fewer where there are no more.
+    ///
+    /// # Errors
+    /// A first row that is not there.
+    pub fn rows_from(&self, first: usize, count: Option<usize>) -> Result<Vec<Item>> {
+        let there = self.set()?.len();
+        let last = count.map_or(there, |n| first.saturating_add(n).min(there));
+        // A first row that is not there is told as that.
+        let rows: Vec<usize> = if first < there { (first..last).collect() } else { vec![first] };
+        self.rows("--first", &rows)
+    }
+
+    /// The set that upstream reads: the one named `all`, else the first.
+    pub fn set(&self) -> Result<&DatasetSet> {
+        let sets = self.dataset.sets();
+        let set = sets.iter().find(|s| s.name() == "all").or_else(|| sets.first());
+        let set = set.with_context(|| format!("{}: the test split names no set of puzzles", self.origin))?;
+        ensure!(!set.is_empty(), "{}: the test split holds no puzzles", self.origin);
+        Ok(set)
+    }
+
+    /// A warning for readers of [`TestPuzzles::set`] alone, where there are other sets.
+    pub fn unread_sets(&self) -> Option<String> {
+        let sets = self.dataset.sets();
+        let set = self.set().ok().filter(|_| sets.len() > 1)?;
+        Some(format!("{}: {} sets; only '{}' is read", self.origin, sets.len(), set.name()))
+    }
+
+    /// What they are, where that is known.
+    ///
+    /// # Errors
+    /// Puzzles of an unknown kind.
+    pub fn known(&self) -> Result<Geometry> {
+        self.geometry.known().with_context(|| self.origin.clone())
+    }
+
+    /// Which data they are, by content and by name.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::fingerprint`].
+    pub fn identity(&self) -> Result<DataIdentity> {
+        Ok(DataIdentity { data_fingerprint: self.dataset.fingerprint()?, data: self.origin.clone() })
+    }
+
+    /// These rows, with their solutions.
+    ///
+    /// # Errors
+    /// A row that is not there, told as one of `flag`'s.
+    pub fn rows(&self, flag: &str, rows: &[usize]) -> Result<Vec<Item>> {
+        let set = self.set()?;
+        let kind = self.known()?.kind().context("a known kind")?;
+        if let Some(row) = rows.iter().find(|row| **row >= set.len()) {
+            bail!("{flag} {row}: there are {} test puzzles in {}: give 0 to {}", set.len(), self.origin, set.len() - 1);
+        }
+        let stored = set.rows_as_stored(rows)?;
+        let tokens =
+            |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
+        rows.iter()
+            .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
+            .map(|(&index, (input, label))| Ok(Item { index, kind, tokens: tokens(input)?, solution: tokens(label)? }))
+            .collect()
+    }
+
+    /// A checkpoint of another kind of puzzle is told as that, before it is told as shapes that do not fit. Returns a
+    /// warning where it was trained on another size.
+    ///
+    /// # Errors
+    /// A checkpoint of another kind of puzzle.
+    pub fn check_kind(&self, checkpoint: &Checkpoint) -> Result<Option<String>> {
+        let (wanted, cells) = (self.geometry.vocab_size(), self.geometry.cells());
+        if let Some(found) = checkpoint.vocab_size().filter(|&found| found != wanted) {
+            bail!(
+                "{}: it knows {found} tokens, the puzzles of {} have {wanted} ({}): it was trained on another kind of \
+                 puzzle; name its own data with --data-path",
+                checkpoint.path.display(),
+                self.origin,
+                self.geometry
+            );
+        }
+        Ok(checkpoint.cells().filter(|&trained| trained != cells).map(|trained| {
+            format!(
+                "{}: it was trained on puzzles of {trained} cells, those of {} have {cells}",
+                checkpoint.path.display(),
+                self.origin
+            )
+        }))
+    }
+}
+
+/// The bundled test puzzles of the kind and size that a checkpoint knows, and what they are called. Weights that do not
+/// tell their size are taken to fit.
+fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
+    let (dataset, origin) = match checkpoint.vocab_size() {
+        Some(maze::VOCAB_SIZE) => {
+            let mazes = Dataset::bundled_test_mazes(checkpoint.cells())?;
+            let side = usize::try_from(mazes.meta().seq_len)?.isqrt();
+            let origin = format!("the {} bundled test mazes of {side}x{side} cells", mazes.len());
+            (mazes, origin)
+        }
+        Some(n) if n != Geometry::SUDOKU.vocab_size() => bail!(
+            "no bundled puzzle has the {n} tokens that it knows (Sudoku has {}, maze {}): name its puzzles with --data-path",
+            Geometry::SUDOKU.vocab_size(),
+            maze::VOCAB_SIZE
+        ),
+        _ => {
+            let origin = format!("the first {BUNDLED_TEST_ROWS} bundled Sudoku-Extreme test rows");
+            (Dataset::bundled_test(None)?, origin)
+        }
+    };
+    if let Some(cells) = checkpoint.cells() {
+        let bundled = usize::try_from(dataset.meta().seq_len)?;
+        ensure!(
+            cells == bundled,
+            "the bundled puzzles of its kind have {bundled} cells, its own {cells}: name them with --data-path"
+        );
+    }
+    Ok((dataset, origin))
+}
+
+/// The puzzle whose alphabet has that many tokens.
+pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
+    let kinds = [PuzzleKind::Sudoku, PuzzleKind::Maze];
+    match kinds.into_iter().find(|k| i64::try_from(k.vocab_size()) == Ok(vocab_size)) {
+        Some(kind) => Ok(kind),
+        None => bail!("a vocabulary of {vocab_size} tokens"),
+    }
+}

@@ -1,0 +1,46 @@
+//! Values that have names on the command line, and what help says of each.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::{
+    eval::{outputs::Output, pass::StopRule},
+    puzzle::PuzzleKind,
+};
+
+type Choices<T> = &'static [(T, &'static str, &'static str)];
+
+/// `--stop`.
+pub const STOP_RULES: Choices<StopRule> = &[
+    (StopRule::Never, "never", "After all segments: upstream's rule"),
+    (StopRule::Halt, "halt", "At the first segment with q_halt > q_continue, as ACT means it"),
+    (
+        StopRule::Verified,
+        "verified",
+        "At the first segment whose answer is right by the puzzle's rules; later passes of the puzzle are then skipped",
+    ),
+];
+
+/// `--dataset`.
+pub const KINDS: Choices<PuzzleKind> = &[
+    (PuzzleKind::Sudoku, "sudoku", "Rows, columns and boxes that hold every digit once"),
+    (PuzzleKind::Maze, "maze", "Walls, ways, start, goal and path"),
+];
+
+/// `--keys`.
+pub const OUTPUTS: Choices<Output> = &[
+    (Output::Inputs, "inputs", "[N, S], int32"),
+    (Output::Labels, "labels", "[N, S], int32, −100 where there is none"),
+    (Output::PuzzleIdentifiers, "puzzle_identifiers", "[N], int32"),
+    (Output::Logits, "logits", "[N, S, V], the forward pass's dtype (f32 in .npy files)"),
+    (Output::QHaltLogits, "q_halt_logits", "[N], f32"),
+    (Output::QContinueLogits, "q_continue_logits", "[N], f32"),
+];
+
+/// Parses the name of one of the choices.
+pub fn one_of<T: Copy + Send + Sync + 'static>(choices: Choices<T>) -> impl TypedValueParser<Value = T> {
+    let names = choices.iter().map(|(_, name, help)| PossibleValue::new(*name).help(*help));
+    PossibleValuesParser::new(names).try_map(|given| {
+        let found = choices.iter().find(|(_, name, _)| **name == given);
+        found.map(|(value, ..)| *value).ok_or_else(|| format!("there is no {given}"))
+    })
+}

@@ -1,0 +1,157 @@
+//! Which puzzles a command works on, and how they go through a model.
+
+use std::{path::PathBuf, str::FromStr};
+
+use anyhow::{Context, Result};
+use tch::Device;
+
+use super::checkpoints::{CheckpointArg, CheckpointsArg, ModelArgs, WeightsArg, load_checkpoints};
+use crate::{
+    analysis::test_puzzles::TestPuzzles,
+    checkpoint::Checkpoint,
+    cli::ui::{Ui, warn},
+    model::{Dims, Model},
+    say,
+};
+
+/// The dataset of test puzzles.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct DataPathArg {
+    /// Dataset folder whose test split is taken [default: the (last) checkpoint's, else the bundled rows]
+    #[arg(long, value_name = "DIR")]
+    data_path: Option<PathBuf>,
+}
+
+/// The test split that was named, else that of the checkpoint, which is then said.
+pub fn open_test_puzzles(ui: &Ui, data: &DataPathArg, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
+    let puzzles = TestPuzzles::open(data.data_path.as_deref(), checkpoint)?;
+    if let Some(taken) = &puzzles.taken {
+        say!(ui, "{taken}");
+    }
+    Ok(puzzles)
+}
+
+/// [`open_test_puzzles`] for commands that read one set of them.
+pub fn open_test_set(ui: &Ui, data: &DataPathArg, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
+    let puzzles = open_test_puzzles(ui, data, checkpoint)?;
+    if let Some(warning) = puzzles.unread_sets() {
+        warn(format_args!("{warning}"));
+    }
+    Ok(puzzles)
+}
+
+/// [`TestPuzzles::check_kind`], its warning printed.
+pub fn check_kind(puzzles: &TestPuzzles, checkpoint: &Checkpoint) -> Result<()> {
+    if let Some(warning) = puzzles.check_kind(checkpoint)? {
+        warn(format_args!("{warning}"));
+    }
+    Ok(())
+}
+
+/// `--count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    Rows(usize),
+    All,
+}
+
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(n)) if n > 0 => Ok(Self::Rows(n)),
+            _ => Err("give a number from 1, or `all`".to_owned()),
+        }
+    }
+}
+
+impl Count {
+    /// None for all.
+    pub fn rows(self) -> Option<usize> {
+        match self {
+            Self::Rows(n) => Some(n),
+            Self::All => None,
+        }
+    }
+}
+
+/// How puzzles go through a model.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Segments to run, also beyond the model's own number [default: the checkpoint's arch.halt_max_steps]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    pub segments: Option<u32>,
+    /// Puzzles that go through the model together [default: 64, on a GPU what fills it]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub batch_size: Option<u64>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+impl RunArgs {
+    /// Loads the weights for those puzzles.
+    pub fn load(&self, checkpoint: &Checkpoint, puzzles: &TestPuzzles, device: Device) -> Result<Model> {
+        Model::load(checkpoint, Dims::from(puzzles.dataset.meta()), device, self.model.dtype)
+    }
+
+    /// [`RunArgs::load`] for every checkpoint.
+    pub fn load_all(
+        &self,
+        checkpoints: Vec<Checkpoint>,
+        puzzles: &TestPuzzles,
+        device: Device,
+    ) -> Result<Vec<(Checkpoint, Model)>> {
+        let load = |checkpoint: Checkpoint| {
+            let model = self.load(&checkpoint, puzzles, device)?;
+            Ok((checkpoint, model))
+        };
+        checkpoints.into_iter().map(load).collect()
+    }
+
+    /// How many segments to run.
+    pub fn segments(&self, model: &Model) -> Result<usize> {
+        Ok(match self.segments {
+            Some(n) => usize::try_from(n)?,
+            None => usize::try_from(model.config().halt_max_steps)?,
+        })
+    }
+}
+
+/// Which test puzzles and which checkpoint.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ManyArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    #[command(flatten)]
+    pub data: DataPathArg,
+    /// How many test puzzles; with --resume also more or fewer than the folder has
+    #[arg(long, value_name = "N|all", default_value = "200")]
+    pub count: Count,
+    /// Their first row, from 0
+    #[arg(long, value_name = "ROW", default_value_t = 0)]
+    pub first: usize,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Several checkpoints on the same test puzzles.
+#[derive(clap::Args, Clone, Debug)]
+pub struct SeveralArgs {
+    #[command(flatten)]
+    checkpoints: CheckpointsArg,
+    #[command(flatten)]
+    data: DataPathArg,
+}
+
+impl SeveralArgs {
+    /// The checkpoints, all of the puzzles' kind, and the puzzles.
+    pub fn open(&self, ui: &Ui, weights: WeightsArg) -> Result<(Vec<Checkpoint>, TestPuzzles)> {
+        let checkpoints = load_checkpoints(ui, &self.checkpoints.checkpoints, weights)?;
+        let last = checkpoints.last().context("no checkpoint given")?;
+        let puzzles = open_test_set(ui, &self.data, last)?;
+        checkpoints.iter().try_for_each(|checkpoint| check_kind(&puzzles, checkpoint))?;
+        Ok((checkpoints, puzzles))
+    }
+}

@@ -1,0 +1,138 @@
+//! Traces of many puzzles in one file, with an index of what they are.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Output, Watcher, interrupted};
+use crate::{
+    analysis::{
+        identity::{DataIdentity, TraceIdentity},
+        runs::Item,
+        trace_file::{TraceArray, TraceFile, TracePlan, arrays},
+    },
+    checkpoint::Checkpoint,
+    journal::run_batches,
+    model::Model,
+};
+
+/// What is traced, with what.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceStudy<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub model: &'a Model,
+    pub items: &'a [Item],
+    /// Where the items are from.
+    pub data: &'a DataIdentity,
+    pub segments: usize,
+    /// z_L after each segment too.
+    pub z_l: bool,
+    /// States and logits as f32 whatever the forward dtype is.
+    pub as_f32: bool,
+    /// Puzzles that go through the model together.
+    pub batch_size: usize,
+}
+
+/// `index.json`, the document of `hrm trace`.
+#[derive(Debug, Serialize)]
+pub struct TraceIndex {
+    pub file: String,
+    pub bytes: u64,
+    /// Test row of each of the N.
+    rows: Vec<usize>,
+    data: String,
+    checkpoint: String,
+    step: Option<u64>,
+    dtype: &'static str,
+    segments: usize,
+    h_cycles: i64,
+    puzzle_emb_len: i64,
+    arrays: Value,
+    config: Value,
+}
+
+/// How a trace ended.
+#[derive(Debug)]
+pub enum Traced {
+    /// The file was whole already.
+    WasWhole,
+    /// It was written, and so was `index.json`, whose name comes with it.
+    Written(Box<TraceIndex>, String),
+}
+
+impl TraceStudy<'_> {
+    fn plan(&self) -> TracePlan {
+        TracePlan { rows: self.items.len(), segments: self.segments, z_l: self.z_l, as_f32: self.as_f32 }
+    }
+
+    /// The arrays that will be in the file.
+    pub fn layout(&self) -> Vec<TraceArray> {
+        arrays(self.model.config(), &self.plan())
+    }
+
+    /// Writes `trace.safetensors` row by row, on with what is there where that is wanted, then `index.json`.
+    ///
+    /// # Errors
+    /// [`crate::outcome::Interrupted`]; a trace of other rows; a failure inside libtorch or of the file system.
+    pub fn run(&self, output: &Output, watcher: &dyn Watcher) -> Result<Traced> {
+        let Self { checkpoint, model, items, segments, .. } = *self;
+        let rows: Vec<usize> = items.iter().map(|i| i.index).collect();
+        let asked = TraceIdentity {
+            weights: checkpoint.weights_digest(),
+            data: self.data.clone(),
+            rows: rows.clone(),
+            segments,
+            z_l: self.z_l,
+            f32: self.as_f32,
+            dtype: model.config().forward_dtype.short_name(),
+        };
+        let (mut journal, mut done) = output.journal::<_, usize>("rows.jsonl", &asked)?;
+        done.truncate(items.len());
+        let path = output.path("trace.safetensors");
+        if done.len() == items.len() && path.exists() {
+            return Ok(Traced::WasWhole);
+        }
+        let mut file = TraceFile::open(&path, model.config(), self.plan(), done.len())?;
+        let bar = watcher.bar(items.len(), "trace", "puzzles");
+        bar.set_position(done.len() as u64);
+        let numbered: Vec<(usize, Item)> = items.iter().cloned().enumerate().collect();
+        let compute = |batch: &[(usize, Item)]| {
+            let items: Vec<Item> = batch.iter().map(|(_, item)| item.clone()).collect();
+            file.trace(model, batch.first().map_or(0, |(row, _)| *row), &items)?;
+            Ok(items.iter().map(|i| i.index).collect())
+        };
+        let found = run_batches(&numbered, self.batch_size, Some(&mut journal), done, compute, |found| {
+            bar.inc(found.len() as u64);
+            if watcher.asked_to_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        bar.finish_and_clear();
+        if found.stopped {
+            bail!(interrupted(watcher, found.results.len(), items.len(), output.folder()));
+        }
+        let bytes = file.bytes();
+        file.finish()?;
+        let shapes: Map<String, Value> = self
+            .layout()
+            .iter()
+            .map(|a| (a.name.to_owned(), json!({"dtype": safetensors::Dtype::from(a.dtype), "shape": a.shape})))
+            .collect();
+        let index = TraceIndex {
+            file: "trace.safetensors".to_owned(),
+            bytes,
+            rows,
+            data: self.data.data.clone(),
+            checkpoint: checkpoint.path.display().to_string(),
+            step: checkpoint.step,
+            dtype: model.config().forward_dtype.short_name(),
+            segments,
+            h_cycles: model.config().h_cycles,
+            puzzle_emb_len: model.config().puzzle_emb_len(),
+            arrays: Value::Object(shapes),
+            config: serde_json::to_value(&checkpoint.config)?,
+        };
+        let name = output.json("index.json", &index)?;
+        Ok(Traced::Written(Box::new(index), name))
+    }
+}
