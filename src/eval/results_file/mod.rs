@@ -10,16 +10,23 @@
 //! written as well: a puzzle may have several lines, each with other passes. `seconds` are those since the mark before.
 //! A last line that is torn was being written when the process died; it is cut off.
 
+mod identity;
+mod join;
+mod writer;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Seek, SeekFrom},
     ops::Range,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+pub use identity::{CheckpointIdentity, RunIdentity};
+pub use join::join;
+pub use writer::ResultsWriter;
 
 use super::{
     guess::GuessOptions,
@@ -27,45 +34,10 @@ use super::{
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
 };
-use crate::{
-    dataset::RowInfo,
-    difference::Difference,
-    journal::{self, Existing, Identity, Journal, Name, open_regular},
-};
+use crate::journal::{self, Identity, Name, open_regular};
 
 /// The first line's mark; another number is another form.
 const VERSION: u32 = 1;
-/// Unfinished puzzles' passes are written this often.
-const PARTIAL: Duration = Duration::from_secs(60);
-/// What is written reaches the file after this time.
-const FLUSH: Duration = Duration::from_millis(200);
-
-/// Everything that decides the results, and what they are called.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunIdentity {
-    pub shape: RunShape,
-    /// Whether the endings under other rules are kept.
-    pub compare_stops: bool,
-    pub options: GuessOptions,
-    pub checkpoints: Vec<CheckpointIdentity>,
-    /// Of the data.
-    pub data_fingerprint: String,
-    /// Its folder or name, for people.
-    pub data: String,
-    /// Puzzles of the whole run.
-    pub puzzles: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CheckpointIdentity {
-    /// SHA-256 of the weights' names, shapes and bytes.
-    pub weights: String,
-    pub step: Option<u64>,
-    pub dtype: String,
-    /// Where it was read from, for people.
-    pub path: String,
-}
-
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Header {
@@ -124,18 +96,6 @@ pub struct StoredResults {
     pub seconds: f64,
     /// The last mark says that nothing is missing.
     pub complete: bool,
-}
-
-impl RunIdentity {
-    /// The first thing in which a stored run differs, names and paths apart.
-    fn difference(&self, stored: &Self) -> Result<Option<Difference>> {
-        let header = |run: &Self| Header { hrm_results: VERSION, run: run.clone(), first: 0, end: 0 };
-        header(self).difference(serde_json::to_value(header(stored))?)
-    }
-
-    fn header(&self, puzzles: &Range<usize>) -> Header {
-        Header { hrm_results: VERSION, run: self.clone(), first: puzzles.start, end: puzzles.end }
-    }
 }
 
 /// Reads a results file.
@@ -255,55 +215,6 @@ impl StoredResults {
     }
 }
 
-/// Joins the files of a run's shards.
-///
-/// # Errors
-/// Files of different runs, or that contradict each other; puzzles that are missing, or are in none of the files.
-pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
-    let (first, others) = paths.split_first().context("no results file was named")?;
-    let mut whole = read(first)?;
-    let mut ranges = vec![(whole.puzzles.clone(), first)];
-    for path in others {
-        let part = read(path)?;
-        if let Some(difference) = whole.run.difference(&part.run)? {
-            let (key, [found, wanted]) = (&difference.at, difference.values());
-            bail!("{}: its {key} is {found}, but {} has {wanted}: not of one run", path.display(), first.display());
-        }
-        ranges.push((part.puzzles.clone(), path));
-        whole.seconds += part.seconds;
-        let at = || format!("{} does not fit the files before it", path.display());
-        part.records.into_values().try_for_each(|record| merge(&mut whole.records, record)).with_context(at)?;
-    }
-    ranges.sort_by_key(|(range, _)| (range.start, range.end));
-    let mut reached = 0;
-    for (range, path) in &ranges {
-        ensure!(
-            range.start <= reached,
-            "puzzles {reached} to {} of {} are in none of the files; the next is {}",
-            range.start - 1,
-            whole.run.puzzles,
-            path.display()
-        );
-        reached = reached.max(range.end);
-    }
-    ensure!(
-        reached == whole.run.puzzles,
-        "puzzles {reached} to {} are in none of the files",
-        whole.run.puzzles.saturating_sub(1)
-    );
-    let (all, stop) = (whole.run.shape.passes(), whole.run.shape.stop);
-    let done = |p: &usize| whole.records.get(p).is_some_and(|r| r.is_complete(all, stop));
-    if let Some(missing) = (0..whole.run.puzzles).find(|p| !done(p)) {
-        let file = ranges.iter().find(|(range, _)| range.contains(&missing));
-        let name = file.map_or_else(|| first.display(), |(_, path)| path.display());
-        let left = whole.run.puzzles - whole.records.keys().filter(|p| done(p)).count();
-        bail!("{name}: {left} puzzles are not done, the first is {missing}: finish it with --resume, then merge");
-    }
-    whole.puzzles = 0..whole.run.puzzles;
-    whole.complete = true;
-    Ok(whole)
-}
-
 /// Whether the file says that nothing is missing; false where there is no file.
 pub fn is_complete(path: &Path) -> bool {
     const END: &[u8] = b"\"complete\":true}\n";
@@ -326,91 +237,5 @@ impl StoredResults {
         let puzzles = self.records.values().cloned().map(Line::Puzzle);
         let mark = Line::Mark(Mark { seconds: self.seconds, complete: self.complete });
         journal::write_whole(path, &self.run.header(&self.puzzles), puzzles.chain([mark]))
-    }
-}
-
-/// Writes results as they come.
-#[derive(Debug)]
-pub struct ResultsWriter {
-    journal: Journal<Header, Line>,
-    /// Passes of puzzles that are not done, not written yet.
-    pending: BTreeMap<usize, PuzzleRecord>,
-    flushed: Instant,
-    partial: Instant,
-    marked: Instant,
-}
-
-impl ResultsWriter {
-    /// Begins a file, or with [`Existing::Resume`] goes on with one of the same run and the same puzzles; also returns what
-    /// it holds, none where it was begun.
-    ///
-    /// # Errors
-    /// Those of [`Journal::open`]; passes that the run cannot have.
-    pub fn open(
-        path: &Path,
-        run: &RunIdentity,
-        puzzles: &Range<usize>,
-        existing: Existing,
-    ) -> Result<(Self, Option<StoredResults>)> {
-        let header = run.header(puzzles);
-        let (journal, lines) = Journal::open(path, &header, existing)?;
-        let stored = if lines.is_empty() { None } else { Some(StoredResults::of(path, header, lines)?) };
-        let now = Instant::now();
-        let writer = Self { journal, pending: BTreeMap::new(), flushed: now, partial: now, marked: now };
-        Ok((writer, stored))
-    }
-
-    /// A pass has ended.
-    ///
-    /// # Errors
-    /// Those of the file system, with the path; as all that follow.
-    pub fn pass(&mut self, puzzle: usize, row: Option<&RowInfo>, pass: &PassRecord) -> Result<()> {
-        let blank = || PuzzleRecord { puzzle, row: row.cloned(), passes: Vec::new() };
-        self.pending.entry(puzzle).or_insert_with(blank).passes.push(pass.clone());
-        if self.partial.elapsed() >= PARTIAL {
-            self.write_partial()?;
-        }
-        Ok(())
-    }
-
-    /// All passes of a puzzle have ended.
-    pub fn done(&mut self, puzzle: usize) -> Result<()> {
-        if let Some(record) = self.pending.remove(&puzzle) {
-            self.record(record)?;
-        }
-        if self.flushed.elapsed() >= FLUSH {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Everything that is known goes to the file, then the time and whether nothing is missing.
-    pub fn finish(mut self, complete: bool) -> Result<()> {
-        self.write_partial()?;
-        if complete {
-            self.journal.write(&Line::Mark(Mark { seconds: 0.0, complete }))?;
-        }
-        self.journal.sync()
-    }
-
-    fn write_partial(&mut self) -> Result<()> {
-        for record in std::mem::take(&mut self.pending).into_values() {
-            self.record(record)?;
-        }
-        let seconds = self.marked.elapsed().as_secs_f64();
-        self.marked = Instant::now();
-        self.partial = self.marked;
-        self.journal.write(&Line::Mark(Mark { seconds, complete: false }))?;
-        self.flush()
-    }
-
-    fn record(&mut self, mut record: PuzzleRecord) -> Result<()> {
-        record.passes.sort_by_key(|p| p.pass);
-        self.journal.write(&Line::Puzzle(record))
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.flushed = Instant::now();
-        self.journal.flush()
     }
 }
