@@ -505,23 +505,45 @@ fn a_hostile_hub_gets_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Another port is another server, another host too; a redirect that names no host stays.
+/// Another port is another server, another host too. A redirect that names no host, as a renamed repository's, stays.
 #[test]
 fn the_token_goes_to_the_endpoint_alone() -> Result<()> {
-    for (other, whole) in [("127.0.0.1:0", true), ("127.0.0.2:0", true), ("127.0.0.2:0", false)] {
+    let away: Twist = |a, r| r.redirect(&format!("{}/{}", a.other, a.path));
+    let renamed: Twist = |a, r| {
+        if !a.path.ends_with("?moved") {
+            r.redirect("?moved");
+        }
+    };
+    for (other, stage, twist, asked) in [
+        ("127.0.0.1:0", Stage::Metadata, away, true),
+        ("127.0.0.2:0", Stage::Metadata, away, true),
+        ("127.0.0.2:0", Stage::Listing, away, true),
+        ("127.0.0.2:0", Stage::Metadata, renamed, false),
+    ] {
         let temp = tempfile::tempdir()?;
         let other = hostile(other, Stage::Metadata, temp.path(), "", |_, _| {})?;
-        let (stage, twist): (_, Twist) = if whole {
-            (Stage::Metadata, |a, r| r.redirect(&format!("{}/{}", a.other, a.path)))
-        } else {
-            (Stage::Listing, |a, r| r.redirect(&format!("{}/{}", a.other, a.path)))
-        };
         let server = hostile("127.0.0.1:0", stage, temp.path(), &other.address, twist)?;
         ok(&mut inspect(temp.path(), &server))?;
         let (seen, at_other) = (server.tokens()?, other.tokens()?);
         assert!(seen.iter().all(|token| token.as_deref() == Some("Bearer hf_SECRET")), "{seen:?}");
-        assert!(!at_other.is_empty() && at_other.iter().all(Option::is_none), "{at_other:?}");
+        assert!(at_other.is_empty() != asked && at_other.iter().all(Option::is_none), "{at_other:?}");
     }
+    Ok(())
+}
+
+/// Files of two commits do not make one checkpoint.
+#[test]
+fn new_weights_bring_their_own_configuration() -> Result<()> {
+    let temp = tempfile::tempdir()?;
+    let server = hostile("127.0.0.1:0", Stage::Metadata, temp.path(), "", |_, _| {})?;
+    ok(inspect(temp.path(), &server).env("HF_HUB_DOWNLOAD_TIMEOUT", u64::MAX.to_string()))?;
+    // As after a fetch of an older commit, that did not have these weights yet.
+    let (cache, old) = (temp.path().join("hf/hub/models--someone--model"), "a".repeat(40));
+    fs::rename(cache.join("snapshots").join(COMMIT), cache.join("snapshots").join(&old))?;
+    fs::remove_file(cache.join("snapshots").join(&old).join("step_30"))?;
+    fs::write(cache.join("refs/main"), &old)?;
+    ok(&mut inspect(temp.path(), &server))?;
+    assert_eq!(names(&cache.join("snapshots").join(COMMIT))?, ["all_config.yaml", "step_30"]);
     Ok(())
 }
 

@@ -44,12 +44,14 @@ fn fetch(address: &str) -> Result<PathBuf> {
     let join = |folder: &str, name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
     let config = [folder, above].map(|folder| join(folder, CONFIG_FILE)).into_iter().find(|name| has(name));
     let config = config.with_context(|| format!("{CONFIG_FILE} is not beside {weights}"))?;
+    // The weights come first: where they are new, so is the commit, and the others are looked up beside them.
+    let path = hub.get(&repo, &weights)?;
     hub.get(&repo, &config)?;
     let meta = join(folder, META_FILE);
     if has(&meta) {
         hub.get(&repo, &meta)?;
     }
-    hub.get(&repo, &weights)
+    Ok(path)
 }
 
 fn choose(files: &[String]) -> Option<String> {

@@ -3,19 +3,17 @@
 //! One answer decides the file's hash, commit and size, and each of them is checked before it names anything. Its bytes
 //! are hashed as they arrive, and get the name of a blob when length and hash are right.
 
-use std::{
-    fs::{self, File},
-    io::{Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use indicatif::ProgressBar;
 use url::Url;
 
 use super::{
     Hub, Repo,
     hash::{ContentHash, is_hex},
     http::{Answer, Failed, REDIRECTS, origin, too_many_redirects},
+    part::Part,
 };
 use crate::terminal::progress_bar;
 
@@ -58,7 +56,7 @@ impl Hub {
         let cache = &repo.cache;
         let _lock = cache.lock(&meta.hash, file)?;
         if !cache.has(&meta.hash)? {
-            self.fetch(&meta, &cache.incomplete(&meta.hash), file)?;
+            self.fetch(&meta, cache.incomplete(&meta.hash), file)?;
             cache.place(&meta.hash)?;
         }
         Ok(cache.link(&meta.commit, file, &meta.hash)?)
@@ -108,65 +106,44 @@ impl Hub {
         Ok(answer.total()?.with_context(|| format!("{origin} does not say how large the file is"))?)
     }
 
-    /// Brings the file's bytes to `path`, after those that lie there already.
-    fn fetch(&self, meta: &Metadata, path: &Path, name: &str) -> Result<(), Failed> {
-        let at = || format!("{}: cannot write", path.display());
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = file.with_context(at)?;
-        let mut have = file.metadata().with_context(at)?.len();
-        if have > meta.size {
-            file.set_len(0).with_context(at)?;
-            have = 0;
-        }
-        let mut hasher = meta.hash.hasher(meta.size);
-        hasher.update_from(&mut file).with_context(at)?;
-        let mut resumed = have > 0;
-        if have < meta.size {
-            let range = format!("bytes={have}-");
+    /// Brings the file's bytes to where they lie until they are whole, after those that are there already.
+    fn fetch(&self, meta: &Metadata, path: PathBuf, name: &str) -> Result<(), Failed> {
+        let mut part = Part::open(path, &meta.hash, meta.size)?;
+        if !part.is_whole() {
+            let range = format!("bytes={}-", part.have());
             let mut answer = self.client.follow(&meta.location, Some(&range), self.client.longest(meta.size))?;
-            if resumed && answer.status == 416 {
-                fs::remove_file(path).with_context(at)?;
-                return Err(Failed::Passing(anyhow!("{} does not go on at byte {have}", origin(&answer.url))));
+            if answer.status == 416 && part.have() > 0 {
+                part.remove()?;
+                let e = anyhow!("{} does not go on at byte {}", origin(&answer.url), part.have());
+                return Err(Failed::Passing(e));
             }
             self.check_status(&answer)?;
             if !meta.elsewhere {
                 check_identity(&answer, meta)?;
             }
-            if start(&answer, have, meta.size)? != have {
-                file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).with_context(at)?;
-                hasher = meta.hash.hasher(meta.size);
-                (have, resumed) = (0, false);
+            if start(&answer, part.have(), meta.size)? != part.have() {
+                part.restart()?;
             }
             let bar = progress_bar(meta.size, &format!("fetching {name}"), "bytes");
-            bar.inc(have);
-            let mut body = self.client.body(&mut answer);
-            let mut buffer = vec![0; 1 << 17];
-            loop {
-                let n = body.read(&mut buffer)?;
-                if n == 0 {
-                    break;
-                }
-                have += n as u64;
-                if have > meta.size {
-                    let _ = fs::remove_file(path);
-                    return Err(anyhow!("more than the announced {} bytes arrive", meta.size).into());
-                }
-                file.write_all(&buffer[..n]).with_context(at)?;
-                hasher.update(&buffer[..n]);
-                bar.inc(n as u64);
-            }
+            bar.inc(part.have());
+            let received = self.receive(&mut answer, &mut part, &bar);
             bar.finish_and_clear();
-            if have < meta.size {
-                return Err(Failed::Passing(anyhow!("{have} bytes arrived of {}", meta.size)));
+            received?;
+        }
+        part.finish()
+    }
+
+    fn receive(&self, answer: &mut Answer, part: &mut Part, bar: &ProgressBar) -> Result<(), Failed> {
+        let mut body = self.client.body(answer);
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            let n = body.read(&mut buffer)?;
+            if n == 0 {
+                return Ok(());
             }
+            part.write(&buffer[..n])?;
+            bar.inc(n as u64);
         }
-        if !meta.hash.is(hasher) {
-            fs::remove_file(path).with_context(at)?;
-            let e = anyhow!("what arrived has not the {} {}", meta.hash.kind(), meta.hash);
-            // The fault may lie in what was there before.
-            return Err(if resumed { Failed::Passing(e) } else { Failed::Final(e) });
-        }
-        Ok(file.sync_all().with_context(at)?)
     }
 
     /// Tells what can pass from what will stay, and names the way out.

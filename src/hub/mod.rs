@@ -9,6 +9,7 @@ mod download;
 mod hash;
 mod http;
 mod listing;
+mod part;
 
 use std::{
     env, fmt, fs,
@@ -26,6 +27,8 @@ pub use checkpoint::fetch_checkpoint;
 
 /// Seconds of silence after which the hub counts as gone, unless [`PATIENCE_VARIABLE`] says otherwise.
 const PATIENCE: u64 = 30;
+/// A day: nobody waits longer, and times cannot overflow.
+const LONGEST_PATIENCE: u64 = 86_400;
 /// As Python's huggingface_hub names it.
 const PATIENCE_VARIABLE: &str = "HF_HUB_DOWNLOAD_TIMEOUT";
 
@@ -105,8 +108,10 @@ impl Hub {
         let patience = match var(PATIENCE_VARIABLE) {
             None => PATIENCE,
             Some(text) => {
-                let seconds = text.to_str().and_then(|text| text.trim().parse().ok()).filter(|&seconds| seconds > 0);
-                seconds.with_context(|| format!("{PATIENCE_VARIABLE} is {text:?}; wanted whole seconds, 1 or more"))?
+                let seconds = text.to_str().and_then(|text| text.trim().parse::<u64>().ok()).filter(|&n| n > 0);
+                seconds
+                    .with_context(|| format!("{PATIENCE_VARIABLE} is {text:?}; wanted whole seconds, 1 or more"))?
+                    .min(LONGEST_PATIENCE)
             }
         };
         let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
