@@ -12,7 +12,7 @@ fn main() -> Result<()> {
     let board: Board = args.next().as_deref().unwrap_or(PUZZLE).parse()?;
 
     let checkpoint = Checkpoint::load(path.as_ref())?.checkpoint;
-    let hrm = model::Model::load(&checkpoint, model::Dims::sudoku(), tch::Device::Cpu, None)?;
+    let hrm = checkpoint.model(model::Dims::sudoku(), tch::Device::Cpu, None)?;
     let inputs = Array2::from_shape_vec((1, 81), board.tokens().iter().map(|&t| i32::from(t)).collect())?;
     let batch = hrm::dataset::Batch { labels: inputs.clone(), inputs, puzzle_identifiers: vec![0].into() };
     let last = hrm.all_segments(&model::DeviceBatch::upload(&batch, hrm.device()), |_| ());

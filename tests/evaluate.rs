@@ -15,7 +15,7 @@ use hrm::{
     dataset::{Dataset, SequentialSampler, Split},
     dtype::Dtype,
     eval::evaluate::{Evaluation, EvaluationSums},
-    model::{Dims, Model},
+    model::Dims,
 };
 use tch::Device;
 
@@ -27,7 +27,7 @@ fn evaluate(checkpoint: &str, rank: usize, world: usize) -> Result<Evaluation> {
     tch::set_num_threads(1);
     let data = Arc::new(Dataset::open(&golden("e2e/data"), Split::Test)?);
     let loaded = Checkpoint::load(&golden(checkpoint))?;
-    let model = Model::load(&loaded.checkpoint, Dims::from(data.meta()), Device::Cpu, Some(Dtype::F32))?;
+    let model = loaded.checkpoint.model(Dims::from(data.meta()), Device::Cpu, Some(Dtype::F32))?;
     let mut sums = EvaluationSums::default();
     for batch in SequentialSampler::new(Arc::clone(&data), 8, rank, world)? {
         let batch = batch?;

@@ -49,7 +49,7 @@ fn models(case: &Value) -> Result<Vec<Model>> {
     let dims = Dims::from(dataset()?.meta());
     let load = |path: &&str| {
         let loaded = Checkpoint::load(&golden(path))?;
-        Model::load(&loaded.checkpoint, dims, Device::Cpu, Some(Dtype::F32))
+        loaded.checkpoint.model(dims, Device::Cpu, Some(Dtype::F32))
     };
     paths.iter().map(load).collect()
 }

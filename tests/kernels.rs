@@ -55,7 +55,7 @@ fn relative(what: &str, sizes: &ModelConfig, found: &Tensor, wanted: &Tensor, li
 fn kernels(sizes: &ModelConfig) -> Fused {
     let tch::Device::Cuda(index) = device() else { panic!("set HRM_TEST_DEVICE=cuda") };
     ops::fused_available().unwrap();
-    Fused::new(index, sizes).unwrap()
+    Fused::new(index, sizes, true).unwrap()
 }
 
 #[test]

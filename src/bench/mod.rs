@@ -20,7 +20,8 @@ use crate::{
     dataset::Batch,
     dtype::Dtype,
     model::{DeviceBatch, Exploration, Model, ModelConfig, to_raw},
-    runtime, store,
+    runtime::{self, Backend},
+    store,
     train::Trainer,
 };
 
@@ -107,9 +108,16 @@ pub struct Timing {
 }
 
 /// Training steps at a batch size, exactly those of `hrm train`.
-pub fn train(config: &ModelConfig, hyper: &TrainConfig, rows: i64, device: Device, timing: Timing) -> Result<Measured> {
+pub fn train(
+    config: &ModelConfig,
+    hyper: &TrainConfig,
+    rows: i64,
+    backend: Backend,
+    timing: Timing,
+) -> Result<Measured> {
+    let device = backend.device;
     forget_peak(device);
-    let model = Model::new(config.clone(), device, 0)?;
+    let model = Model::new(config.clone(), backend, 0)?;
     let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
     let mut trainer = Trainer::new(model, &hyper, 1 << 40, rows);
     let batches: Vec<_> =
@@ -129,9 +137,10 @@ pub fn train(config: &ModelConfig, hyper: &TrainConfig, rows: i64, device: Devic
 }
 
 /// All segments of a batch, exactly those of `hrm infer`.
-pub fn infer(config: &ModelConfig, rows: i64, device: Device, timing: Timing) -> Result<Measured> {
+pub fn infer(config: &ModelConfig, rows: i64, backend: Backend, timing: Timing) -> Result<Measured> {
+    let device = backend.device;
     forget_peak(device);
-    let model = Model::new(config.clone(), device, 0)?;
+    let model = Model::new(config.clone(), backend, 0)?;
     let batch = DeviceBatch::upload(&sudoku_like_batch(rows, config, 1), device);
     let times = time(device, timing.warm, timing.steps, || {
         let _ = model.all_segments(&batch, |_| ());
@@ -160,10 +169,11 @@ pub fn dump_step(
     hyper: &TrainConfig,
     rows: i64,
     seed: u64,
-    device: Device,
+    backend: Backend,
     path: &Path,
 ) -> Result<()> {
-    let model = Model::new(config.clone(), device, seed)?;
+    let device = backend.device;
+    let model = Model::new(config.clone(), backend, seed)?;
     let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
     let mut tensors = model.tensors();
     let mut trainer = Trainer::new(model, &hyper, 1 << 40, rows);

@@ -5,7 +5,13 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail};
 
 use super::{Checkpoint, CheckpointMeta, EMA_FILE, Format, Resolved, resolve, safetensors_file, torch_file};
-use crate::config::TrainConfig;
+use crate::{
+    config::{ModelConfig, TrainConfig},
+    dims::Dims,
+    dtype::Dtype,
+    model::Model,
+    runtime::Backend,
+};
 
 /// Which weights of a checkpoint that holds both: those of the last step, or their moving average (`ema_decay`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +44,19 @@ impl Checkpoint {
     /// [`safetensors_file::read`]; a configuration that is damaged or describes no possible model.
     pub fn load(path: &Path) -> Result<Loaded> {
         resolve(path)?.load(Weights::Auto)
+    }
+
+    /// The model with these weights, for puzzles of the given sizes. `dtype` overrides `arch.forward_dtype`.
+    ///
+    /// # Errors
+    /// A checkpoint that does not fit, with the tensor and both shapes.
+    pub fn model(&self, dims: Dims, backend: impl Into<Backend>, dtype: Option<Dtype>) -> Result<Model> {
+        let mut config = ModelConfig::new(&self.config.arch, dims)
+            .with_context(|| format!("{}: its config describes no model", self.path.display()))?;
+        if let Some(dtype) = dtype {
+            config.forward_dtype = dtype;
+        }
+        Model::from_tensors(config, &self.tensors, backend).with_context(|| self.path.display().to_string())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     bench, config,
     dtype::Dtype,
     model::{Dims, ModelConfig},
-    runtime::{self, device_name},
+    runtime::{self, Backend, device_name},
     say,
 };
 
@@ -83,7 +83,8 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
         ensure!(training, "--dump records a training step: use it with `hrm bench train`");
         writable(path).map_err(|why| anyhow!("--dump {}: {why}", path.display()))?;
     }
-    let device = global.init()?.device;
+    let backend = Backend::from(global.init()?);
+    let device = backend.device;
     let gpu = device.is_cuda();
     let sizes = match (args.batch_size.is_empty(), gpu, training) {
         (false, ..) => args.batch_size,
@@ -94,7 +95,7 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let steps = args.steps.unwrap_or(if gpu { 20 } else { 3 }) as usize;
     let warm = args.warm.unwrap_or(if gpu { 5 } else { 1 }) as usize;
     if let Some(path) = &args.dump {
-        bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), device, path)?;
+        bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), backend, path)?;
         say!(ui, "recorded one step in {}: python3 scripts/torch_reference.py check {0}", path.display());
     }
     let rate = bench::matmul_rate(device, model.forward_dtype);
@@ -112,9 +113,9 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let mut table = Table::headed(headings, &[]);
     let measure = |rows| {
         if training {
-            bench::train(&model, &hyper, rows, device, timing)
+            bench::train(&model, &hyper, rows, backend, timing)
         } else {
-            bench::infer(&model, rows, device, timing)
+            bench::infer(&model, rows, backend, timing)
         }
     };
     // A size that does not fit into memory does not take the others' numbers with it.

@@ -9,8 +9,9 @@ use super::ui::{JsonArg, Ui, writable};
 use crate::{
     analysis::curves::RunCurves,
     say,
+    study::save_picture,
     train::{METRICS_FILE, RunHistory, find_runs},
-    viz::{PictureFormat, curves::CurvesPicture, save},
+    viz::{PictureFormat, curves::CurvesPicture},
 };
 
 /// As many as a picture keeps apart.
@@ -65,7 +66,7 @@ pub fn run(args: &CurvesArgs) -> Result<()> {
         );
         say!(ui, "{}: step {}, {best}", run.name, history.step());
     }
-    save(&CurvesPicture { runs: &runs }, &args.output)?;
+    save_picture(&CurvesPicture { runs: &runs }, &args.output)?;
     say!(ui, "picture: {}", args.output.display());
     ui.emit(&json!({ "picture": args.output, "runs": runs }))
 }

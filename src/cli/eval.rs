@@ -20,7 +20,7 @@ use crate::{
         evaluate::{Evaluation, EvaluationSums},
         outputs::{Output, SavedOutputs},
     },
-    model::{Dims, Model},
+    model::Dims,
     outcome::Interrupted,
     runtime::device_name,
     say,
@@ -87,7 +87,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
 
     let runtime = global.init()?;
     let data = Arc::new(puzzles.dataset);
-    let model = Model::load(&checkpoint, Dims::from(data.meta()), runtime.device, args.model.dtype)?;
+    let model = checkpoint.model(Dims::from(data.meta()), runtime, args.model.dtype)?;
     say!(
         ui,
         "{} {} puzzles of {} in batches of {batch_size}: {}, {} segments, {} on {}",

@@ -52,10 +52,10 @@ use crate::{
     },
     say,
     signals::stop_flag,
+    study::save_picture,
     viz::{
         PictureFormat,
         pass_curve::{PassCurvePicture, PassLine},
-        save,
     },
 };
 
@@ -226,7 +226,7 @@ impl Job {
         let dims = Dims::from(puzzles.dataset.meta());
         let mut models = Vec::with_capacity(checkpoints.len());
         for checkpoint in &checkpoints {
-            models.push(Model::load(checkpoint, dims, runtime.device, args.model.dtype)?);
+            models.push(checkpoint.model(dims, runtime, args.model.dtype)?);
         }
         let filling = || models.iter().filter_map(|m| m.filling_batch(models.len() - 1)).min();
         let batch_size = match args.batch_size {
@@ -529,7 +529,7 @@ fn finish(ui: &Ui, args: &InferArgs, report: &InferReport, tally: &Tally, run: &
                 line("best halt", |p| p.best_halt),
             ],
         };
-        save(&picture, path)?;
+        save_picture(&picture, path)?;
         say!(ui, "picture: {}", path.display());
     }
     if let Some(rule) = report.upstream_rule {

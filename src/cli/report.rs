@@ -54,7 +54,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let (checkpoints, puzzles) = args.several.open(&ui, args.run.model.weights)?;
     let items = puzzles.rows_from(0, args.count.rows())?;
     let runtime = global.init()?;
-    let subjects = args.run.load_all(checkpoints, &puzzles, runtime.device)?;
+    let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
     let output = args.output.open("report")?;
     let watch = Watch::new(&ui);
     let plan = ReportPlan {

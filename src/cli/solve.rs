@@ -28,7 +28,7 @@ use crate::{
         pass::StopRule,
         solve::{SolvePlan, Solved, Step, solve},
     },
-    model::{Dims, Model},
+    model::Dims,
     puzzle::{
         Board, Geometry, PuzzleKind, maze, shortest_path,
         solve::{Solutions, solve as count_solutions},
@@ -145,7 +145,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
             checkpoint.config.arch.halt_max_steps = segments;
         }
         let dims = dims(checkpoint, geometry)?;
-        models.push(Model::load(checkpoint, dims, runtime.device, args.model.dtype)?);
+        models.push(checkpoint.model(dims, runtime, args.model.dtype)?);
     }
     let plan = SolvePlan { geometry, guesses: &list, seed: options.seed, stop: args.stop };
     let mut show = Show { ui: &ui, geometry, steps: args.steps || args.animate, animate, drawn: 0 };

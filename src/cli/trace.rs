@@ -96,7 +96,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         puzzles.rows("--index", wanted)?
     };
     let runtime = global.init()?;
-    let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
+    let model = args.run.load(&checkpoint, &puzzles, runtime)?;
     if args.print {
         ensure!(args.run.segments.is_none(), "--print shows the model's own segments: leave --segments out");
         return print(&ui, &model, &items[0], checkpoint.path.display().to_string());

@@ -117,7 +117,8 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
         drop(plan);
         return launch.run(&decided);
     }
-    let runtime = global.init_on(role.device(global.device)?)?;
+    let mut runtime = global.init_on(role.device(global.device)?)?;
+    runtime.acceleration.tuned_products &= !args.deterministic;
     if role.rank() == 0 {
         describe(&ui, &plan, runtime, role.world(), global.threads.is_some());
     }
@@ -132,7 +133,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
             Role::Rank(rank) => Peers::new(Group::join(rank.place, runtime.device)?),
             _ => Peers::alone(),
         };
-        train::run(&plan, runtime.device, peers, &mut watcher)
+        train::run(&plan, runtime.into(), peers, &mut watcher)
     })
     .map_err(|e| plan.with_advice(e))?;
     watcher.bar.finish_and_clear();

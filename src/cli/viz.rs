@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     analysis::trajectory::PointsPer,
+    checkpoint::Checkpoint,
     model::Model,
     runtime::device_name,
     say,
@@ -120,7 +121,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let plan = TrajectoryPlan::new(&chosen, &checkpoints, args.permutes, args.points.into(), args.output.clone())?;
     let runtime = global.init()?;
     let (dims, dtype) = (chosen[0].dims, args.subject.model.dtype);
-    let load = |checkpoint| Model::load(checkpoint, dims, runtime.device, dtype);
+    let load = |checkpoint: &Checkpoint| checkpoint.model(dims, runtime, dtype);
     let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
     let traced = plan.run(&models, &Watch::unstoppable(&ui))?;
     say!(ui, "{}", traced.title);

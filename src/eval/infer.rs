@@ -144,13 +144,13 @@ pub struct InferOutcome {
 ///     checkpoint::Checkpoint,
 ///     dataset::Dataset,
 ///     eval::infer::{InferPlan, infer},
-///     model::{Dims, Model},
+///     model::Dims,
 ///     puzzle::Geometry,
 /// };
 ///
 /// let puzzles = Dataset::bundled_test(Some(100))?;
 /// let checkpoint = Checkpoint::load("checkpoints/my run".as_ref())?.checkpoint;
-/// let model = Model::load(&checkpoint, Dims::from(puzzles.meta()), tch::Device::Cpu, None)?;
+/// let model = checkpoint.model(Dims::from(puzzles.meta()), tch::Device::Cpu, None)?;
 /// let plan = InferPlan::upstream(Geometry::SUDOKU, 3, 50, 0..100);
 /// let outcome = infer(&[model], &puzzles.sets()[0], &plan, BTreeMap::new(), |_| Ok(ControlFlow::Continue(())))?;
 /// println!("{} of {} by vote", outcome.tally.scores().vote.correct, outcome.tally.total());

@@ -5,21 +5,20 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Dims, ModelConfig,
+    ModelConfig,
     convert::to_raw,
     params::{Params, fitting, truncated_normal},
     session::RecordedCell,
 };
 use crate::{
-    checkpoint::Checkpoint,
     config::PosEncodings,
-    dtype::Dtype,
     ops::{self, Attended, Normed, Ops, RopeTables},
     raw_tensor::RawTensor,
+    runtime::Backend,
 };
 
 /// Positions of a layer's four weights in [`Params`].
@@ -71,8 +70,10 @@ pub(super) struct Inner {
 
 impl Model {
     /// A fresh model; `seed` sets torch's CPU generator.
-    pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
+    pub fn new(config: ModelConfig, backend: impl Into<Backend>, seed: u64) -> Result<Self> {
         config.check()?;
+        let backend = backend.into();
+        let device = backend.device;
         tch::manual_seed(seed as i64);
         let h = config.hidden_size;
         let kind = Kind::from(config.forward_dtype);
@@ -82,25 +83,18 @@ impl Model {
         let puzzle_emb = (config.puzzle_emb_ndim > 0).then(|| {
             Tensor::zeros([config.dims.num_puzzle_identifiers, config.puzzle_emb_ndim], (Kind::Float, device))
         });
-        Ok(Self::assemble(config, device, params, h_init, l_init, puzzle_emb))
-    }
-
-    /// The model of a checkpoint, for puzzles of the given sizes.
-    ///
-    /// `dtype` overrides `arch.forward_dtype`. A checkpoint that does not fit is refused with the tensor and both
-    /// shapes.
-    pub fn load(ckpt: &Checkpoint, dims: Dims, device: Device, dtype: Option<Dtype>) -> Result<Self> {
-        let mut config = ModelConfig::new(&ckpt.config.arch, dims)
-            .with_context(|| format!("{}: its config describes no model", ckpt.path.display()))?;
-        if let Some(dtype) = dtype {
-            config.forward_dtype = dtype;
-        }
-        Self::from_tensors(config, &ckpt.tensors, device).with_context(|| ckpt.path.display().to_string())
+        Ok(Self::assemble(config, backend, params, h_init, l_init, puzzle_emb))
     }
 
     /// A model from named tensors (upstream's names, without `_orig_mod.`).
-    pub fn from_tensors(config: ModelConfig, tensors: &[(String, RawTensor)], device: Device) -> Result<Self> {
+    pub fn from_tensors(
+        config: ModelConfig,
+        tensors: &[(String, RawTensor)],
+        backend: impl Into<Backend>,
+    ) -> Result<Self> {
         config.check()?;
+        let backend = backend.into();
+        let device = backend.device;
         let map: HashMap<&str, &RawTensor> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let wanted = Self::tensor_shapes(&config);
         if let Some((name, raw)) = tensors.iter().find(|(n, _)| !wanted.iter().any(|(w, _)| w == n)) {
@@ -124,12 +118,12 @@ impl Model {
                 Some(rows.to_kind(Kind::Float).to_device(device))
             }
         };
-        Ok(Self::assemble(config, device, params, h_init, l_init, puzzle_emb))
+        Ok(Self::assemble(config, backend, params, h_init, l_init, puzzle_emb))
     }
 
     fn assemble(
         config: ModelConfig,
-        device: Device,
+        backend: Backend,
         params: Params,
         h_init: Tensor,
         l_init: Tensor,
@@ -151,8 +145,8 @@ impl Model {
                 .collect()
         };
         let rope = (config.pos_encodings == PosEncodings::Rope)
-            .then(|| RopeTables::new(config.total_seq(), config.head_dim(), config.rope_theta, device));
-        let ops = Ops::choose(device, &config);
+            .then(|| RopeTables::new(config.total_seq(), config.head_dim(), config.rope_theta, backend.device));
+        let ops = Ops::choose(backend, &config);
         Self {
             embed_tokens: index["embed_tokens.embedding_weight"],
             lm_head: index["lm_head.weight"],
@@ -162,7 +156,7 @@ impl Model {
             h_level: layers("H", config.h_layers),
             l_level: layers("L", config.l_layers),
             config,
-            device,
+            device: backend.device,
             params,
             h_init,
             l_init,

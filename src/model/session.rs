@@ -15,7 +15,7 @@ use anyhow::Result;
 use tch::{Device, Tensor, no_grad};
 
 use super::{Carry, DeviceBatch, Model, Rows, Segment, StartStates, rows::rows};
-use crate::runtime::{CudaGraph, Recorded, graphs_wanted};
+use crate::runtime::{CudaGraph, Recorded};
 
 /// Rows in the middle of their segments, each at its own.
 ///
@@ -95,7 +95,7 @@ impl Model {
     /// The graph for batches of this size, recorded if it pays: on a GPU with fused kernels.
     fn recorded(&self, rows: i64) -> Option<MutexGuard<'_, Recorded<SegmentGraph>>> {
         let Device::Cuda(device) = self.device() else { return None };
-        if self.ops().fused().is_none() || !graphs_wanted() {
+        if !self.ops().recordable() {
             return None;
         }
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);

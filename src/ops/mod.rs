@@ -23,12 +23,13 @@ pub use norm::{Normed, residual_rms_norm, residual_rms_norm_backward};
 pub use rope::{RopeTables, rope, rope_backward};
 pub use swiglu::{swiglu, swiglu_backward};
 
-use crate::{config::ModelConfig, dtype::Dtype};
+use crate::{config::ModelConfig, dtype::Dtype, runtime::Backend};
 
 /// Which form the operations take.
 #[derive(Clone, Debug, Default)]
 pub struct Ops {
     fused: Option<Arc<Fused>>,
+    graphs: bool,
 }
 
 impl Ops {
@@ -37,26 +38,32 @@ impl Ops {
         Self::default()
     }
 
-    /// The fused form where device, dtype and sizes have one; `HRM_KERNELS=plain` declines, and
-    /// `HRM_GEMM=torch` leaves the matrix products to torch. What has no kernel takes the plain form, with a warning.
-    pub fn choose(device: Device, config: &ModelConfig) -> Self {
+    /// The fused form where device, dtype and sizes have one and the backend may use it. What has no kernel takes the plain form, with a warning.
+    pub fn choose(backend: impl Into<Backend>, config: &ModelConfig) -> Self {
+        let Backend { device, acceleration } = backend.into();
         let Device::Cuda(index) = device else { return Self::plain() };
-        if config.forward_dtype != Dtype::Bf16 || std::env::var_os("HRM_KERNELS").is_some_and(|v| v == "plain") {
+        if config.forward_dtype != Dtype::Bf16 || !acceleration.kernels {
             return Self::plain();
         }
-        match fused_available().and_then(|()| Fused::new(index, config)) {
+        match fused_available().and_then(|()| Fused::new(index, config, acceleration.tuned_products)) {
             Ok(fused) => {
                 let missing = fused.missing();
                 if !missing.is_empty() {
                     warn!("no fused kernel for {} at these sizes: plain libtorch there", missing.join(", "));
                 }
-                Self { fused: Some(Arc::new(fused)) }
+                Self { fused: Some(Arc::new(fused)), graphs: acceleration.graphs }
             }
             Err(e) => {
                 warn!("no fused kernels, plain libtorch instead: {e:#}");
                 Self::plain()
             }
         }
+    }
+
+    /// Whether work made of these operations may be recorded as a CUDA graph: with fused kernels, where the backend allows
+    /// it.
+    pub fn recordable(&self) -> bool {
+        self.fused.is_some() && self.graphs
     }
 
     /// The fused kernels in use.

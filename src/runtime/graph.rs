@@ -13,11 +13,6 @@ use log::warn;
 
 use super::plugin;
 
-/// Whether work may be recorded: unless `HRM_GRAPHS=0`.
-pub fn graphs_wanted() -> bool {
-    std::env::var_os("HRM_GRAPHS").is_none_or(|v| v != "0")
-}
-
 static PLUGIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/graph_plugin.so"));
 
 type OnGraph = unsafe extern "C" fn(*mut c_void) -> c_int;

@@ -1,5 +1,6 @@
 //! libtorch at run time: which one it is, opening its CUDA half, choosing the device, the number of threads.
 
+mod backend;
 mod device;
 pub mod dist;
 pub mod driver;
@@ -15,8 +16,9 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
+pub use backend::{Acceleration, Backend};
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
-pub use graph::{CudaGraph, Recorded, graphs_wanted};
+pub use graph::{CudaGraph, Recorded};
 pub use memory::{OutOfMemory, catch_out_of_memory};
 pub use shim::{
     DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
@@ -30,6 +32,8 @@ pub struct Runtime {
     pub device: tch::Device,
     /// CPU threads of torch and of rayon.
     pub threads: usize,
+    /// What models may use on the device.
+    pub acceleration: Acceleration,
 }
 
 /// Opens libtorch's CUDA half where the driver works and `device` may mean a GPU. The first thing in a program that
@@ -60,21 +64,18 @@ pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
     }
     let threads = threads::resolve(threads);
     threads::apply(threads);
-    Ok(Runtime { device, threads })
+    Ok(Runtime { device, threads, acceleration: Acceleration::from_env() })
 }
 
-/// Makes torch choose the deterministic form of its operations in this process, and leaves the choice of matrix products
-/// to cuBLAS instead of a search by time. To be called before CUDA starts.
+/// Makes torch choose the deterministic form of its operations in this process. To be called before CUDA starts. Models
+/// repeat the same bits if they leave [`Acceleration::tuned_products`] out as well.
 ///
 /// # Errors
 /// A failure inside libtorch.
 pub fn make_deterministic() -> Result<()> {
-    // SAFETY: called at the start of a command, before any thread that reads the environment.
-    unsafe {
-        if std::env::var_os("CUBLAS_WORKSPACE_CONFIG").is_none() {
-            std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
-        }
-        std::env::set_var("HRM_GEMM", "torch");
+    if std::env::var_os("CUBLAS_WORKSPACE_CONFIG").is_none() {
+        // SAFETY: called at the start of a command, before any thread that reads the environment. cuBLAS reads it.
+        unsafe { std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8") };
     }
     Ok(shim::set_deterministic()?)
 }

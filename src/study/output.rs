@@ -10,7 +10,7 @@ use crate::{
     journal::{Existing, Identity, Journal},
     json::to_json,
     store::{create_folder, write_bytes, write_npy},
-    viz::{Picture, save},
+    viz::{Picture, PictureFormat, render},
 };
 
 /// An open output folder.
@@ -62,7 +62,7 @@ impl Output {
     /// Saves a picture under a name without ending; returns the files.
     pub fn picture<P: Picture>(&self, name: &str, picture: &P) -> Result<Vec<String>> {
         let files = self.endings.iter().map(|ending| self.folder.join(format!("{name}.{ending}")));
-        files.map(|path| save(picture, &path).map(|()| path.display().to_string())).collect()
+        files.map(|path| save_picture(picture, &path).map(|()| path.display().to_string())).collect()
     }
 
     /// Writes an array under a name without ending, as numpy's `.npy`; returns the file.
@@ -78,4 +78,12 @@ impl Output {
         write_bytes(&path, &to_json(value)?)?;
         Ok(path.display().to_string())
     }
+}
+
+/// Draws a picture and puts it at `path`, whole or not at all.
+///
+/// # Errors
+/// A name that ends in neither .png nor .svg; a folder that is not there or cannot be written.
+pub fn save_picture(picture: &impl Picture, path: &Path) -> Result<()> {
+    write_bytes(path, &render(picture, PictureFormat::of(path)?)?)
 }

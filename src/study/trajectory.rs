@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use super::Watcher;
+use super::{Watcher, save_picture};
 use crate::{
     analysis::{
         subject::{ChosenPuzzle, origins},
@@ -14,7 +14,8 @@ use crate::{
     checkpoint::{Checkpoint, short_names, weights_name},
     model::Model,
     puzzle::Geometry,
-    viz::{animation::save_gif, chart::Words, save, trajectories::PathsPicture, trajectory::TrajectoryPicture},
+    store::write_bytes,
+    viz::{animation::render_gif, chart::Words, trajectories::PathsPicture, trajectory::TrajectoryPicture},
 };
 
 /// What is traced and where the picture goes.
@@ -139,10 +140,10 @@ impl<'a> TrajectoryPlan<'a> {
         let picture = TrajectoryPicture { trajectory, puzzle_name, sources: self.sources() };
         if is_gif(&self.file) {
             let bar = watcher.bar(trajectory.points.len() + 1, "draw", "frames");
-            save_gif(trajectory, &picture.title(), &self.file, || bar.inc(1))?;
+            write_bytes(&self.file, &render_gif(trajectory, &picture.title(), || bar.inc(1))?)?;
             bar.finish_and_clear();
         } else {
-            save(&picture, &self.file)?;
+            save_picture(&picture, &self.file)?;
         }
         Ok(picture.title())
     }
@@ -162,7 +163,7 @@ impl<'a> TrajectoryPlan<'a> {
             sources: self.sources(),
         };
         let paths = self.traced.iter().map(|t| t.name.clone()).zip(paths).collect();
-        save(&PathsPicture { words, paths }, &self.file)?;
+        save_picture(&PathsPicture { words, paths }, &self.file)?;
         Ok(title)
     }
 }

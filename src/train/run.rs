@@ -20,6 +20,7 @@ use crate::{
     dataset::{SampledBatch, SamplerState, SequentialSampler, TrainSampler},
     eval::evaluate::{Evaluation, EvaluationSums},
     model::{DeviceBatch, Exploration, Model},
+    runtime::Backend,
     store,
 };
 
@@ -99,7 +100,7 @@ struct Pending {
 ///
 /// # Errors
 /// Files that cannot be read or written; a loss that is no longer finite (earlier checkpoints stay); a lost peer.
-pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn TrainObserver) -> Result<TrainSummary> {
+pub fn run(plan: &TrainPlan, backend: Backend, peers: Peers, observer: &mut dyn TrainObserver) -> Result<TrainSummary> {
     let started = Instant::now();
     ensure!(
         (plan.sampler.rank, plan.sampler.world) == (peers.rank(), peers.world()),
@@ -119,7 +120,7 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
         sinks = Sinks::open(plan)?;
         folder = Some(RunFolder::open(&plan.run_dir, plan.config.keep_last)?);
     }
-    let (trainer, sampler) = prepare(plan, device, peers, observer)?;
+    let (trainer, sampler) = prepare(plan, backend, peers, observer)?;
     sinks.start(plan)?;
     if let Some(folder) = &folder {
         if let Some(point) = &plan.resume {
@@ -132,7 +133,7 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
     let augment = OnlineAugment::new(plan)?;
     let state = plan.resume.as_ref().map(|point| &point.state);
     let mut run = Run {
-        data: if augment.is_none() { DeviceData::upload(&plan.train, device)? } else { None },
+        data: if augment.is_none() { DeviceData::upload(&plan.train, backend.device)? } else { None },
         augment,
         plan,
         folder,
@@ -175,11 +176,11 @@ pub fn run(plan: &TrainPlan, device: Device, peers: Peers, observer: &mut dyn Tr
 /// Model, optimisers, carry and data order: fresh, or as the plan's checkpoint has them.
 fn prepare(
     plan: &TrainPlan,
-    device: Device,
+    backend: Backend,
     peers: Peers,
     observer: &mut dyn TrainObserver,
 ) -> Result<(Trainer, TrainSampler)> {
-    let (mut trainer, sampler) = fresh_or_resumed(plan, device, peers, observer)?;
+    let (mut trainer, sampler) = fresh_or_resumed(plan, backend, peers, observer)?;
     let peers = std::mem::take(&mut trainer.peers);
     peers.share(&mut trainer)?;
     trainer.peers = peers;
@@ -188,7 +189,7 @@ fn prepare(
 
 fn fresh_or_resumed(
     plan: &TrainPlan,
-    device: Device,
+    backend: Backend,
     peers: Peers,
     observer: &mut dyn TrainObserver,
 ) -> Result<(Trainer, TrainSampler)> {
@@ -201,10 +202,10 @@ fn fresh_or_resumed(
     };
     let Some(point) = &plan.resume else {
         let model = match &plan.config.init_from {
-            None => Model::new(plan.model.clone(), device, plan.config.seed)?,
+            None => Model::new(plan.model.clone(), backend, plan.config.seed)?,
             Some(path) => {
                 let checkpoint = Checkpoint::load(path.as_ref()).context("init_from")?.checkpoint;
-                Model::from_tensors(plan.model.clone(), &checkpoint.tensors, device)
+                Model::from_tensors(plan.model.clone(), &checkpoint.tensors, backend)
                     .with_context(|| format!("init_from: {}", checkpoint.path.display()))?
             }
         };
@@ -212,8 +213,9 @@ fn fresh_or_resumed(
     };
     let path = point.folder.join(WEIGHTS_FILE);
     let weights = safetensors_file::read(&path)?;
-    let mut trainer =
-        trainer(Model::from_tensors(plan.model.clone(), &weights, device).with_context(|| path.display().to_string())?);
+    let mut trainer = trainer(
+        Model::from_tensors(plan.model.clone(), &weights, backend).with_context(|| path.display().to_string())?,
+    );
     let carry = trainer.restore(&point.folder, &point.state)?;
     if let Err(e) = sampler.restore(point.state.sampler).and(carry) {
         ensure!(plan.forced, "{}: {e:#}", point.folder.display());

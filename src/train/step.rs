@@ -72,7 +72,7 @@ impl Trainer {
     pub fn new(mut model: Model, config: &TrainConfig, total_steps: i64, local_rows: i64) -> Self {
         model.params_mut().prepare_training();
         let adam = AdamConfig { beta1: config.beta1, beta2: config.beta2, weight_decay: config.weight_decay };
-        let graphs = model.ops().fused().is_some() && runtime::graphs_wanted();
+        let recorded = if model.ops().recordable() { Recorded::NotYet } else { Recorded::Impossible };
         Self {
             adam: AdamAtan2::new(model.params().master(), adam),
             carry: model.initial_carry(local_rows),
@@ -86,7 +86,7 @@ impl Trainer {
             model,
             peers: Peers::alone(),
             config: config.clone(),
-            recorded: if graphs { Recorded::NotYet } else { Recorded::Impossible },
+            recorded,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The board filling in beside the moving point, as a GIF.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use color_quant::NeuQuant;
 use plotters::backend::DrawingBackend;
 
@@ -14,7 +14,7 @@ use super::{
     style::{GRID, INK, PAPER, RIGHT, SOFT_INK, WRONG, size},
     trajectory::draw_arrow,
 };
-use crate::{analysis::trajectory::Trajectory, store::write_bytes};
+use crate::analysis::trajectory::Trajectory;
 
 /// Hundredths of a second that a frame and the last frame stand.
 const STANDS: u16 = 35;
@@ -87,11 +87,11 @@ impl Picture for Moment<'_> {
     }
 }
 
-/// Draws a frame a point and puts the GIF at `path`, whole or not at all. It plays once and again without end.
+/// Draws a frame a point, as a GIF that plays again without end. `each` is called after every frame.
 ///
 /// # Errors
-/// A folder that is not there or cannot be written.
-pub fn save_gif(trajectory: &Trajectory, title: &str, path: &Path, mut each: impl FnMut()) -> Result<()> {
+/// A failure of the drawing library.
+pub fn render_gif(trajectory: &Trajectory, title: &str, mut each: impl FnMut()) -> Result<Vec<u8>> {
     let moments = std::iter::once(None).chain((0..trajectory.points.len()).map(Some));
     let mut frames = Vec::new();
     for point in moments {
@@ -100,8 +100,7 @@ pub fn save_gif(trajectory: &Trajectory, title: &str, path: &Path, mut each: imp
     }
     let [width, height] = Moment { trajectory, title, point: None }.size();
     let (width, height) = (u16::try_from(width)?, u16::try_from(height)?);
-    let file = encode(&frames, width, height).with_context(|| format!("{}: cannot write", path.display()))?;
-    write_bytes(path, &file)
+    encode(&frames, width, height)
 }
 
 /// One palette for all frames, so that nothing flickers.

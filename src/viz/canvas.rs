@@ -20,7 +20,6 @@ use plotters::{
 };
 
 use super::style::{FONT_NAMES, Fonts, PAPER, fonts};
-use crate::store::write_bytes;
 
 /// Saved pixels per unit: a picture 1,200 wide is 2,400 pixels, 20 cm in print.
 const DENSITY: u32 = 2;
@@ -133,15 +132,6 @@ fn encode_png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     writer.write_image_data(pixels)?;
     writer.finish()?;
     Ok(file)
-}
-
-/// Draws a picture and puts it at `path`, whole or not at all: it is written beside its place, then renamed.
-///
-/// # Errors
-/// A name that ends in neither .png nor .svg; a folder that is not there or cannot be written.
-pub fn save<P: Picture>(picture: &P, path: &Path) -> Result<()> {
-    let bytes = render(picture, PictureFormat::of(path)?)?;
-    write_bytes(path, &bytes)
 }
 
 fn drawing_error(error: impl fmt::Display) -> anyhow::Error {

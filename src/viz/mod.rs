@@ -22,4 +22,4 @@ pub mod style;
 pub mod trajectories;
 pub mod trajectory;
 
-pub use canvas::{Picture, PictureFormat, save};
+pub use canvas::{Picture, PictureFormat, render};

@@ -10,7 +10,6 @@ use crate::{
         table::{Table, cells},
         ui::Ui,
     },
-    model::Model,
     puzzle::PuzzleKind,
     say,
     study::attention::{AttentionStudy, first_open, wanted_layers},
@@ -61,7 +60,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
         None => first_open(&puzzle.tokens, puzzle.solution.as_deref()),
     };
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, args.subject.model.dtype)?;
+    let model = checkpoint.model(chosen.dims, runtime, args.subject.model.dtype)?;
     let last = usize::try_from(model.config().halt_max_steps)?;
     let segment = args.segment.unwrap_or(last);
     ensure!((1..=1 << 16).contains(&segment), "--segment {segment}: segments count from 1");

@@ -62,7 +62,7 @@ fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputArgs, 
         say!(ui, "fewer test puzzles than asked for: the {} from row {} on", items.len(), args.first);
     }
     let runtime = global.init()?;
-    let model = args.run.load(&checkpoint, &puzzles, runtime.device)?;
+    let model = args.run.load(&checkpoint, &puzzles, runtime)?;
     let output = output.open(default)?;
     let watch = Watch::new(ui);
     let plan = RunsPlan {

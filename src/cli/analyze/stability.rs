@@ -79,7 +79,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "fewer solutions than asked for: the {} of {}", made.per_k, puzzles.origin);
     }
     let runtime = global.init()?;
-    let subjects = args.run.load_all(checkpoints, &puzzles, runtime.device)?;
+    let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
     let output = args.output.open("analysis/stability")?;
     let watch = Watch::new(&ui);
     let found = plan.run(&made, &subjects, &output, &watch)?;

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, Result};
-use tch::Device;
 
 use super::checkpoints::{CheckpointArg, CheckpointsArg, ModelArgs, WeightsArg, load_checkpoints};
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
     checkpoint::Checkpoint,
     cli::ui::{Ui, warn},
     model::{Dims, Model},
+    runtime::Runtime,
     say,
 };
 
@@ -92,8 +92,8 @@ pub struct RunArgs {
 
 impl RunArgs {
     /// Loads the weights for those puzzles.
-    pub fn load(&self, checkpoint: &Checkpoint, puzzles: &TestPuzzles, device: Device) -> Result<Model> {
-        Model::load(checkpoint, Dims::from(puzzles.dataset.meta()), device, self.model.dtype)
+    pub fn load(&self, checkpoint: &Checkpoint, puzzles: &TestPuzzles, runtime: Runtime) -> Result<Model> {
+        checkpoint.model(Dims::from(puzzles.dataset.meta()), runtime, self.model.dtype)
     }
 
     /// [`RunArgs::load`] for every checkpoint.
@@ -101,10 +101,10 @@ impl RunArgs {
         &self,
         checkpoints: Vec<Checkpoint>,
         puzzles: &TestPuzzles,
-        device: Device,
+        runtime: Runtime,
     ) -> Result<Vec<(Checkpoint, Model)>> {
         let load = |checkpoint: Checkpoint| {
-            let model = self.load(&checkpoint, puzzles, device)?;
+            let model = self.load(&checkpoint, puzzles, runtime)?;
             Ok((checkpoint, model))
         };
         checkpoints.into_iter().map(load).collect()

@@ -173,7 +173,7 @@ fn prepare(
     let (checkpoint, chosen) = subject.choose(ui)?;
     plan.check_puzzle(&chosen)?;
     let runtime = global.init()?;
-    let model = Model::load(&checkpoint, chosen.dims, runtime.device, subject.model.dtype)?;
+    let model = checkpoint.model(chosen.dims, runtime, subject.model.dtype)?;
     let subject = GridSubject { checkpoint, chosen, model };
     plan.centre_of(&subject.model)?;
     Ok((subject, output.open(plan.name)?))

@@ -148,11 +148,12 @@ pub struct FusedLoss {
 }
 
 impl Fused {
-    /// Compiles (or takes from the cache) the kernels for a device.
+    /// Compiles (or takes from the cache) the kernels for a device. Without `tuned_products` matrix products are left to
+    /// torch.
     ///
     /// # Errors
     /// No NVRTC, a chip before compute capability 8.0, a compiler or driver error.
-    pub fn new(device: usize, config: &ModelConfig) -> Result<Self> {
+    pub fn new(device: usize, config: &ModelConfig, tuned_products: bool) -> Result<Self> {
         let sizes = Sizes::of(config);
         let chip = launch::Chip::of(device)?;
         ensure!(chip.major >= 8, "compute capability {}.{} has no bf16 tensor cores", chip.major, chip.minor);
@@ -188,10 +189,7 @@ impl Fused {
             .then(|| -> Result<Loss> { Ok(Loss { head: module.kernel(0)?, sum: module.kernel(0)? }) })
             .transpose()?;
         let adam = load(include_str!("kernels/adam.cu"), "adam")?.kernel(0)?;
-        let gemm = match std::env::var_os("HRM_GEMM").is_some_and(|v| v == "torch") {
-            true => None,
-            false => gemm::Gemm::new(device).ok(),
-        };
+        let gemm = tuned_products.then(|| gemm::Gemm::new(device).ok()).flatten();
         Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, rope, loss, adam, gemm })
     }
 
