@@ -1,7 +1,9 @@
-//! Checkpoints on disk: ours (safetensors folders) and upstream's (`torch.save` files), without any libtorch type.
+//! Checkpoints on disk: ours (safetensors folders) and upstream's (`torch.save` files), read and written
+//! without libtorch.
 //!
 //! [`resolve()`] turns what a user named into the files of one checkpoint, [`Checkpoint::load`] reads them,
-//! [`safetensors_file::save_folder`] and [`torch_writer::save_folder`] write them.
+//! [`safetensors_file::save_folder`] and [`torch_writer::save_folder`] write them. [`Checkpoint::model`] makes a model of
+//! what was read.
 //!
 //! ```no_run
 //! let loaded = hrm::checkpoint::Checkpoint::load("checkpoints/Sudoku ACT-torch/my run".as_ref())?;
@@ -18,6 +20,7 @@ mod load;
 mod manifest;
 mod meta;
 mod names;
+mod on_hub;
 mod pickle;
 pub mod resolve;
 pub mod safetensors_file;

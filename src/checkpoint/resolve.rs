@@ -17,7 +17,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{CONFIG_FILE, EMA_FILE, MANIFEST_FILE, META_FILE, Manifest, WEIGHTS_FILE, lfs, torch_file::ZIP_MAGIC};
+use super::{
+    CONFIG_FILE, EMA_FILE, MANIFEST_FILE, META_FILE, Manifest, WEIGHTS_FILE, lfs, on_hub, torch_file::ZIP_MAGIC,
+};
 
 /// How the weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ const EXAMPLES: &str = "checkpoint_example";
 /// what the hub says of an `hf://` address.
 pub fn resolve(path: &Path) -> Result<Resolved> {
     if let Some(address) = path.to_str().filter(|p| p.starts_with("hf://")) {
-        let mut resolved = resolve(&crate::hub::fetch_checkpoint(address)?)?;
+        let mut resolved = resolve(&on_hub::fetch(address)?)?;
         resolved.taken = Some(format!("{address} is {}", resolved.weights.display()));
         return Ok(resolved);
     }

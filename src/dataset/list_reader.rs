@@ -6,8 +6,30 @@ use std::io::{BufRead, Read};
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
 
-use super::{PuzzleList, puzzle_list::ReadOptions};
+use super::PuzzleList;
 use crate::puzzle::{Board, PuzzleKind, maze, sudoku};
+
+/// Which rows of a list to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    pub kind: PuzzleKind,
+    /// Keep rows rated at least this; none keeps all.
+    pub min_difficulty: Option<i64>,
+    /// Read only this many rows from the file's beginning, before any is left out by its rating.
+    pub first_rows: Option<usize>,
+}
+
+impl PuzzleList {
+    /// Reads and checks a list; `name` stands for the file in errors, which also tell the line.
+    pub fn read(reader: impl BufRead + Send, name: &str, options: &ReadOptions) -> Result<Self> {
+        let mut reader = ListReader::new(reader, name, options)?;
+        let mut list = Self::empty(options.kind);
+        while let Some(block) = reader.next_block()? {
+            list.append(&block);
+        }
+        Ok(list)
+    }
+}
 
 pub(super) const COLUMNS: [&str; 4] = ["source", "question", "answer", "rating"];
 /// No row of a puzzle list is nearly this long (bytes).

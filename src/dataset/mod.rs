@@ -49,8 +49,9 @@ pub use generate::{
     Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingPart, RatingTarget, Round, grow_sudokus, make_mazes,
 };
 pub use input::PuzzleInput;
+pub use list_reader::ReadOptions;
 pub use list_writer::write_list;
-pub use puzzle_list::{PuzzleList, ReadOptions, RowInfo};
+pub use puzzle_list::{PuzzleList, RowInfo};
 pub use sequential::{SequentialSampler, SequentialState};
 pub use source::{PuzzleFile, PuzzleSource, SplitFiles, find_list, resolve_sources};
 pub use staging::{OutputFolder, check_output_folder};

@@ -1,22 +1,10 @@
-//! Puzzle lists in memory, their rows checked as they are read.
+//! Puzzle lists in memory.
 
-use std::{collections::HashMap, io::BufRead, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use anyhow::Result;
 use sha2::{Digest, Sha256};
 
-use super::list_reader::ListReader;
 use crate::puzzle::PuzzleKind;
-
-/// Which rows of a list to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadOptions {
-    pub kind: PuzzleKind,
-    /// Keep rows rated at least this; none keeps all.
-    pub min_difficulty: Option<i64>,
-    /// Read only this many rows from the file's beginning, before any is left out by its rating.
-    pub first_rows: Option<usize>,
-}
 
 /// Where a puzzle comes from and how hard it is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -42,16 +30,6 @@ pub struct PuzzleList {
 }
 
 impl PuzzleList {
-    /// Reads and checks a list; `name` stands for the file in errors, which also tell the line.
-    pub fn read(reader: impl BufRead + Send, name: &str, options: &ReadOptions) -> Result<Self> {
-        let mut reader = ListReader::new(reader, name, options)?;
-        let mut list = Self::empty(options.kind);
-        while let Some(block) = reader.next_block()? {
-            list.append(&block);
-        }
-        Ok(list)
-    }
-
     /// A list without puzzles; the first one sets the number of cells.
     pub(super) fn empty(kind: PuzzleKind) -> Self {
         Self {
@@ -174,6 +152,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::ReadOptions;
 
     const Q: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
     const A: &str = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";

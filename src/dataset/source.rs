@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
-use super::{Progress, PuzzleList, Split, puzzle_list::ReadOptions};
+use super::{Progress, PuzzleList, ReadOptions, Split};
 use crate::puzzle::PuzzleKind;
 
 /// The bundled sample lies within the binary, so that `bundled` works wherever it is run.

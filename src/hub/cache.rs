@@ -28,7 +28,7 @@ use crate::store::{create_folder, sync_folder, take_lock, write_bytes};
 
 /// Whether a repository holds a model or a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Model,
     Dataset,
 }

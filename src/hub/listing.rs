@@ -37,7 +37,7 @@ impl Hub {
     ///
     /// # Errors
     /// What the hub or the network says; a listing that is too long, or holds what is no file's name.
-    pub(super) fn list(&self, repo: &Repo) -> Result<Vec<String>> {
+    pub(crate) fn list(&self, repo: &Repo) -> Result<Vec<String>> {
         let at = || format!("hub repository {}", repo.id);
         if self.offline {
             let missing = || format!("not in the cache {}, and HF_HUB_OFFLINE is set", self.cache.display());

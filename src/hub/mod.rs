@@ -4,7 +4,6 @@
 //! says and sends, and [`cache`] knows which names there are.
 
 mod cache;
-mod checkpoint;
 mod download;
 mod hash;
 mod http;
@@ -19,11 +18,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use cache::{Cached, Kind, RepoCache};
+use cache::{Cached, RepoCache};
 use http::Client;
 use url::Url;
 
-pub use checkpoint::fetch_checkpoint;
+pub(crate) use cache::Kind;
 
 /// Seconds of silence after which the hub counts as gone, unless [`PATIENCE_VARIABLE`] says otherwise.
 const PATIENCE: u64 = 30;
@@ -74,7 +73,7 @@ pub struct Hub {
 }
 
 /// A repository on the hub and in the cache.
-struct Repo {
+pub(crate) struct Repo {
     id: RepoId,
     kind: Kind,
     cache: RepoCache,
@@ -127,11 +126,12 @@ impl Hub {
         self.get(&self.repo(id, Kind::Dataset), file)
     }
 
-    fn repo(&self, id: &RepoId, kind: Kind) -> Repo {
+    pub(crate) fn repo(&self, id: &RepoId, kind: Kind) -> Repo {
         Repo { id: id.clone(), kind, cache: RepoCache::new(&self.cache, kind, id) }
     }
 
-    fn get(&self, repo: &Repo, file: &str) -> Result<PathBuf> {
+    /// As [`Hub::dataset_file`], of any repository.
+    pub(crate) fn get(&self, repo: &Repo, file: &str) -> Result<PathBuf> {
         let at = || format!("hub repository {}, file {file}", repo.id);
         ensure!(is_file_name(file), "hub repository {}, file {file:?}: no name of a file", repo.id);
         match repo.cache.find(file).with_context(at)? {

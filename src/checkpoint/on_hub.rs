@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{Hub, RepoId, cache::Kind};
-use crate::checkpoint::{CONFIG_FILE, META_FILE, WEIGHTS_FILE};
+use super::{CONFIG_FILE, META_FILE, WEIGHTS_FILE};
+use crate::hub::{Hub, Kind, RepoId};
 
 /// Brings a checkpoint and its configuration into the cache; the path of its weights.
 ///
@@ -14,11 +14,11 @@ use crate::checkpoint::{CONFIG_FILE, META_FILE, WEIGHTS_FILE};
 ///
 /// # Errors
 /// No address, no checkpoint in the repository, what the hub or the network says.
-pub fn fetch_checkpoint(address: &str) -> Result<PathBuf> {
-    fetch(address).with_context(|| address.to_owned())
+pub(super) fn fetch(address: &str) -> Result<PathBuf> {
+    find_and_get(address).with_context(|| address.to_owned())
 }
 
-fn fetch(address: &str) -> Result<PathBuf> {
+fn find_and_get(address: &str) -> Result<PathBuf> {
     let inner = address.strip_prefix("hf://").context("no address of the hub")?.trim_end_matches('/');
     let wanted = || anyhow!("wanted hf://ORG/NAME or hf://ORG/NAME/FILE");
     let (org, rest) = inner.split_once('/').ok_or_else(wanted)?;
