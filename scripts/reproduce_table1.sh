@@ -9,7 +9,8 @@
 #   scripts/reproduce_table1.sh --table DIR...           the table from the results of halves that were run before
 #
 # Environment: OUT (table1) the folder for results; ROWS (10000) bundled test rows of the rows with one checkpoint,
-# ROWS_TEN (2000) of those with ten; PROCESSES, the processes of `hrm infer --nproc-per-node`; HRM_BIN.
+# ROWS_TEN (2000) of those with ten; DATA, a dataset folder whose test split is taken instead, whole; PROCESSES, the
+# processes of `hrm infer --nproc-per-node`; HRM_BIN.
 # Writes OUT/NAME.jsonl (every pass), .json, .png (solved with the first k passes), table1.md and table1.json.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -50,9 +51,11 @@ mkdir -p "$OUT"
 run() { # NAME ROWS PERMUTES CHECKPOINT...
   local name=$1 rows=$2 permutes=$3
   shift 3
-  echo "== $name: $# checkpoint(s), $permutes relabelling(s), $rows puzzles"
+  local puzzles=(--bundled "$rows")
+  [[ -z ${DATA:-} ]] || puzzles=(--data-path "$DATA")
+  echo "== $name: $# checkpoint(s), $permutes relabelling(s), ${puzzles[*]}"
   local IFS=,
-  "$HRM_BIN" infer --checkpoints "$*" --permutes "$permutes" --bundled "$rows" --compare-stops \
+  "$HRM_BIN" infer --checkpoints "$*" --permutes "$permutes" "${puzzles[@]}" --compare-stops \
     --output "$OUT/$name.jsonl" --resume --json "$OUT/$name.json" --plot "$OUT/$name.png" \
     ${PROCESSES:+--nproc-per-node "$PROCESSES"} >"$OUT/$name.txt"
   tail -1 "$OUT/$name.txt"

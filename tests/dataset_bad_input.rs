@@ -6,11 +6,10 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use common::{fails, golden, hrm, names, ok};
+use common::{fails, golden, hrm, names, ok, until};
 
 const QUESTION: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
 const ANSWER: &str = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
@@ -152,11 +151,8 @@ fn an_interrupted_build_leaves_nothing_behind() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let mut command = build(temp.path(), &["--num-aug", "50000", "--output-dir", "out"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let begin = Instant::now();
     // The temporary folder is there once the handler stands.
-    while names(temp.path())?.is_empty() && begin.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until(&mut child, String::new, || names(temp.path()).is_ok_and(|names| !names.is_empty()))?;
     assert_eq!(names(temp.path())?.len(), 1, "one temporary folder");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
     assert!(killed.success());

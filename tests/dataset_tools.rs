@@ -7,12 +7,10 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use common::{fails, golden, hrm, json, names, ok, sha256};
+use common::{fails, golden, hrm, json, names, ok, sha256, until};
 use hrm::{
     dataset::{Dataset, Split},
     puzzle::{Board, SudokuShuffle},
@@ -207,9 +205,8 @@ fn stop_at(command: &mut Command, folder: &Path, lines: usize, signal: &str) -> 
     said.read_line(&mut line)?;
     let partial = folder.join("x.csv.partial");
     let written = || fs::read(&partial).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
-    while written() < lines && child.try_wait()?.is_none() {
-        thread::sleep(Duration::from_millis(1));
-    }
+    // It may have ended before: the caller asks.
+    let _ = until(&mut child, String::new, || written() >= lines);
     let kill = Command::new("kill").args([signal, &child.id().to_string()]).status()?;
     let mut text = String::new();
     said.read_to_string(&mut text)?;
@@ -353,10 +350,8 @@ fn a_full_disk_loses_nothing() -> Result<()> {
     // A folder that takes the place of the list while it is being made.
     fs::remove_file(temp.path().join("x.csv"))?;
     let mut long = dataset(temp.path(), &few);
-    let child = long.args(["x.csv", "--count", "9000"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    while !temp.path().join("x.csv.partial").exists() {
-        thread::sleep(Duration::from_millis(1));
-    }
+    let mut child = long.args(["x.csv", "--count", "9000"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    until(&mut child, String::new, || temp.path().join("x.csv.partial").exists())?;
     fs::create_dir(temp.path().join("x.csv"))?;
     let output = child.wait_with_output()?;
     let error = String::from_utf8_lossy(&output.stderr);

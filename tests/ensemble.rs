@@ -7,14 +7,10 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use common::{fails, hrm, names, ok, solver};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use common::{fails, hrm, names, ok, size, solver, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -133,23 +129,24 @@ fn answers_are_counted_against_a_full_run() -> Result<()> {
     Ok(())
 }
 
-/// Kills a run again and again at random moments; what is resumed in the end has the results of an undisturbed run.
+/// Kills a run again and again as its results grow; what is resumed in the end has the results of an undisturbed run.
 #[test]
 fn a_killed_run_goes_on_where_it_was() -> Result<()> {
     let folder = prepared(90)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(5);
     for rule in ["never", "verified"] {
         let run = format!("{RUN} --stop {rule}");
         let wanted = report(folder.path(), &run)?;
         let output = format!("{rule}.jsonl");
         let with_file = format!("{run} --output {output} --resume");
         let mut sizes = Vec::new();
-        for _ in 0..4 {
+        for more in [0, 1, 3_000, 9_000] {
             let mut child = infer(folder.path(), &with_file).stdout(Stdio::null()).spawn()?;
-            thread::sleep(Duration::from_millis(rng.random_range(200..1200)));
+            let (path, before) = (folder.path().join(&output), sizes.last().copied().unwrap_or(0));
+            // A run that has ended by then has nothing left to lose.
+            let _ = until(&mut child, String::new, || size(&path) >= before + more);
             child.kill()?;
             child.wait()?;
-            sizes.push(fs::metadata(folder.path().join(&output)).map_or(0, |m| m.len()));
+            sizes.push(size(&path));
         }
         assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1] + 400), "more than a torn line was lost: {sizes:?}");
         // A line that was being written.
@@ -324,10 +321,7 @@ fn a_rank_that_does_not_come_or_ends_early_is_named_within_the_peer_timeout() ->
     let mut peer = infer(at, "--permutes 9 --relabel --output r.jsonl --batch-size 1 --segments 100000");
     peer.env("RANK", "1").env("WORLD_SIZE", "2").env("LOCAL_RANK", "1");
     let (mut peer, part) = (peer.stdout(Stdio::null()).spawn()?, at.join("r.shard-2-of-2.jsonl"));
-    while !part.exists() {
-        ensure!(peer.try_wait()?.is_none(), "rank 1 ended by itself");
-        thread::sleep(Duration::from_millis(10));
-    }
+    until(&mut peer, || "rank 1 ended by itself".to_owned(), || part.exists())?;
     peer.kill()?;
     peer.wait()?;
     let mut lonely = rank("0", "--resume");
@@ -463,10 +457,8 @@ fn an_interrupted_run_goes_on() -> Result<()> {
     let at = folder.path();
     let run = "--permutes 9 --batch-size 4 --stop verified";
     let wanted = report(at, run)?;
-    let child = infer(at, &format!("{run} --output r.jsonl")).stdout(Stdio::piped()).spawn()?;
-    while fs::metadata(at.join("r.jsonl")).map_or(0, |m| m.len()) < 2000 {
-        thread::sleep(Duration::from_millis(10));
-    }
+    let mut child = infer(at, &format!("{run} --output r.jsonl")).stdout(Stdio::piped()).spawn()?;
+    until(&mut child, String::new, || size(&at.join("r.jsonl")) >= 2000)?;
     // SAFETY: a signal to a child that is not waited for yet.
     unsafe { libc::kill(i32::try_from(child.id())?, libc::SIGINT) };
     let output = child.wait_with_output()?;
@@ -521,5 +513,43 @@ fn more_segments_and_more_guesses() -> Result<()> {
         assert_eq!((key(&found, 0), key(&found, 10)), (key(&wanted, 0), key(&wanted, 1)), "{more}");
         assert_eq!(found, report(at, &format!("--permutes 10 {more} --batch-size 7"))?, "{more}: the same seed");
     }
+    Ok(())
+}
+
+/// `scripts/reproduce_table1.sh` in `folder` on its data; what the folder `out` gets.
+fn table(folder: &Path, out: &str, arguments: &[&str]) -> Result<common::Output> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/reproduce_table1.sh");
+    let mut command = Command::new("bash");
+    command.current_dir(folder).arg(script).args(arguments).env("HRM_BIN", env!("CARGO_BIN_EXE_hrm"));
+    command.envs([("OUT", out), ("DATA", "data"), ("CUDA_VISIBLE_DEVICES", "")]).env("OMP_NUM_THREADS", "1");
+    ok(&mut command)
+}
+
+#[test]
+fn halves_of_the_papers_table_are_run_alone_and_joined() -> Result<()> {
+    let folder = prepared(6)?;
+    let at = folder.path();
+    table(at, "whole", &["run1", "run2", "--", "run2", "run1"])?;
+    table(at, "vanilla", &["run1", "run2", "--"])?;
+    table(at, "hint", &["--", "run2", "run1"])?;
+    let joined = table(at, "unused", &["--table", "vanilla", "hint"])?;
+    let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(at.join(file))?)?) };
+    let (mut whole, mut parts) = (read("whole/table1.json")?, read("vanilla/table1.json")?);
+    for name in ["vanilla", "vanilla-relabelled", "vanilla-checkpoints", "hint", "all"] {
+        for rows in [&mut whole, &mut parts] {
+            rows["rows"][name].as_object_mut().context(name)?.remove("gpu_minutes").context("minutes")?;
+        }
+    }
+    assert_eq!(whole, parts);
+    // The row of both checkpoints and nine relabellings beside the command's own report.
+    let own = "infer --checkpoints run2,run1 --data-path data --permutes 9 --compare-stops --json - --device cpu";
+    let own: Value = serde_json::from_str(&ok(hrm(at).args(own.split(' ')))?.stdout)?;
+    assert_eq!(
+        whole["rows"]["all"]["verified"]["accuracy"],
+        own["stops"]["verified"]["scores"]["verified"]["accuracy"]
+    );
+    assert_eq!(whole["rows"]["all"]["upstream_rule"]["accuracy"], own["upstream_rule"]["accuracy"]);
+    assert!(whole["rows"]["all"]["verified"]["accuracy"].as_f64().context("a share")? > 0.0);
+    assert_eq!(joined.stdout.lines().count(), 7, "{}", joined.stdout);
     Ok(())
 }

@@ -6,11 +6,9 @@ use std::{
     fs::{self, File},
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use common::{
     at_start, fails, hrm, names, ok, sha256,
     training::{self, bench, train},
@@ -89,14 +87,7 @@ fn start(command: &mut Command, text: &Path) -> Result<Child> {
 
 /// Waits for something to become true of a run.
 fn until(child: &mut Child, text: &Path, what: impl Fn() -> bool) -> Result<()> {
-    let started = Instant::now();
-    while !what() {
-        let ended = child.try_wait()?;
-        let said = || fs::read_to_string(text).unwrap_or_default();
-        ensure!(ended.is_none() && started.elapsed() < Duration::from_secs(120), "{ended:?}: {}", said());
-        thread::sleep(Duration::from_millis(3));
-    }
-    Ok(())
+    common::until(child, || fs::read_to_string(text).unwrap_or_default(), what)
 }
 
 /// Stopped by signals again and again, wherever that happens to be: in a pass or in an evaluation.
@@ -147,13 +138,6 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() -> Result<()> {
     Ok(())
 }
 
-/// Whether a process has a handler for a signal.
-fn catches(pid: u32, signal: i32) -> Result<bool> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("SigCgt")?;
-    Ok(u64::from_str_radix(caught.trim(), 16)? >> (signal - 1) & 1 == 1)
-}
-
 /// A first interrupt ends a run after its step, with a checkpoint; a second one at once.
 #[test]
 fn a_second_interrupt_ends_at_once() -> Result<()> {
@@ -164,7 +148,7 @@ fn a_second_interrupt_ends_at_once() -> Result<()> {
                  arch.H_layers=4 arch.L_layers=4 global_batch_size=64";
     let mut child = start(&mut train(folder.path(), large), &text)?;
     let pid = child.id();
-    until(&mut child, &text, || catches(pid, libc::SIGINT).unwrap_or(false))?;
+    until(&mut child, &text, || common::catches(pid, libc::SIGINT))?;
     training::send(&child, libc::SIGINT);
     let told = || fs::read_to_string(&text).unwrap_or_default();
     until(&mut child, &text, || told().contains("stopping after this step with a checkpoint"))?;
@@ -175,7 +159,7 @@ fn a_second_interrupt_ends_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Fifty times killed at random moments, mostly while it saves: each time the run goes on, and no checkpoint that was
+/// Fifty times killed, mostly while it saves: each time the run goes on, and no checkpoint that was
 /// finished is lost.
 #[cfg(unix)]
 #[test]
@@ -185,13 +169,21 @@ fn fifty_kills_lose_nothing() -> Result<()> {
     let more = "checkpoint_path=run epochs=4000 eval_interval=4000 checkpoint_every_steps=1 keep_last=3 ema_decay=0.9";
     let latest =
         || -> Option<i64> { fs::read_to_string(run.join("latest")).ok()?.trim().strip_prefix("step_")?.parse().ok() };
-    let mut seed = 12345_u64;
+    // The moments of a save, one after the other: nothing yet, a part, its weights, its manifest, a checkpoint more.
+    let part = || names(&run).ok()?.into_iter().find(|name| name.ends_with(".part")).map(|name| run.join(name));
+    let in_part = |file: &str| part().is_some_and(|part| part.join(file).exists());
     for round in 0..50 {
         let mut child = start(&mut train(folder.path(), &format!("{more} --resume auto")), &text)?;
         let before = latest();
         until(&mut child, &text, || latest() > before)?;
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        thread::sleep(Duration::from_micros((seed >> 33) % 30_000));
+        let saved = latest();
+        until(&mut child, &text, || match round % 5 {
+            0 => true,
+            1 => part().is_some(),
+            2 => in_part("model.safetensors"),
+            3 => in_part("manifest.json"),
+            _ => latest() > saved,
+        })?;
         training::send(&child, libc::SIGKILL);
         child.wait()?;
         let said = fs::read_to_string(&text)?;

@@ -6,7 +6,6 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +13,7 @@ use common::{
     fails, hrm, names, ok,
     tensors::assert_near,
     training::{self, TINY, bench, lines},
+    until,
 };
 use hrm::dataset::{Dataset, Split};
 use serde_json::Value;
@@ -248,6 +248,11 @@ fn a_dry_run_tells_the_plan_and_writes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// What a run of [`long_run`] wrote.
+fn said(folder: &Path) -> String {
+    fs::read_to_string(folder.join("text")).unwrap_or_default()
+}
+
 /// Starts a run that would take hours, and waits until it has made that many checkpoints.
 fn long_run(folder: &Path, checkpoints: usize) -> Result<Child> {
     let more = "checkpoint_path=run epochs=400000 eval_interval=1 --json summary.json";
@@ -256,13 +261,7 @@ fn long_run(folder: &Path, checkpoints: usize) -> Result<Child> {
     let mut child = command.stdout(out.try_clone()?).stderr(out).stdin(Stdio::null()).spawn()?;
     let run = folder.join("run");
     let made = || names(&run).unwrap_or_default().iter().filter(|n| n.starts_with("step_")).count();
-    let started = Instant::now();
-    while made() < checkpoints {
-        let ended = child.try_wait()?;
-        let said = || fs::read_to_string(folder.join("text")).unwrap_or_default();
-        ensure!(ended.is_none() && started.elapsed() < Duration::from_secs(120), "{ended:?}: {}", said());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until(&mut child, || said(folder), || made() >= checkpoints)?;
     Ok(child)
 }
 
@@ -287,17 +286,30 @@ fn an_interrupt_writes_a_checkpoint_and_stops() -> Result<()> {
     Ok(())
 }
 
+/// The folder of a checkpoint that is being written.
+fn part(run: &Path) -> Option<PathBuf> {
+    let name = names(run).ok()?.into_iter().find(|name| name.starts_with(".step_") && name.ends_with(".part"))?;
+    Some(run.join(name))
+}
+
 /// At whatever moment a run is killed, what is called step_N is whole, and what is not is never taken for one.
 #[cfg(unix)]
 #[test]
 fn a_killed_run_leaves_only_whole_checkpoints() -> Result<()> {
-    for round in 0..4 {
+    // After a checkpoint, in the middle of one, and between its files.
+    let moments: [(&str, fn(&Path) -> bool); 4] = [
+        ("at once", |_| true),
+        ("a part is there", |run| part(run).is_some()),
+        ("a part has weights", |run| part(run).is_some_and(|part| part.join("model.safetensors").exists())),
+        ("a part has its manifest", |run| part(run).is_some_and(|part| part.join("manifest.json").exists())),
+    ];
+    for (round, (moment, reached)) in moments.into_iter().enumerate() {
         let folder = bench()?;
+        let run = folder.path().join("run");
         let mut child = long_run(folder.path(), 1 + round)?;
-        std::thread::sleep(Duration::from_millis(13 * round as u64));
+        until(&mut child, || format!("{moment}: {}", said(folder.path())), || reached(&run))?;
         training::send(&child, libc::SIGKILL);
         child.wait()?;
-        let run = folder.path().join("run");
         let steps = whole_checkpoints(&run)?;
         assert!(steps.len() > round);
         let largest =

@@ -9,10 +9,12 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -44,6 +46,33 @@ pub fn at_start(command: &mut Command, signal: i32, action: libc::sighandler_t) 
             Ok(())
         });
     }
+}
+
+/// Waits until something is true while a child runs; a child that has ended, or two minutes, is an error, with what it
+/// said. A child that is given up is killed.
+pub fn until(child: &mut Child, said: impl Fn() -> String, mut done: impl FnMut() -> bool) -> Result<()> {
+    let started = Instant::now();
+    while !done() {
+        let ended = child.try_wait()?;
+        if ended.is_some() || started.elapsed() > Duration::from_secs(120) {
+            let _ = child.kill();
+            bail!("{ended:?}: {}", said());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Whether a process has a handler for a signal.
+pub fn catches(pid: u32, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
+    caught.and_then(|bits| u64::from_str_radix(bits, 16).ok()).is_some_and(|bits| bits >> (signal - 1) & 1 == 1)
+}
+
+/// Bytes of a file; 0 where there is none.
+pub fn size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |found| found.len())
 }
 
 pub struct Output {

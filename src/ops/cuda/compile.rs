@@ -150,6 +150,9 @@ mod tests {
 
     const RACE: &str = "HRM_TEST_RACE";
 
+    /// What a racing process says at its end: one that ran no test says nothing.
+    const RACED: &str = "raced for all kernels";
+
     /// What each of the racing processes does; nothing where no race is on.
     #[test]
     fn racer() {
@@ -160,6 +163,7 @@ mod tests {
             let found = cached(Some(&file), || Ok(wanted.clone())).unwrap();
             assert!(found == wanted, "kernel {kernel} is not what was compiled");
         }
+        println!("{RACED}");
     }
 
     #[test]
@@ -168,12 +172,13 @@ mod tests {
         let me = env::current_exe().unwrap();
         let start = || {
             let mut command = Command::new(&me);
-            command.args(["--exact", "ops::cuda::compile::tests::racer"]).env(RACE, folder.path());
-            command.stdout(Stdio::null()).spawn().unwrap()
+            command.args(["--exact", "ops::cuda::compile::tests::racer", "--nocapture"]).env(RACE, folder.path());
+            command.stdout(Stdio::piped()).spawn().unwrap()
         };
         let racers: Vec<_> = (0..6).map(|_| start()).collect();
-        for mut racer in racers {
-            assert!(racer.wait().unwrap().success());
+        for racer in racers {
+            let ended = racer.wait_with_output().unwrap();
+            assert!(ended.status.success() && String::from_utf8_lossy(&ended.stdout).contains(RACED), "{ended:?}");
         }
         let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
