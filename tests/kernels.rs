@@ -8,7 +8,7 @@ use common::tensors::{assert_close, device, f64s};
 use hrm::{
     config::{LossType, ModelConfig, PosEncodings},
     dims::Dims,
-    ops::{self, FlatState, Fused, Normed, RopeTables},
+    ops::{self, FlatState, Fused, HeadInputs, Normed, RopeTables},
     optim::{AdamAtan2, AdamConfig},
 };
 use tch::{Kind, Tensor};
@@ -187,8 +187,15 @@ fn loss_head_and_adam() {
         let q = |_| Tensor::randn([batch], (Kind::Float, device()));
         let (q_halt, q_continue, target) = (q(0), q(1), q(2).sigmoid());
         let steps = Tensor::randint_low(1, 17, [batch], (Kind::Int, device()));
-        let found =
-            fused.stablemax_head(&logits, &labels, (&q_halt, &q_continue), Some(&target), &steps, 0.25).unwrap();
+        let inputs = HeadInputs {
+            logits: &logits,
+            labels: &labels,
+            q_halt: &q_halt,
+            q_continue: &q_continue,
+            target_q_continue: Some(&target),
+            steps: &steps,
+        };
+        let found = fused.stablemax_head(&inputs, 0.25).unwrap();
 
         let plain = ops::token_loss(LossType::Stablemax, &logits, &labels);
         let mask = labels.not_equal(-100);

@@ -336,7 +336,7 @@ impl Model {
                 trace.push(z.shallow_clone());
             }
         };
-        let (z_h, z_l) = self.cycles(z_h, z_l, e, tape, false, on_h);
+        let (z_h, z_l) = self.cycles((z_h, z_l), e, tape, false, on_h);
         let logits = self.logits(&z_h);
         let (q_halt, q_continue) = self.q(&z_h);
         Inner { z_h, z_l, logits, q_halt, q_continue, trace }
@@ -345,15 +345,14 @@ impl Model {
     /// q_halt and q_continue alone after one segment from `z_h`, `z_l`; `[B]` f32 each. The last layer is computed
     /// for position 0 only, which is all that the q head reads.
     pub(super) fn inner_q(&self, z_h: &Tensor, z_l: &Tensor, e: &Tensor) -> (Tensor, Tensor) {
-        let (z_h, _) = self.cycles(z_h, z_l, e, None, true, |_| ());
+        let (z_h, _) = self.cycles((z_h, z_l), e, None, true, |_| ());
         self.q(&z_h)
     }
 
     /// The H and L cycles of a segment: z_H and z_L at its end. `on_h` sees z_H after each H cycle.
     fn cycles(
         &self,
-        z_h: &Tensor,
-        z_l: &Tensor,
+        (z_h, z_l): (&Tensor, &Tensor),
         e: &Tensor,
         mut tape: Option<&mut Tape>,
         first_only: bool,

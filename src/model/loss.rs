@@ -9,7 +9,7 @@ use super::Segment;
 use crate::{
     batch::IGNORE_LABEL,
     config::LossType,
-    ops::{self, Ops},
+    ops::{self, HeadInputs, Ops},
 };
 
 /// A segment's loss and metrics, all sums over the batch's rows.
@@ -45,9 +45,9 @@ pub fn loss_head(
 ) -> Metrics {
     let labels = &segment.carry.batch.labels; // [B, S]
     if let Some(fused) = ops.fused().filter(|_| loss_type == LossType::Stablemax) {
-        let q = (&segment.q_halt, &segment.q_continue);
-        let steps = &segment.carry.steps;
-        if let Some(done) = fused.stablemax_head(&segment.logits, labels, q, target_q_continue, steps, scale) {
+        let Segment { carry, logits, q_halt, q_continue, .. } = segment;
+        let inputs = HeadInputs { logits, labels, q_halt, q_continue, target_q_continue, steps: &carry.steps };
+        if let Some(done) = fused.stablemax_head(&inputs, scale) {
             let grads = LossGrads { d_logits: done.d_logits, d_q: done.d_q };
             return Metrics { loss: done.loss, values: done.values, grads };
         }

@@ -16,7 +16,7 @@ use log::warn;
 use tch::{Device, Tensor};
 
 pub use attention::{Attended, attention, attention_backward};
-pub use cuda::{FlatState, Fused, FusedLoss, available as fused_available};
+pub use cuda::{FlatState, Fused, FusedLoss, HeadInputs, available as fused_available};
 pub use embed::{EmbeddingGrads, input_embedding, input_embedding_backward};
 pub use loss::{TokenLoss, bce_with_logits, token_loss};
 pub use norm::{Normed, residual_rms_norm, residual_rms_norm_backward};

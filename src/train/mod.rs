@@ -11,17 +11,20 @@
 //! ```
 
 mod device_data;
+mod exploration;
 mod folder;
 mod history;
 mod log;
 mod online;
 mod parallel;
+mod pass;
 mod plan;
 mod request;
 mod run;
 mod sinks;
 mod state;
 mod step;
+mod step_graph;
 mod tensorboard;
 
 pub use device_data::DeviceData;
@@ -30,10 +33,11 @@ pub use history::{RunHistory, RunState, Series, find_runs};
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics, is_running};
 pub use online::OnlineAugment;
 pub use parallel::Peers;
+pub use pass::{Accumulated, PuzzleGrad};
 pub use plan::{Derived, TrainPlan};
 pub use request::{DecidedRun, PlannedRun, Resume, TrainRequest};
 pub use run::{StopReason, TrainObserver, TrainSummary, run};
 pub use sinks::Sinks;
 pub use state::{Best, STATE_FILE, STATE_TENSORS_FILE, TrainingState};
-pub use step::{Accumulated, PuzzleGrad, StepReport, Trainer};
+pub use step::{StepReport, Trainer};
 pub use tensorboard::EventFile;

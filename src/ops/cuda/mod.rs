@@ -134,6 +134,22 @@ struct Loss {
     sum: Kernel<SumRows<'static>>,
 }
 
+/// What the loss head reads.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadInputs<'a> {
+    /// `[B, S, V]`, bf16.
+    pub logits: &'a Tensor,
+    /// `[B, S]`, int32.
+    pub labels: &'a Tensor,
+    /// `[B]`, f32.
+    pub q_halt: &'a Tensor,
+    pub q_continue: &'a Tensor,
+    /// `[B]`, f32; in training alone.
+    pub target_q_continue: Option<&'a Tensor>,
+    /// `[B]`, any integer dtype.
+    pub steps: &'a Tensor,
+}
+
 /// Loss head results straight from the kernels; see [`crate::model::Metrics`].
 #[derive(Debug)]
 pub struct FusedLoss {
@@ -418,17 +434,9 @@ impl Fused {
 
     /// The stablemax loss head: loss, metrics and gradients in two launches.
     ///
-    /// # Shapes
-    /// `logits` `[B, S, V]` bf16; `labels` `[B, S]`, `steps` `[B]` int32; q and target `[B]` f32.
-    pub fn stablemax_head(
-        &self,
-        logits: &Tensor,
-        labels: &Tensor,
-        q: (&Tensor, &Tensor),
-        target: Option<&Tensor>,
-        steps: &Tensor,
-        scale: f64,
-    ) -> Option<FusedLoss> {
+    /// `scale` multiplies the gradients.
+    pub fn stablemax_head(&self, of: &HeadInputs<'_>, scale: f64) -> Option<FusedLoss> {
+        let HeadInputs { logits, labels, q_halt, q_continue, target_q_continue, steps } = *of;
         let kernels = self.loss.as_ref()?;
         let batch = logits.size()[0];
         if !(logits.size() == [batch, self.sizes.cells, self.sizes.vocab] && batch > 0) {
@@ -436,8 +444,8 @@ impl Fused {
         }
         let (from, device) = (self.memory(logits)?, logits.device());
         let (labels, steps) = (labels.contiguous(), steps.to_kind(Kind::Int).contiguous());
-        let (q_halt, q_continue) = (q.0.contiguous(), q.1.contiguous());
-        let target = target.map(Tensor::contiguous);
+        let (q_halt, q_continue) = (q_halt.contiguous(), q_continue.contiguous());
+        let target = target_q_continue.map(Tensor::contiguous);
         let target = match &target {
             Some(target) => Some(self.memory(target)?),
             None => None,

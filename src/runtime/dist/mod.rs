@@ -1,0 +1,39 @@
+//! Many processes that compute as one, through libtorch's c10d: a TCP store to find one another, Gloo for tensors on the
+//! host, NCCL for tensors on a GPU.
+//!
+//! The processes find one another through the variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_RANK,
+//! LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT); `hrm train --nproc-per-node` sets the same ones. Every rank calls the
+//! same collectives in the same order.
+
+mod group;
+mod place;
+mod store;
+
+use std::{env, ffi::CString, time::Duration};
+
+use anyhow::{Context, Result};
+
+pub use group::{Group, PeerLost, Pending};
+pub use place::{PEER_TIMEOUT, PEER_TIMEOUT_VARIABLE, Place, peer_timeout, peer_timeout_from_env};
+pub use store::Store;
+
+/// A wait longer than this is told on standard error.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Switches NVLink multicast off in NCCL unless the user decided: where a host's fabric is not set up for it, NCCL hangs or
+/// fails at its first use.
+pub(super) fn settle_environment() {
+    const NVLS: &str = "NCCL_NVLS_ENABLE";
+    if env::var_os(NVLS).is_none() {
+        // SAFETY: called at the start of the program, before it has threads that read the environment.
+        unsafe { env::set_var(NVLS, "0") };
+    }
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn text(value: &str) -> Result<CString> {
+    CString::new(value).with_context(|| format!("{value:?} holds a zero byte"))
+}
