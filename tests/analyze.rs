@@ -433,11 +433,14 @@ fn mazes_go_through_every_command() -> Result<()> {
     assert_eq!(printed.matches("Step ").count(), 4, "{printed}");
 
     let question: Vec<u8> = stored.inputs.row(2).iter().map(|&t| t as u8).collect();
-    fs::write(at("maze.txt"), maze::text(&question).as_bytes().chunks(30).collect::<Vec<_>>().join(&b'\n'))?;
+    fs::write(
+        at("maze.txt"),
+        Geometry::maze(30).text(&question).as_bytes().chunks(30).collect::<Vec<_>>().join(&b'\n'),
+    )?;
     let solved: Value = serde_json::from_str(&ok(&mut on("solve --passes 2 --json - -f maze.txt"))?.stdout)?;
     let only: Vec<u8> = stored.labels.row(2).iter().map(|&t| t as u8).collect();
     assert_eq!(solved["puzzles"][0]["solutions"], "one");
-    assert_eq!(solved["puzzles"][0]["solution"], maze::text(&only), "the search finds the dataset's path");
+    assert_eq!(solved["puzzles"][0]["solution"], Geometry::maze(30).text(&only), "the search finds the dataset's path");
 
     for (words, wanted) in [
         ("viz landscape", "is a maze: the landscape counts broken Sudoku rules"),

@@ -5,13 +5,12 @@ mod common;
 use common::tensors::{Tensors, assert_close, assert_near, config, device, f64s, json, raw_tensors};
 use hrm::{
     analysis::{
-        conflict::conflict_loss,
         landscape::{Grid, Plane},
         pca::Pca,
         trajectory,
     },
     model::{DeviceBatch, Model, Rows as _},
-    puzzle::PuzzleKind,
+    puzzle::{Boxes, Geometry, Puzzle},
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -113,7 +112,7 @@ fn landscape_matches_the_golden_in_f32() {
             Ok(())
         })
         .unwrap();
-    let plane = Plane::around(&model, batch, 16).unwrap();
+    let plane = Plane::around(&model, Boxes::NINE, batch, 16).unwrap();
     assert_near("scale", plane.scale, facts["scale"].as_f64().unwrap(), 1e-12);
     let overlay = f64s(&data.get("trajectory_projected_over_scale"));
     assert_eq!(plane.trajectory.len(), 32);
@@ -152,9 +151,10 @@ fn conflict_loss_matches_upstream() {
     let boards = boards.as_array().unwrap();
     assert!(!boards.is_empty());
     for (i, case) in boards.iter().enumerate() {
-        let board: Vec<i32> = case["board"].as_array().unwrap().iter().map(|d| d.as_i64().unwrap() as i32).collect();
-        let board: [i32; 81] = board.try_into().unwrap();
-        assert_eq!(f64::from(conflict_loss(&board)), case["loss"].as_f64().unwrap(), "board {i}");
+        // Upstream counts digits only, whatever stands in other cells.
+        let token = |digit: &Value| digit.as_i64().and_then(|d| u8::try_from(d + 1).ok()).unwrap_or(0);
+        let board: Vec<u8> = case["board"].as_array().unwrap().iter().map(token).collect();
+        assert_eq!(f64::from(Boxes::NINE.conflicts(&board)), case["loss"].as_f64().unwrap(), "board {i}");
     }
 }
 
@@ -162,11 +162,10 @@ fn conflict_loss_matches_upstream() {
 fn a_puzzle_of_the_wrong_kind_is_refused() {
     let config = config(&json("model/base.json"));
     let model = Model::from_tensors(config, &raw_tensors("model/base.weights.safetensors"), Device::Cpu).unwrap();
-    let watch = |kind, tokens| {
-        let puzzle = trajectory::WatchedPuzzle { kind, tokens, solution: None };
+    let watch = |geometry: Geometry| {
+        let puzzle = Puzzle::new(geometry, vec![1; geometry.cells()], None).unwrap();
         trajectory::trace_puzzle(&model, &puzzle).unwrap_err().to_string()
     };
-    assert!(watch(PuzzleKind::Sudoku, vec![1; 80]).contains("80 cells"), "too short");
-    assert!(watch(PuzzleKind::Maze, vec![1; 81]).contains("another kind of puzzle"), "a maze");
-    assert!(watch(PuzzleKind::Sudoku, vec![11; 81]).contains("token 11"), "a token outside the vocabulary");
+    assert!(watch(Geometry::sudoku(4).unwrap()).contains("16 cells"), "too small");
+    assert!(watch(Geometry::maze(9)).contains("another kind of puzzle"), "a maze");
 }

@@ -116,7 +116,7 @@ fn bad_input_is_refused_and_leaves_no_picture() -> Result<()> {
     let clash = format!("55{}", ".".repeat(79));
     let mazes = golden("dataset/maze_noaug").display().to_string();
     for (flags, wanted) in [
-        (vec!["--puzzle", short], "this one has 80"),
+        (vec!["--puzzle", short], "80 cells"),
         (vec!["--puzzle", &letter], "row 1, column 3"),
         (vec!["--puzzle", &clash], "twice in row 1"),
         (vec!["--puzzle", PUZZLE, "--index", "1"], "cannot be used with"),

@@ -5,10 +5,10 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::trajectory::WatchedPuzzle;
+use super::runs::batch_of;
 use crate::{
     model::{AttentionMap, Model},
-    puzzle::PuzzleKind,
+    puzzle::{Geometry, Puzzle},
 };
 
 /// How one head of one layer spreads its attention, in the mean over the cells that look.
@@ -48,10 +48,9 @@ pub struct PuzzleMaps {
 }
 
 /// Runs a puzzle up to `segment` (from 1) and takes the maps of its last updates.
-pub fn attention_of(model: &Model, puzzle: &WatchedPuzzle, segment: usize) -> Result<PuzzleMaps> {
-    puzzle.check_fit(model)?;
+pub fn attention_of(model: &Model, puzzle: &Puzzle, segment: usize) -> Result<PuzzleMaps> {
     ensure!(segment >= 1, "segments count from 1");
-    let batch = puzzle.batch(model.device());
+    let batch = batch_of(model, std::slice::from_ref(puzzle))?;
     let mut session = model.unroll(model.fresh_carry(batch));
     session.run(segment - 1, |_, _| Ok(()))?;
     let (done, maps) = model.attention_maps(session.carry())?;
@@ -81,8 +80,8 @@ impl PuzzleMaps {
         Ok((Vec::try_from(flat)?, usize::try_from(size[1])?, usize::try_from(size[2])?))
     }
 
-    /// Shares of every head; Sudoku's units where `kind` has them.
-    pub fn shares(&self, kind: PuzzleKind) -> Result<Vec<HeadShares>> {
+    /// Shares of every head; Sudoku's units where the puzzle has them.
+    pub fn shares(&self, geometry: Geometry) -> Result<Vec<HeadShares>> {
         let mut all = Vec::new();
         for (k, map) in self.maps.iter().enumerate() {
             let (values, heads, total) = self.values(k)?;
@@ -96,7 +95,7 @@ impl PuzzleMaps {
                     sums[6] -= (0..total).map(row).map(|p| if p > 0.0 { p * p.log2() } else { 0.0 }).sum::<f64>();
                     for to in 0..cells {
                         let p = row(self.in_front + to);
-                        let tied = if kind == PuzzleKind::Sudoku { ties(from, to) } else { [false; 3] };
+                        let tied = geometry.boxes().map_or([false; 3], |boxes| boxes.shared(from, to));
                         if from == to {
                             sums[0] += p;
                             continue;
@@ -131,26 +130,5 @@ impl PuzzleMaps {
             .iter()
             .map(|m| (format!("{}{}", m.module, m.layer), m.probabilities.select(0, 0).contiguous()))
             .collect()
-    }
-}
-
-/// Whether two cells share their row, their column, their box.
-fn ties(a: usize, b: usize) -> [bool; 3] {
-    let (ra, ca, rb, cb) = (a / 9, a % 9, b / 9, b % 9);
-    [ra == rb, ca == cb, ra / 3 == rb / 3 && ca / 3 == cb / 3]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ties;
-
-    #[test]
-    fn every_cell_has_eight_of_each() {
-        for cell in 0..81 {
-            for unit in 0..3 {
-                assert_eq!((0..81).filter(|&o| o != cell && ties(cell, o)[unit]).count(), 8);
-            }
-        }
-        assert_eq!((0..81).filter(|&o| o != 0 && ties(0, o).contains(&true)).count(), 20);
     }
 }

@@ -2,18 +2,19 @@
 
 use serde::Serialize;
 
-use super::runs::{Item, PuzzleRun, hundredths_of, tokens_of};
-use crate::puzzle::{Boxes, PuzzleKind};
+use super::runs::{PuzzleRun, hundredths_of};
+use crate::puzzle::{Puzzle, boxes::MAX_SIDE, from_base36};
 
 /// The segment from which on each cell is right to the end; none where it is wrong at the end. Length seq_len.
-pub fn right_from(run: &PuzzleRun, item: &Item) -> Vec<Option<usize>> {
-    let answers: Vec<Vec<u8>> = run.answers.iter().map(|a| tokens_of(a)).collect();
+pub fn right_from(run: &PuzzleRun, item: &Puzzle) -> Vec<Option<usize>> {
+    let answers: Vec<Vec<u8>> = run.answers.iter().map(|a| from_base36(a)).collect();
     let n = answers.len();
-    let of_cell = |(cell, &wanted): (usize, &u8)| {
+    let of_cell = |cell: usize| {
+        let wanted = item.label(cell)?;
         let wrong = (0..n).rev().find(|&k| answers[k].get(cell) != Some(&wanted)).map_or(0, |k| k + 1);
         (wrong < n).then_some(wrong + 1)
     };
-    item.solution.iter().enumerate().map(of_cell).collect()
+    (0..item.tokens().len()).map(of_cell).collect()
 }
 
 /// Open cells after one segment.
@@ -65,21 +66,21 @@ pub struct CellsSummary {
 }
 
 /// Counts over runs and the puzzles that they are of, in the same order.
-pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
+pub fn summarise_cells(runs: &[PuzzleRun], items: &[Puzzle]) -> CellsSummary {
     let segments = runs.iter().map(PuzzleRun::segments).min().unwrap_or(0);
-    let open = |item: &Item, cell: usize| item.solution[cell] != 0 && item.is_open(cell);
+    let open = |item: &Puzzle, cell: usize| item.label(cell).is_some() && item.is_open(cell);
     let mut at = vec![[[0.0_f64; 2]; 2]; segments]; // [segment][right][count, confidence]
     let mut right_from_counts = vec![0; segments];
     let mut never = 0;
     let mut tenths = [[0.0_f64; 3]; 10]; // count, confidence, right
-    let mut by = [[0.0_f64; 3]; 10]; // count, right, steps
+    let mut by = [[0.0_f64; 3]; MAX_SIDE + 1]; // count, right, steps
     for (run, item) in runs.iter().zip(items) {
         let steps = right_from(run, item);
-        let left = if item.kind == PuzzleKind::Sudoku { Boxes::NINE.candidates(&item.tokens) } else { Vec::new() };
+        let left = item.geometry().boxes().map(|boxes| boxes.candidates(item.tokens())).unwrap_or_default();
         for (k, (at, (answer, sure))) in at.iter_mut().zip(run.answers.iter().zip(&run.confidence)).enumerate() {
-            let (answer, sure) = (tokens_of(answer), hundredths_of(sure));
+            let (answer, sure) = (from_base36(answer), hundredths_of(sure));
             for cell in (0..answer.len().min(sure.len())).filter(|&c| open(item, c)) {
-                let right = usize::from(answer[cell] == item.solution[cell]);
+                let right = usize::from(Some(answer[cell]) == item.label(cell));
                 // The middle of the hundredth.
                 let confidence = (f64::from(sure[cell]) + 0.5) / 100.0;
                 at[right][0] += 1.0;
@@ -92,13 +93,13 @@ pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
                 }
             }
         }
-        for cell in (0..item.solution.len()).filter(|&c| open(item, c)) {
+        for cell in (0..item.tokens().len()).filter(|&c| open(item, c)) {
             match steps[cell] {
                 Some(step) => right_from_counts[step - 1] += 1,
                 None => never += 1,
             }
             if let Some(Some(n)) = left.get(cell) {
-                let row = &mut by[(*n).min(9)];
+                let row = &mut by[(*n).min(MAX_SIDE)];
                 row[0] += 1.0;
                 if let Some(step) = steps[cell] {
                     row[1] += 1.0;
@@ -151,10 +152,11 @@ pub fn summarise_cells(runs: &[PuzzleRun], items: &[Item]) -> CellsSummary {
 #[cfg(test)]
 mod tests {
     use super::{super::runs::run_of, *};
+    use crate::puzzle::Geometry;
 
     #[test]
     fn cells_become_right_one_after_the_other() {
-        let item = Item { index: 0, kind: PuzzleKind::Maze, tokens: vec![1, 2, 2, 2], solution: vec![1, 5, 2, 5] };
+        let item = Puzzle::new(Geometry::maze(2), vec![1, 2, 2, 2], Some(vec![1, 5, 2, 5])).unwrap();
         let mut run = run_of(&[2, 1, 3], &["1552", "1255", "1555"]);
         run.confidence = vec!["99905050".to_owned(), "99905050".to_owned(), "99952050".to_owned()];
         assert_eq!(right_from(&run, &item), [Some(1), Some(3), None, Some(2)]);

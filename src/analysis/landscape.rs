@@ -16,17 +16,12 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    conflict::conflict_loss,
-    identity::GridIdentity,
-    pca::Pca,
-    trajectory::{WatchedPuzzle, trace_states},
-};
+use super::{identity::GridIdentity, pca::Pca, runs::batch_of, trajectory::trace_states};
 use crate::{
     eval::infer::host_tokens,
     journal::{Journal, run_batches},
     model::{DeviceBatch, Model, Rows as _},
-    puzzle::PuzzleKind,
+    puzzle::{Boxes, Geometry, Puzzle},
 };
 
 /// A plane through state space, in units of `scale` from its centre.
@@ -40,6 +35,7 @@ pub struct Plane {
     /// The centre's coordinates, before they are taken off.
     centre_at: [f64; 2],
     batch: DeviceBatch,
+    boxes: Boxes,
     pub scale: f64,
     /// Where z_H was after every H cycle.
     pub trajectory: Vec<[f64; 2]>,
@@ -60,7 +56,7 @@ pub struct GridPoint {
     pub path: Vec<[f64; 2]>,
     /// |Δz_H| / |z_H| of the last segment.
     pub last_move: f32,
-    /// The digits after each further segment, `.` for none; only those of the last where one segment was asked for.
+    /// The answer after each further segment, as text; only those of the last where one segment was asked for.
     pub answers: Vec<String>,
 }
 
@@ -109,19 +105,19 @@ impl Plane {
     ///
     /// # Errors
     /// A maze; a puzzle that the model does not take; a centre beyond the last segment.
-    pub fn of(model: &Model, puzzle: &WatchedPuzzle, centre: usize) -> Result<Self> {
-        ensure!(
-            puzzle.kind == PuzzleKind::Sudoku,
-            "a landscape shows broken Sudoku rules, and this is a {}: give a Sudoku and a checkpoint that was trained on \
-             Sudokus",
-            puzzle.kind
-        );
-        puzzle.check_fit(model)?;
-        Self::around(model, puzzle.batch(model.device()), centre)
+    pub fn of(model: &Model, puzzle: &Puzzle, centre: usize) -> Result<Self> {
+        let boxes = puzzle.geometry().boxes().with_context(|| {
+            format!(
+                "a landscape shows broken Sudoku rules, and this is a {}: give a Sudoku and a checkpoint that was trained on \
+                 Sudokus",
+                puzzle.geometry()
+            )
+        })?;
+        Self::around(model, boxes, batch_of(model, std::slice::from_ref(puzzle))?, centre)
     }
 
     /// [`Plane::of`] for a batch of one Sudoku that is on the device.
-    pub fn around(model: &Model, batch: DeviceBatch, centre: usize) -> Result<Self> {
+    pub fn around(model: &Model, boxes: Boxes, batch: DeviceBatch, centre: usize) -> Result<Self> {
         let segments = usize::try_from(model.config().halt_max_steps)?;
         ensure!((1..=segments).contains(&centre), "there is no segment {centre}: give 1 to {segments} as the centre");
         let mut at_centre = None;
@@ -141,6 +137,7 @@ impl Plane {
             centre_l,
             centre_at: [0.0; 2],
             batch,
+            boxes,
             scale,
             trajectory: Vec::new(),
             explained_variance_ratio,
@@ -177,14 +174,14 @@ impl Plane {
         };
         let batch = self.batch.map_tensors(widen);
         let carry = model.carry_at(&self.states(points)?, &widen(&self.centre_l), batch);
-        let said = digits(&model.logits(&carry.z_h))?;
+        let said = tokens(&model.logits(&carry.z_h))?;
         let mut found: Vec<GridPoint> = points
             .iter()
             .zip(&said)
             .map(|(&at, board)| GridPoint {
                 at,
-                error: conflict_loss(board),
-                blanks: board.iter().filter(|d| !(1..=9).contains(*d)).count() as u32,
+                error: self.boxes.conflicts(board),
+                blanks: board.iter().filter(|&&token| self.boxes.digit(token).is_none()).count() as u32,
                 path: Vec::with_capacity(segments),
                 last_move: 0.0,
                 answers: Vec::new(),
@@ -195,11 +192,11 @@ impl Plane {
             let z_h = &segment.carry.z_h;
             let moves = relative_moves(&before, z_h)?;
             for (((point, at), answer), moved) in
-                found.iter_mut().zip(self.coordinates(z_h)?).zip(digits(&segment.logits)?).zip(moves)
+                found.iter_mut().zip(self.coordinates(z_h)?).zip(tokens(&segment.logits)?).zip(moves)
             {
                 point.path.push(at);
                 point.last_move = moved;
-                point.answers.push(answer.iter().map(|&d| digit_char(d)).collect());
+                point.answers.push(Geometry::Sudoku(self.boxes).text(&answer));
             }
             before = z_h.shallow_clone();
             Ok(())
@@ -221,19 +218,10 @@ pub fn relative_moves(before: &Tensor, after: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(share.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)?)
 }
 
-/// The digits that logits say, 0 and below where the token is none. `logits`: `[n, 81, V]`.
-fn digits(logits: &Tensor) -> Result<Vec<[i32; 81]>> {
+/// The tokens that logits say. `logits`: `[n, S, V]`.
+fn tokens(logits: &Tensor) -> Result<Vec<Vec<u8>>> {
     let tokens = host_tokens(&logits.argmax(-1, false))?;
-    Ok(tokens.outer_iter().map(|row| std::array::from_fn(|cell| row[cell] - 1)).collect())
-}
-
-/// A Sudoku's tokens as answers are written here: '.' where there is no digit.
-pub fn digits_of(tokens: &[u8]) -> String {
-    tokens.iter().map(|&token| digit_char(i32::from(token) - 1)).collect()
-}
-
-fn digit_char(digit: i32) -> char {
-    u32::try_from(digit).ok().filter(|d| (1..=9).contains(d)).and_then(|d| char::from_digit(d, 10)).unwrap_or('.')
+    Ok(tokens.outer_iter().map(|row| row.iter().map(|&t| u8::try_from(t)).collect()).collect::<Result<_, _>>()?)
 }
 
 /// A landscape or a flow: a grid of points on the plane of one puzzle's trace.
@@ -323,13 +311,10 @@ pub struct Basin {
 }
 
 /// The answers that points settle on, by the number of points; and each point's basin, none where its answer still
-/// changes in the last `window` segments. `puzzle` and `solution` as answers are written, '.' where nothing is given.
-pub fn basins(
-    points: &[GridPoint],
-    window: usize,
-    puzzle: &str,
-    solution: Option<&str>,
-) -> (Vec<Basin>, Vec<Option<usize>>) {
+/// changes in the last `window` segments.
+pub fn basins(points: &[GridPoint], window: usize, puzzle: &Puzzle) -> (Vec<Basin>, Vec<Option<usize>>) {
+    let geometry = puzzle.geometry();
+    let solution = puzzle.solution().map(|tokens| geometry.text(tokens));
     let mut members: HashMap<&str, Vec<usize>> = HashMap::new();
     for (i, point) in points.iter().enumerate() {
         if let Some(answer) = point.settled(window) {
@@ -348,13 +333,14 @@ pub fn basins(
             let mean = |axis: usize| ends.iter().map(|p| p[axis]).sum::<f64>() / ends.len().max(1) as f64;
             let middle = [mean(0), mean(1)];
             let distance = |p: &[f64; 2]| (p[0] - middle[0]).hypot(p[1] - middle[1]);
-            let digit = |cell: usize| answer.as_bytes().get(cell).map_or(0, |c| i32::from(*c) - i32::from(b'0'));
+            let tokens: Vec<u8> = answer.chars().map(|symbol| geometry.token(symbol).unwrap_or(0)).collect();
+            let changed = |&(&given, &token): &(&u8, &u8)| !geometry.is_open(given) && given != token;
             Basin {
                 answer: (*answer).to_owned(),
                 points: members.len(),
-                error: conflict_loss(&std::array::from_fn(digit)),
-                givens_changed: puzzle.bytes().zip(answer.bytes()).filter(|(p, a)| *p != b'.' && p != a).count() as u32,
-                right: solution.map(|s| s == *answer),
+                error: geometry.boxes().map_or(0, |boxes| boxes.conflicts(&tokens)),
+                givens_changed: puzzle.tokens().iter().zip(&tokens).filter(changed).count() as u32,
+                right: solution.as_ref().map(|s| s == answer),
                 middle,
                 spread: ends.iter().map(distance).fold(0.0, f64::max),
             }
@@ -388,10 +374,11 @@ mod tests {
         };
         let points =
             [point(&["1", "1"], 1.0), point(&["2", "1"], 0.0), point(&["1", "1"], 3.0), point(&["2", "2"], 5.0)];
-        let puzzle = format!("112{}", ".".repeat(78));
-        let (basins, of_point) = basins(&points, 2, &puzzle, Some(&"2".repeat(81)));
+        let parse = |text: String| Geometry::SUDOKU.parse(&text).unwrap();
+        let (tokens, solution) = (parse(format!("112{}", ".".repeat(78))), parse("2".repeat(81)));
+        let puzzle = Puzzle::new(Geometry::SUDOKU, tokens, Some(solution)).unwrap();
+        let (basins, of_point) = basins(&points, 2, &puzzle);
         assert_eq!((basins[0].givens_changed, basins[1].givens_changed), (1, 2));
-        assert_eq!(digits_of(&[1, 2, 10, 0]), ".19.");
         assert_eq!(of_point, [Some(0), None, Some(0), Some(1)]);
         assert_eq!((basins[0].points, basins[0].middle, basins[0].spread), (2, [2.0, 0.0], 1.0));
         assert_eq!((basins[0].error, basins[0].right, basins[1].right), (216, Some(false), Some(true)));

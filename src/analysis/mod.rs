@@ -2,7 +2,6 @@
 
 pub mod attention;
 pub mod cells;
-pub mod conflict;
 pub mod curves;
 pub mod identity;
 pub mod landscape;

@@ -1,60 +1,17 @@
 //! A model's work on many puzzles, segment by segment: what the analyses of segments, modes and stability are made of.
 
-use anyhow::{Context, Result, ensure};
-use ndarray::{Array1, Array2};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{
-    conflict::conflict_loss,
-    landscape::relative_moves,
-    trajectory::{WatchedPuzzle, check_fit},
-};
+use super::landscape::relative_moves;
 use crate::{
-    dataset::{Batch, IGNORE_LABEL},
+    batch::{Batch, IGNORE_LABEL},
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment},
     ops::token_loss,
-    puzzle::{PuzzleKind, maze::FREE},
+    puzzle::{Puzzle, base36},
 };
-
-/// A puzzle with its solution, and what it is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// Its row in the test set, or its number among puzzles that were made.
-    pub index: usize,
-    pub kind: PuzzleKind,
-    /// Length seq_len.
-    pub tokens: Vec<u8>,
-    /// Length seq_len; 0 where there is no label.
-    pub solution: Vec<u8>,
-}
-
-impl Item {
-    /// What titles call it.
-    pub fn name(&self) -> String {
-        format!("{} {}", self.kind.title(), self.index)
-    }
-
-    /// The same puzzle, to be watched alone.
-    pub fn watched(&self) -> WatchedPuzzle {
-        WatchedPuzzle { kind: self.kind, tokens: self.tokens.clone(), solution: Some(self.solution.clone()) }
-    }
-
-    /// Whether a cell is to be filled in: of a Sudoku one that the solution has and the puzzle has not, of a maze a free
-    /// one, which is part of the path or not.
-    pub fn is_open(&self, cell: usize) -> bool {
-        match self.kind {
-            PuzzleKind::Sudoku => self.tokens.get(cell) != self.solution.get(cell),
-            PuzzleKind::Maze => self.tokens.get(cell) == Some(&FREE),
-        }
-    }
-
-    /// How many cells are open.
-    pub fn open_cells(&self) -> usize {
-        (0..self.tokens.len()).filter(|&cell| self.is_open(cell)).count()
-    }
-}
 
 /// One puzzle's run. All lists have an entry a segment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,8 +48,8 @@ impl PuzzleRun {
     }
 
     /// Whether this can be the run of that item: every list has `segments` entries.
-    pub fn fits(&self, item: &Item, segments: usize) -> bool {
-        let sudoku = item.kind == PuzzleKind::Sudoku;
+    pub fn fits(&self, item: &Puzzle, segments: usize) -> bool {
+        let sudoku = item.geometry().is_sudoku();
         let lengths = [
             self.loss.len(),
             self.right.len(),
@@ -104,12 +61,12 @@ impl PuzzleRun {
             self.answers.len(),
             self.confidence.len(),
         ];
-        self.index == item.index
+        self.index == item.index()
             // Earlier versions counted the cells of a maze's path.
             && (!sudoku || self.open == item.open_cells())
             && lengths.iter().all(|&n| n == segments)
             && self.conflict.len() == if sudoku { segments } else { 0 }
-            && self.answers.iter().all(|a| a.len() == item.tokens.len())
+            && self.answers.iter().all(|a| a.len() == item.tokens().len())
     }
 
     /// Whether the answer after segment `k` (from 1) is wholly right.
@@ -168,14 +125,12 @@ impl PuzzleRun {
 /// Runs puzzles together for `segments` segments each, none of which is ever restarted.
 ///
 /// States are compared bit by bit with those of up to `longest_cycle` segments before.
-pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle: usize) -> Result<Vec<PuzzleRun>> {
+pub fn run_puzzles(model: &Model, items: &[Puzzle], segments: usize, longest_cycle: usize) -> Result<Vec<PuzzleRun>> {
     if items.is_empty() {
         return Ok(Vec::new());
     }
     let batch = batch_of(model, items)?;
-    let cells: Vec<usize> = items.iter().map(|i| i.solution.iter().filter(|&&t| t != 0).count()).collect();
-    let mut runs: Vec<PuzzleRun> =
-        items.iter().zip(&cells).map(|(item, &cells)| PuzzleRun::empty(item, cells, segments)).collect();
+    let mut runs: Vec<PuzzleRun> = items.iter().map(|item| PuzzleRun::empty(item, segments)).collect();
     let rows = batch.rows();
     let (h_init, l_init) = model.initial_state();
     let size = [rows, model.config().total_seq(), model.config().hidden_size];
@@ -203,27 +158,33 @@ pub fn run_puzzles(model: &Model, items: &[Item], segments: usize, longest_cycle
 ///
 /// # Errors
 /// Puzzles of another size or alphabet than the model's.
-pub fn batch_of(model: &Model, items: &[Item]) -> Result<DeviceBatch> {
-    for item in items {
-        let fit = check_fit(model, item.kind, &item.tokens, Some(&item.solution));
-        fit.with_context(|| format!("puzzle {}", item.index))?;
+pub fn batch_of(model: &Model, puzzles: &[Puzzle]) -> Result<DeviceBatch> {
+    let dims = model.config().dims;
+    for puzzle in puzzles {
+        let geometry = puzzle.geometry();
+        ensure!(
+            i64::try_from(geometry.cells()) == Ok(dims.seq_len),
+            "puzzle {} has {} cells, the model takes {}: give a puzzle of the kind that the checkpoint was trained on",
+            puzzle.index(),
+            geometry.cells(),
+            dims.seq_len
+        );
+        ensure!(
+            i64::try_from(geometry.vocab_size()) == Ok(dims.vocab_size),
+            "a {geometry} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
+            geometry.vocab_size(),
+            dims.vocab_size
+        );
     }
-    let shape = (items.len(), items.first().map_or(0, |i| i.tokens.len()));
-    let label = |t: u8| if t == 0 { IGNORE_LABEL } else { i32::from(t) };
-    let host = Batch {
-        inputs: Array2::from_shape_fn(shape, |(row, cell)| i32::from(items[row].tokens[cell])),
-        labels: Array2::from_shape_fn(shape, |(row, cell)| label(items[row].solution[cell])),
-        puzzle_identifiers: Array1::zeros(items.len()),
-    };
-    Ok(DeviceBatch::upload(&host, model.device()))
+    Ok(DeviceBatch::upload(&Batch::of_puzzles(puzzles), model.device()))
 }
 
 impl PuzzleRun {
-    fn empty(item: &Item, cells: usize, segments: usize) -> Self {
+    fn empty(item: &Puzzle, segments: usize) -> Self {
         Self {
-            index: item.index,
+            index: item.index(),
             open: item.open_cells(),
-            cells,
+            cells: item.labelled_cells(),
             loss: Vec::with_capacity(segments),
             right: Vec::with_capacity(segments),
             conflict: Vec::new(),
@@ -242,7 +203,7 @@ impl PuzzleRun {
 fn record(
     model: &Model,
     segment: &Segment,
-    items: &[Item],
+    items: &[Puzzle],
     kept: &[[Tensor; 2]],
     runs: &mut [PuzzleRun],
 ) -> Result<()> {
@@ -273,12 +234,9 @@ fn record(
         }
     }
     for (row, (run, item)) in runs.iter_mut().zip(items).enumerate() {
-        let answer = answers.row(row);
-        let right = answer.iter().zip(&item.solution).filter(|(a, s)| **s != 0 && **a == i32::from(**s)).count();
-        run.right.push(right);
-        if item.kind == PuzzleKind::Sudoku {
-            run.conflict.push(conflict_loss(&std::array::from_fn(|cell| answer[cell] - 1)));
-        }
+        let answer: Vec<u8> = answers.row(row).iter().map(|&token| u8::try_from(token)).collect::<Result<_, _>>()?;
+        run.right.push(item.right_cells(&answer).unwrap_or(0));
+        run.conflict.extend(item.geometry().boxes().map(|boxes| boxes.conflicts(&answer)));
         run.loss.push(loss[row]);
         run.q_halt.push(q_halt[row]);
         run.q_continue.push(q_continue[row]);
@@ -286,7 +244,7 @@ fn record(
         run.move_l.push(move_l[row]);
         run.repeats.push(repeats[row]);
         run.confidence.push(hundredths.row(row).iter().map(|c| format!("{c:02}")).collect());
-        run.answers.push(answer.iter().map(|&t| token_char(t)).collect());
+        run.answers.push(base36(&answer));
     }
     Ok(())
 }
@@ -295,16 +253,6 @@ fn record(
 pub fn hundredths_of(confidence: &str) -> Vec<u8> {
     let digits = confidence.as_bytes().as_chunks::<2>().0;
     digits.iter().map(|[a, b]| 10 * a.wrapping_sub(b'0').min(9) + b.wrapping_sub(b'0').min(9)).collect()
-}
-
-/// A token as one character.
-pub fn token_char(token: i32) -> char {
-    u32::try_from(token).ok().and_then(|t| char::from_digit(t, 36)).unwrap_or('?')
-}
-
-/// Tokens of an answer's text.
-pub fn tokens_of(answer: &str) -> Vec<u8> {
-    answer.chars().map(|c| c.to_digit(36).and_then(|t| u8::try_from(t).ok()).unwrap_or(0)).collect()
 }
 
 /// A run whose answers are those given, on a puzzle of as many cells as the longest count of right ones.
@@ -365,11 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_there_and_back() {
-        let tokens = [0, 1, 10, 5];
-        let text: String = tokens.iter().map(|&t| token_char(t)).collect();
-        assert_eq!(text, "01a5");
-        assert_eq!(tokens_of(&text), [0, 1, 10, 5]);
+    fn hundredths_are_read() {
         assert_eq!(hundredths_of("0099507"), [0, 99, 50]);
     }
 }

@@ -1,13 +1,13 @@
 //! Is a right answer a fixed point? Puzzles with k blanks, made from real solutions, are run for many segments: how often
 //! is the right answer reached, and how often is it left again.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::runs::{Item, PuzzleRun};
+use super::runs::PuzzleRun;
 use crate::{
     eval::stats::{Interval, wilson},
-    puzzle::PuzzleKind,
+    puzzle::{Puzzle, boxes::BLANK},
     rng::{Purpose, below, distinct, stream},
 };
 
@@ -19,16 +19,6 @@ pub enum Blanks {
     Cells(usize),
     /// The nine of one row, drawn at random.
     Row,
-}
-
-impl Blanks {
-    /// How many cells.
-    pub fn count(self) -> usize {
-        match self {
-            Self::Cells(n) => n,
-            Self::Row => 9,
-        }
-    }
 }
 
 impl std::fmt::Display for Blanks {
@@ -54,31 +44,35 @@ impl std::str::FromStr for Blanks {
     }
 }
 
-/// Puzzles of the solutions with `blanks` blanked, indexed in order. The same seed gives the same puzzles.
+/// Sudokus of the solutions with `blanks` blanked, numbered in order. The same seed gives the same puzzles.
 ///
 /// # Errors
-/// A solution that is not a full Sudoku.
-pub fn make_puzzles(solutions: &[Vec<u8>], blanks: Blanks, seed: u64) -> Result<Vec<Item>> {
-    let make = |(index, solution): (usize, &Vec<u8>)| {
-        let full = solution.len() == 81 && solution.iter().all(|t| (2..=10).contains(t));
-        ensure!(full, "solution {index} is not a full Sudoku");
+/// A puzzle whose solution is not a full Sudoku.
+pub fn make_puzzles(solved: &[Puzzle], blanks: Blanks, seed: u64) -> Result<Vec<Puzzle>> {
+    let make = |(index, puzzle): (usize, &Puzzle)| {
+        let not_full = || format!("solution {index} is not a full Sudoku");
+        let boxes = puzzle.geometry().boxes().with_context(not_full)?;
+        let solution = puzzle.solution().unwrap_or_default();
+        let full = !solution.is_empty() && solution.iter().all(|&token| boxes.digit(token).is_some());
+        ensure!(full, not_full());
         let key = match blanks {
             Blanks::Cells(n) => n as u64,
             Blanks::Row => 1000,
         };
         let mut rng = stream(Purpose::Analysis, seed, 1 + key, index as u64);
+        let (side, count) = (boxes.side() as u32, boxes.cells() as u32);
         let cells: Vec<u32> = match blanks {
-            Blanks::Cells(n) => distinct(&mut rng, 81, n.min(81) as u32),
+            Blanks::Cells(n) => distinct(&mut rng, count, (n as u32).min(count)),
             Blanks::Row => {
-                let row = below(&mut rng, 9);
-                (9 * row..9 * row + 9).collect()
+                let row = below(&mut rng, side);
+                (side * row..side * (row + 1)).collect()
             }
         };
-        let mut tokens = solution.clone();
-        cells.into_iter().for_each(|cell| tokens[cell as usize] = 1);
-        Ok(Item { index, kind: PuzzleKind::Sudoku, tokens, solution: solution.clone() })
+        let mut tokens = solution.to_vec();
+        cells.into_iter().for_each(|cell| tokens[cell as usize] = BLANK);
+        Ok(Puzzle::new(puzzle.geometry(), tokens, Some(solution.to_vec()))?.numbered(index))
     };
-    solutions.iter().enumerate().map(make).collect()
+    solved.iter().enumerate().map(make).collect()
 }
 
 /// What became of a right answer.
@@ -205,15 +199,17 @@ pub fn motions(runs: &[&PuzzleRun]) -> Vec<Motion> {
 #[cfg(test)]
 mod tests {
     use super::{super::runs::run_of, *};
+    use crate::puzzle::Geometry;
 
-    fn solution() -> Vec<u8> {
+    fn solved() -> Puzzle {
         let text = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
-        text.bytes().map(|b| b - b'0' + 1).collect()
+        let solution = Geometry::SUDOKU.parse(text).unwrap();
+        Puzzle::new(Geometry::SUDOKU, vec![BLANK; 81], Some(solution)).unwrap()
     }
 
     #[test]
     fn puzzles_have_their_blanks_and_their_seed() {
-        let solutions = vec![solution(); 3];
+        let solutions = vec![solved(); 3];
         for (blanks, open) in [(Blanks::Cells(0), 0), (Blanks::Cells(5), 5), (Blanks::Row, 9), (Blanks::Cells(81), 81)]
         {
             let made = make_puzzles(&solutions, blanks, 7).unwrap();
@@ -222,14 +218,14 @@ mod tests {
         }
         let rows = make_puzzles(&solutions, Blanks::Row, 7).unwrap();
         for item in &rows {
-            let open: Vec<usize> = (0..81).filter(|&c| item.tokens[c] == 1).collect();
+            let open: Vec<usize> = (0..81).filter(|&c| item.is_open(c)).collect();
             assert!(open.iter().all(|c| c / 9 == open[0] / 9), "one row: {open:?}");
         }
         assert_ne!(
             make_puzzles(&solutions, Blanks::Cells(5), 7).unwrap(),
             make_puzzles(&solutions, Blanks::Cells(5), 8).unwrap()
         );
-        assert!(make_puzzles(&[vec![1; 81]], Blanks::Row, 0).is_err());
+        assert!(make_puzzles(&[solved().unsolved()], Blanks::Row, 0).is_err());
         assert!("82".parse::<Blanks>().is_err() && "row".parse() == Ok(Blanks::Row));
     }
 

@@ -2,22 +2,18 @@
 
 use anyhow::{Result, bail};
 
-use super::{runs::Item, test_puzzles::TestPuzzles, trajectory::WatchedPuzzle};
+use super::test_puzzles::TestPuzzles;
 use crate::{
     checkpoint::{Checkpoint, weights_name},
     model::Dims,
-    puzzle::{
-        Board, PuzzleKind,
-        solve::{Solutions, solve},
-    },
+    puzzle::{Count, Geometry, Known, Puzzle, Typed},
 };
 
-/// A puzzle, its sizes, its name for the title and where it is from.
+/// A puzzle, its sizes and where it is from.
 #[derive(Clone, Debug)]
 pub struct ChosenPuzzle {
-    pub puzzle: WatchedPuzzle,
+    pub puzzle: Puzzle,
     pub dims: Dims,
-    pub name: String,
     pub origin: String,
     /// Its row among the test puzzles of `data`; none if it was typed.
     pub row: Option<usize>,
@@ -36,42 +32,29 @@ pub fn origins(chosen: &[ChosenPuzzle]) -> String {
 }
 
 impl ChosenPuzzle {
-    /// A Sudoku that was typed, solved; and a warning where it has no single solution.
+    /// A puzzle that was typed, as [`Typed::read`] reads it, with its solution; and a warning where it has no single one.
     ///
     /// # Errors
-    /// A checkpoint of another kind of puzzle.
-    pub fn typed(board: &Board, checkpoint: &Checkpoint) -> Result<(Self, Option<&'static str>)> {
-        let kind = PuzzleKind::Sudoku;
-        if let Some(found) = checkpoint.vocab_size()
-            && found != kind.vocab_size()
-        {
-            bail!(
-                "{}: it knows {found} tokens, a Sudoku has {}: it was trained on another kind of puzzle; take one of its own \
-             with --index and --data-path",
-                checkpoint.path.display(),
-                kind.vocab_size()
-            );
-        }
-        let (solution, warning) = match solve(board) {
-            Solutions::One(solution) => (Some(solution.tokens().to_vec()), None),
-            Solutions::None => (None, Some("this puzzle has no solution")),
-            Solutions::Several => {
-                (None, Some("this puzzle has more than one solution: cells are not marked right or wrong"))
-            }
-            Solutions::Unknown => {
-                (None, Some("this puzzle's solution was not found in time: cells are not marked right or wrong"))
-            }
+    /// What is no puzzle of the checkpoint's kind; several; givens that contradict each other.
+    pub fn typed(text: &str, checkpoint: &Checkpoint) -> Result<(Self, Option<&'static str>)> {
+        let vocab_size = checkpoint.vocab_size().unwrap_or(Geometry::SUDOKU.vocab_size());
+        let typed = Typed::read(vocab_size, text)?;
+        let [question] = typed.puzzles.as_slice() else { bail!("{} puzzles: give one", typed.puzzles.len()) };
+        let known = Known::of(typed.geometry, question);
+        let warning = match (known.count, known.why) {
+            (Count::One, _) => None,
+            (Count::None, Some(why)) => bail!("{why}: no such puzzle has a solution"),
+            (Count::None, None) => Some("this puzzle has no solution"),
+            (Count::Several, _) => Some("this puzzle has more than one solution: cells are not marked right or wrong"),
+            (Count::Unknown, _) => Some("this puzzle's solution is not known: cells are not marked right or wrong"),
         };
-        let num_puzzle_identifiers = i64::try_from(checkpoint.num_puzzle_identifiers().unwrap_or(1))?;
-        let chosen = Self {
-            puzzle: WatchedPuzzle { kind, tokens: board.tokens().to_vec(), solution },
-            dims: Dims { num_puzzle_identifiers, ..Dims::sudoku() },
-            name: "Your Sudoku".to_owned(),
-            origin: "typed".to_owned(),
-            row: None,
-            data: String::new(),
+        let dims = Dims {
+            seq_len: i64::try_from(typed.geometry.cells())?,
+            vocab_size: i64::try_from(typed.geometry.vocab_size())?,
+            num_puzzle_identifiers: i64::try_from(checkpoint.num_puzzle_identifiers().unwrap_or(1))?,
         };
-        Ok((chosen, warning))
+        let puzzle = Puzzle::new(typed.geometry, question.clone(), known.solution)?;
+        Ok((Self { puzzle, dims, origin: "typed".to_owned(), row: None, data: String::new() }, warning))
     }
 
     /// Test puzzles by their rows.
@@ -79,13 +62,12 @@ impl ChosenPuzzle {
     /// # Errors
     /// A row that is not there, told as one of `flag`'s.
     pub fn rows(puzzles: &TestPuzzles, flag: &str, rows: &[usize]) -> Result<Vec<Self>> {
-        let chosen = |item: Item| Self {
-            puzzle: item.watched(),
+        let chosen = |puzzle: Puzzle| Self {
             dims: Dims::from(puzzles.dataset.meta()),
-            name: item.name(),
-            origin: format!("test row {} of {}", item.index, puzzles.origin),
-            row: Some(item.index),
+            origin: format!("test row {} of {}", puzzle.index(), puzzles.origin),
+            row: Some(puzzle.index()),
             data: puzzles.origin.clone(),
+            puzzle,
         };
         Ok(puzzles.rows(flag, rows)?.into_iter().map(chosen).collect())
     }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{identity::DataIdentity, runs::Item};
+use super::identity::DataIdentity;
 use crate::{
     checkpoint::Checkpoint,
     dataset::{BUNDLED_TEST_ROWS, Dataset, DatasetSet, Split},
-    puzzle::{Geometry, PuzzleKind, maze},
+    puzzle::{Geometry, Puzzle, maze},
 };
 
 /// The puzzles of a test split.
@@ -62,7 +62,7 @@ impl TestPuzzles {
     ///
     /// # Errors
     /// A first row that is not there.
-    pub fn rows_from(&self, first: usize, count: Option<usize>) -> Result<Vec<Item>> {
+    pub fn rows_from(&self, first: usize, count: Option<usize>) -> Result<Vec<Puzzle>> {
         let there = self.set()?.len();
         let last = count.map_or(there, |n| first.saturating_add(n).min(there));
         // A first row that is not there is told as that.
@@ -106,9 +106,9 @@ impl TestPuzzles {
     ///
     /// # Errors
     /// A row that is not there, told as one of `flag`'s.
-    pub fn rows(&self, flag: &str, rows: &[usize]) -> Result<Vec<Item>> {
+    pub fn rows(&self, flag: &str, rows: &[usize]) -> Result<Vec<Puzzle>> {
         let set = self.set()?;
-        let kind = self.known()?.kind().context("a known kind")?;
+        let geometry = self.known()?;
         if let Some(row) = rows.iter().find(|row| **row >= set.len()) {
             bail!("{flag} {row}: there are {} test puzzles in {}: give 0 to {}", set.len(), self.origin, set.len() - 1);
         }
@@ -117,7 +117,9 @@ impl TestPuzzles {
             |row: ndarray::ArrayView1<'_, i32>| row.iter().map(|&t| u8::try_from(t)).collect::<Result<Vec<u8>, _>>();
         rows.iter()
             .zip(stored.inputs.outer_iter().zip(stored.labels.outer_iter()))
-            .map(|(&index, (input, label))| Ok(Item { index, kind, tokens: tokens(input)?, solution: tokens(label)? }))
+            .map(|(&index, (input, label))| {
+                Ok(Puzzle::new(geometry, tokens(input)?, Some(tokens(label)?))?.numbered(index))
+            })
             .collect()
     }
 
@@ -175,13 +177,4 @@ fn bundled(checkpoint: &Checkpoint) -> Result<(Dataset, String)> {
         );
     }
     Ok((dataset, origin))
-}
-
-/// The puzzle whose alphabet has that many tokens.
-pub fn kind_of_vocab(vocab_size: i64) -> Result<PuzzleKind> {
-    let kinds = [PuzzleKind::Sudoku, PuzzleKind::Maze];
-    match kinds.into_iter().find(|k| i64::try_from(k.vocab_size()) == Ok(vocab_size)) {
-        Some(kind) => Ok(kind),
-        None => bail!("a vocabulary of {vocab_size} tokens"),
-    }
 }

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 use safetensors::tensor::{Metadata, TensorInfo};
 use tch::Tensor;
 
-use super::runs::Item;
 use crate::{
     dtype::Dtype,
     model::{Model, ModelConfig, Segment, to_raw},
+    puzzle::Puzzle,
     store::sync_folder,
 };
 
@@ -150,18 +150,18 @@ impl TraceFile {
     }
 
     /// Runs rows `first_row..` and writes what they give.
-    pub fn trace(&mut self, model: &Model, first_row: usize, items: &[Item]) -> Result<()> {
+    pub fn trace(&mut self, model: &Model, first_row: usize, items: &[Puzzle]) -> Result<()> {
         let part = self.part.clone();
         self.trace_rows(model, first_row, items).with_context(|| format!("{}: cannot write", part.display()))
     }
 
-    fn trace_rows(&mut self, model: &Model, first_row: usize, items: &[Item]) -> Result<()> {
+    fn trace_rows(&mut self, model: &Model, first_row: usize, items: &[Puzzle]) -> Result<()> {
         let batch = super::runs::batch_of(model, items)?;
-        let tokens = |of: &dyn Fn(&Item) -> &[u8]| {
+        let tokens = |of: &dyn Fn(&Puzzle) -> &[u8]| {
             Tensor::from_slice(&items.iter().flat_map(|i| of(i).iter().copied()).collect::<Vec<u8>>())
         };
-        self.put("inputs", first_row, (0, 1), &tokens(&|i| &i.tokens))?;
-        self.put("labels", first_row, (0, 1), &tokens(&|i| &i.solution))?;
+        self.put("inputs", first_row, (0, 1), &tokens(&Puzzle::tokens))?;
+        self.put("labels", first_row, (0, 1), &tokens(&|puzzle| puzzle.solution().unwrap_or_default()))?;
         let segments = self.plan.segments;
         let mut session = model.unroll(model.fresh_carry(batch)).traced();
         session.run(segments, |number, segment| self.put_segment(first_row, number - 1, segment))?;

@@ -4,63 +4,30 @@
 //! the picture is its projection on the first two principal components (see [`super::pca`]).
 
 use anyhow::{Context, Result, bail, ensure};
-use ndarray::{Array1, Array2};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::{conflict::conflict_loss, pca::Pca};
+use super::{pca::Pca, runs::batch_of};
 use crate::{
-    dataset::{Batch, IGNORE_LABEL},
+    batch::IGNORE_LABEL,
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment, loss_head},
     ops::token_loss,
-    puzzle::{Board, PuzzleKind},
+    puzzle::Puzzle,
 };
-
-/// A puzzle to watch a model at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchedPuzzle {
-    pub kind: PuzzleKind,
-    /// Length seq_len.
-    pub tokens: Vec<u8>,
-    /// Length seq_len; none where the answer is unknown.
-    pub solution: Option<Vec<u8>>,
-}
-
-impl WatchedPuzzle {
-    /// Refuses a puzzle that the model does not take.
-    pub(super) fn check_fit(&self, model: &Model) -> Result<()> {
-        check_fit(model, self.kind, &self.tokens, self.solution.as_deref())
-    }
-
-    /// A batch of it alone, with puzzle identifier 0; cells without a label are ignored.
-    pub fn batch(&self, device: tch::Device) -> DeviceBatch {
-        let cells = self.tokens.len();
-        let row = |tokens: &[u8], none: i32| {
-            let token = |t: u8| if t == 0 { none } else { i32::from(t) };
-            Array2::from_shape_fn((1, cells), |(_, cell)| tokens.get(cell).map_or(none, |&t| token(t)))
-        };
-        let host = Batch {
-            inputs: row(&self.tokens, 0),
-            labels: row(self.solution.as_ref().unwrap_or(&self.tokens), IGNORE_LABEL),
-            puzzle_identifiers: Array1::zeros(1),
-        };
-        DeviceBatch::upload(&host, device)
-    }
-}
 
 /// One segment's answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SegmentFacts {
     /// From 1.
     pub segment: usize,
-    /// The whole puzzle is right: equal to the known solution, or, without one, a full Sudoku that keeps the givens.
+    /// The whole puzzle is right: equal to the known solution, or, without one, right by the rules.
     pub solved: bool,
     /// Cells that equal the solution, givens included; none where the solution is unknown.
     pub cells_right: Option<u64>,
     /// Sudoku only: cells without a digit.
     pub blanks: u64,
-    /// Sudoku only: see [`conflict_loss`].
+    /// Sudoku only: broken rules, see [`crate::puzzle::Boxes::conflicts`].
     pub conflict: Option<u32>,
     pub q_halt: f64,
     pub q_continue: f64,
@@ -79,11 +46,8 @@ pub struct SegmentFacts {
 /// A projected trace, and what the model answered along it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trajectory {
-    pub kind: PuzzleKind,
-    /// Tokens. Length seq_len.
-    pub puzzle: Vec<u8>,
-    /// Tokens. Length seq_len.
-    pub solution: Option<Vec<u8>>,
+    #[serde(flatten)]
+    pub puzzle: Puzzle,
     /// Points per segment.
     pub h_cycles: usize,
     /// Coordinates along the first and second component, in order of time. Length segments · h_cycles.
@@ -120,7 +84,7 @@ impl Trajectory {
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub model: &'a Model,
-    pub puzzle: &'a WatchedPuzzle,
+    pub puzzle: &'a Puzzle,
 }
 
 /// Which states become points.
@@ -136,7 +100,7 @@ pub enum PointsPer {
 ///
 /// # Errors
 /// A puzzle of another size or alphabet than the model's; states that hold NaN; fewer than two points.
-pub fn trace_puzzle(model: &Model, puzzle: &WatchedPuzzle) -> Result<Trajectory> {
+pub fn trace_puzzle(model: &Model, puzzle: &Puzzle) -> Result<Trajectory> {
     let mut found = trace_together(&[Subject { model, puzzle }], PointsPer::Cycle, || ())?;
     found.pop().context("no trajectory")
 }
@@ -150,8 +114,7 @@ pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl F
     let mut clouds = Vec::new();
     let mut facts_of = Vec::new();
     for Subject { model, puzzle } in subjects {
-        puzzle.check_fit(model)?;
-        let batch = puzzle.batch(model.device());
+        let batch = batch_of(model, std::slice::from_ref(*puzzle))?;
         let mut segments = Vec::new();
         let states = trace_states(model, batch, |segment, done| {
             segments.push(facts(model, segment, done, puzzle)?);
@@ -177,9 +140,7 @@ pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl F
     let of = |((subject, cloud), segments): ((&Subject<'_>, &Tensor), Vec<SegmentFacts>)| {
         let flat: Vec<f64> = Vec::try_from(pca.project(cloud)?.f_reshape([-1])?)?;
         Ok(Trajectory {
-            kind: subject.puzzle.kind,
-            puzzle: subject.puzzle.tokens.clone(),
-            solution: subject.puzzle.solution.clone(),
+            puzzle: subject.puzzle.clone(),
             h_cycles: match per {
                 PointsPer::Cycle => usize::try_from(subject.model.config().h_cycles)?,
                 PointsPer::Segment => 1,
@@ -214,45 +175,16 @@ pub fn trace_states(
     Ok(Tensor::f_stack(&states, 0)?)
 }
 
-/// Refuses a puzzle of another size or alphabet than the model's.
-pub(super) fn check_fit(model: &Model, kind: PuzzleKind, tokens: &[u8], solution: Option<&[u8]>) -> Result<()> {
-    let dims = model.config().dims;
-    let cells = tokens.len();
-    ensure!(
-        i64::try_from(cells) == Ok(dims.seq_len),
-        "the puzzle has {cells} cells, the model takes {}: give a puzzle of the kind that the checkpoint was trained on",
-        dims.seq_len
-    );
-    ensure!(
-        kind.vocab_size() as i64 == dims.vocab_size,
-        "a {kind} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
-        kind.vocab_size(),
-        dims.vocab_size
-    );
-    let rows = [Some(tokens), solution];
-    for tokens in rows.into_iter().flatten() {
-        ensure!(tokens.len() == cells, "the puzzle has {cells} cells, its solution {}", tokens.len());
-        if let Some(token) = tokens.iter().find(|&&t| i64::from(t) >= dims.vocab_size) {
-            bail!("token {token} in the puzzle, but the model knows {} tokens", dims.vocab_size);
-        }
-    }
-    Ok(())
-}
-
-fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &WatchedPuzzle) -> Result<SegmentFacts> {
+fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &Puzzle) -> Result<SegmentFacts> {
     let prediction: Vec<u8> =
         host_tokens(&done.predictions())?.iter().map(|&t| u8::try_from(t)).collect::<Result<_, _>>()?;
-    let cells_right =
-        puzzle.solution.as_ref().map(|s| s.iter().zip(&prediction).filter(|(a, b)| a == b).count() as u64);
+    let cells_right = puzzle.right_cells(&prediction).map(|right| right as u64);
     let solved = match cells_right {
-        Some(right) => right == prediction.len() as u64,
-        None => keeps_the_rules(puzzle, &prediction),
+        Some(right) => right == puzzle.labelled_cells() as u64,
+        None => puzzle.check(&prediction).is_ok(),
     };
-    let conflict = (puzzle.kind == PuzzleKind::Sudoku).then(|| {
-        let digit = |cell: usize| prediction.get(cell).map_or(0, |&t| i32::from(t) - 1);
-        conflict_loss(&std::array::from_fn(digit))
-    });
-    let (loss, head_loss) = match puzzle.solution {
+    let boxes = puzzle.geometry().boxes();
+    let (loss, head_loss) = match puzzle.solution() {
         Some(_) => (Some(mean_loss(model, done)?), Some(head_loss(model, done)?)),
         None => (None, None),
     };
@@ -261,12 +193,8 @@ fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &WatchedPuzzle) 
         segment,
         solved,
         cells_right,
-        blanks: if puzzle.kind == PuzzleKind::Sudoku {
-            prediction.iter().filter(|&&t| t <= 1).count() as u64
-        } else {
-            0
-        },
-        conflict,
+        blanks: boxes.map_or(0, |boxes| prediction.iter().filter(|&&t| boxes.digit(t).is_none()).count() as u64),
+        conflict: boxes.map(|boxes| boxes.conflicts(&prediction)),
         q_halt,
         q_continue,
         wants_halt: q_halt > q_continue,
@@ -294,12 +222,4 @@ fn mean_loss(model: &Model, done: &Segment) -> Result<f64> {
 fn confidence(model: &Model, done: &Segment) -> Result<Vec<f32>> {
     let losses = token_loss(model.config().loss_type, &done.logits, &done.predictions()).loss; // [1, S]
     Ok(Vec::try_from(losses.f_neg()?.f_exp()?.f_select(0, 0)?.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?)?)
-}
-
-/// Whether a prediction solves a Sudoku whose solution is not known. Nothing is known about a maze without one.
-fn keeps_the_rules(puzzle: &WatchedPuzzle, prediction: &[u8]) -> bool {
-    let (Ok(question), Ok(answer)) = (Board::from_tokens(&puzzle.tokens), Board::from_tokens(prediction)) else {
-        return false;
-    };
-    puzzle.kind == PuzzleKind::Sudoku && answer.check_solves(&question).is_ok()
 }

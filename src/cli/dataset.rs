@@ -20,13 +20,13 @@ use super::{
 };
 use crate::{
     dataset::{
-        Boards, BoardsReport, CheckReport, Dataset, DatasetBoards, DatasetMeta, DatasetSet, Effort, Finding,
-        GrowOptions, Keep, ListBoards, Made, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget,
-        ReadOptions, Round, RowInfo, Split, check, find_list, grow_sudokus, make_mazes, write_list,
+        Boards, BoardsReport, CheckReport, Dataset, DatasetBoards, Effort, Finding, GrowOptions, Keep, ListBoards,
+        Made, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget, ReadOptions, Round, Split,
+        SplitInspection, check, find_list, grow_sudokus, make_mazes, write_list,
     },
     journal::{Existing, Identity, Journal},
     outcome::Interrupted,
-    puzzle::{PuzzleKind, maze},
+    puzzle::{Geometry, PuzzleKind},
     runtime, say,
     signals::stop_flag,
 };
@@ -87,39 +87,6 @@ struct Inspection {
     splits: Vec<SplitInspection>,
 }
 
-#[derive(Serialize)]
-struct SplitInspection {
-    split: Split,
-    meta: DatasetMeta,
-    kind: Option<PuzzleKind>,
-    boards: usize,
-    puzzles: usize,
-    groups: usize,
-    boards_per_group: f64,
-    /// Bytes of the arrays that stay in the file and are mapped.
-    mapped_bytes: u64,
-    /// Bytes of the arrays that were read into memory.
-    read_bytes: u64,
-    /// Seconds to open and check the split.
-    open_seconds: f64,
-    fingerprint: Option<String>,
-    ratings: Option<Ratings>,
-    /// Boards by their number of given cells (Sudoku), or of free cells (maze).
-    cells: BTreeMap<usize, usize>,
-}
-
-#[derive(Serialize)]
-struct Ratings {
-    least: i64,
-    median: i64,
-    mean: f64,
-    greatest: i64,
-    /// Groups by rating.
-    histogram: BTreeMap<i64, usize>,
-    /// Groups by source.
-    sources: BTreeMap<String, usize>,
-}
-
 fn inspect(args: &InspectArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let present = |split: &Split| args.path.join(split.name()).exists();
@@ -132,126 +99,64 @@ fn inspect(args: &InspectArgs) -> Result<()> {
         let begin = Instant::now();
         let dataset = Dataset::open(&args.path, split)?;
         let inspection = SplitInspection::of(&dataset, begin.elapsed().as_secs_f64(), !args.no_fingerprint)?;
-        inspection.tell(&ui);
-        show_boards(&ui, &dataset, args.show);
+        tell_split(&ui, &inspection);
+        show_boards(&ui, &dataset, inspection.kind, args.show);
         found.push(inspection);
     }
     ui.emit(&Inspection { path: args.path.clone(), splits: found })
 }
 
-impl SplitInspection {
-    fn of(dataset: &Dataset, open_seconds: f64, fingerprint: bool) -> Result<Self> {
-        let meta = dataset.meta().clone();
-        let kind = dataset.geometry().kind();
-        let sum = |count: fn(&DatasetSet) -> usize| dataset.sets().iter().map(count).sum::<usize>();
-        let mut cells = BTreeMap::new();
-        if let Some(kind) = kind {
-            let blank = if kind == PuzzleKind::Sudoku { 1 } else { maze::WALL };
-            for set in dataset.sets() {
-                for (blanks, boards) in set.count_inputs(blank) {
-                    *cells.entry(set.seq_len() - blanks).or_default() += boards;
-                }
-            }
-        }
-        let (boards, groups) = (dataset.len(), sum(DatasetSet::groups));
-        Ok(Self {
-            split: dataset.split(),
-            kind,
-            boards,
-            puzzles: sum(DatasetSet::puzzles),
-            groups,
-            boards_per_group: boards as f64 / groups.max(1) as f64,
-            mapped_bytes: dataset.sets().iter().map(|set| set.memory().mapped).sum(),
-            read_bytes: dataset.sets().iter().map(|set| set.memory().read).sum(),
-            open_seconds,
-            fingerprint: if fingerprint { Some(dataset.fingerprint()?) } else { None },
-            ratings: Ratings::of(dataset)?,
-            cells,
-            meta,
-        })
+fn tell_split(ui: &Ui, split: &SplitInspection) {
+    let meta = &split.meta;
+    let kind = match split.kind.kind() {
+        None => "puzzles of a kind unknown here".to_owned(),
+        Some(_) => split.kind.to_string(),
+    };
+    say!(
+        ui,
+        "{}: {kind}, {} boards of {} cells, {} groups ({:.1} boards each), {} tokens",
+        split.split,
+        HumanCount(split.boards as u64),
+        meta.seq_len,
+        HumanCount(split.groups as u64),
+        split.boards_per_group,
+        meta.vocab_size
+    );
+    say!(
+        ui,
+        "  memory       {} mapped, {} read; opened and checked in {:.2} s",
+        HumanBytes(split.mapped_bytes),
+        HumanBytes(split.read_bytes),
+        split.open_seconds
+    );
+    if let Some(fingerprint) = &split.fingerprint {
+        say!(ui, "  fingerprint  {fingerprint}");
     }
-
-    fn tell(&self, ui: &Ui) {
-        let meta = &self.meta;
-        let kind = self.kind.map_or_else(|| "puzzles of a kind unknown here".to_owned(), |kind| kind.to_string());
-        say!(
-            ui,
-            "{}: {kind}, {} boards of {} cells, {} groups ({:.1} boards each), {} tokens",
-            self.split,
-            HumanCount(self.boards as u64),
-            meta.seq_len,
-            HumanCount(self.groups as u64),
-            self.boards_per_group,
-            meta.vocab_size
-        );
-        say!(
-            ui,
-            "  memory       {} mapped, {} read; opened and checked in {:.2} s",
-            HumanBytes(self.mapped_bytes),
-            HumanBytes(self.read_bytes),
-            self.open_seconds
-        );
-        if let Some(fingerprint) = &self.fingerprint {
-            say!(ui, "  fingerprint  {fingerprint}");
-        }
-        match &self.ratings {
-            None => say!(ui, "  ratings      none (no all__rows.csv)"),
-            Some(ratings) => {
-                say!(
-                    ui,
-                    "  ratings      {} to {}, mean {:.1}, median {}",
-                    ratings.least,
-                    ratings.greatest,
-                    ratings.mean,
-                    ratings.median
-                );
-                print_bars(ui, &grouped(&ratings.histogram));
-                let sources: Vec<String> =
-                    ratings.sources.iter().map(|(name, n)| format!("{name} {}", HumanCount(*n as u64))).collect();
-                let more =
-                    if sources.len() > 12 { format!(", and {} more", sources.len() - 12) } else { String::new() };
-                say!(ui, "  sources      {}{more}", sources[..sources.len().min(12)].join(", "));
-            }
-        }
-        if !self.cells.is_empty() {
-            let what = if self.kind == Some(PuzzleKind::Maze) { "free cells" } else { "given cells" };
-            say!(ui, "  {what}");
-            let wide = self.cells.len() > 20;
-            let cells: BTreeMap<i64, usize> = self.cells.iter().map(|(&cells, &n)| (cells as i64, n)).collect();
-            let rows = cells.iter().map(|(cells, &n)| (cells.to_string(), n)).collect();
-            print_bars(ui, &if wide { grouped(&cells) } else { rows });
+    match &split.ratings {
+        None => say!(ui, "  ratings      none (no all__rows.csv)"),
+        Some(ratings) => {
+            say!(
+                ui,
+                "  ratings      {} to {}, mean {:.1}, median {}",
+                ratings.least,
+                ratings.greatest,
+                ratings.mean,
+                ratings.median
+            );
+            print_bars(ui, &grouped(&ratings.histogram));
+            let sources: Vec<String> =
+                ratings.sources.iter().map(|(name, n)| format!("{name} {}", HumanCount(*n as u64))).collect();
+            let more = if sources.len() > 12 { format!(", and {} more", sources.len() - 12) } else { String::new() };
+            say!(ui, "  sources      {}{more}", sources[..sources.len().min(12)].join(", "));
         }
     }
-}
-
-impl Ratings {
-    /// None where no set has its sidecar.
-    fn of(dataset: &Dataset) -> Result<Option<Self>> {
-        let mut histogram: BTreeMap<i64, usize> = BTreeMap::new();
-        let mut sources: BTreeMap<String, usize> = BTreeMap::new();
-        let (mut count, mut sum) = (0, 0.0);
-        for set in dataset.sets() {
-            set.each_row(|RowInfo { source, rating }| {
-                *histogram.entry(rating).or_default() += 1;
-                match sources.get_mut(&source) {
-                    Some(n) => *n += 1,
-                    None => drop(sources.insert(source, 1)),
-                }
-                count += 1;
-                sum += rating as f64;
-            })?;
-        }
-        let mut before = 0;
-        let middle = histogram.iter().find(|&(_, n)| {
-            before += n;
-            before > count / 2
-        });
-        let (Some((&least, _)), Some((&median, _)), Some((&greatest, _))) =
-            (histogram.first_key_value(), middle, histogram.last_key_value())
-        else {
-            return Ok(None);
-        };
-        Ok(Some(Self { least, median, mean: sum / count as f64, greatest, histogram, sources }))
+    if !split.cells.is_empty() {
+        let what = if split.kind.kind() == Some(PuzzleKind::Maze) { "free cells" } else { "given cells" };
+        say!(ui, "  {what}");
+        let wide = split.cells.len() > 20;
+        let cells: BTreeMap<i64, usize> = split.cells.iter().map(|(&cells, &n)| (cells as i64, n)).collect();
+        let rows = cells.iter().map(|(cells, &n)| (cells.to_string(), n)).collect();
+        print_bars(ui, &if wide { grouped(&cells) } else { rows });
     }
 }
 
@@ -284,8 +189,7 @@ fn print_bars(ui: &Ui, rows: &[(String, usize)]) {
     table.print_behind(ui, "    ");
 }
 
-fn show_boards(ui: &Ui, dataset: &Dataset, show: usize) {
-    let geometry = dataset.geometry();
+fn show_boards(ui: &Ui, dataset: &Dataset, geometry: Geometry, show: usize) {
     let Some(set) = dataset.sets().first() else { return };
     for board in 0..show.min(set.len()) {
         let (question, answer) = set.tokens(board);
@@ -323,14 +227,14 @@ struct CheckArgs {
 /// Puzzles as a list or as a dataset's split.
 enum Subject {
     List { name: String, list: PuzzleList },
-    Split { dataset: Box<Dataset>, kind: PuzzleKind },
+    Split { dataset: Box<Dataset>, geometry: Geometry },
 }
 
 impl Subject {
     fn split(root: &Path, split: Split) -> Result<Self> {
         let dataset = Box::new(Dataset::open(root, split)?);
-        let kind = dataset.geometry().known().with_context(|| root.display().to_string())?.kind().context("known")?;
-        Ok(Self::Split { dataset, kind })
+        let geometry = dataset.geometry().known().with_context(|| root.display().to_string())?;
+        Ok(Self::Split { dataset, geometry })
     }
 
     fn list(file: &PuzzleFile, kind: PuzzleKind) -> Result<Self> {
@@ -354,12 +258,12 @@ impl Subject {
     fn with_boards<T>(&self, act: impl FnOnce(&dyn Boards) -> T) -> T {
         match self {
             Self::List { name, list } => act(&ListBoards { name: name.clone(), list }),
-            Self::Split { dataset, kind } => act(&DatasetBoards { dataset, kind: *kind }),
+            Self::Split { dataset, geometry } => act(&DatasetBoards { dataset, geometry: *geometry }),
         }
     }
 
-    fn kind(&self) -> PuzzleKind {
-        self.with_boards(|boards| boards.kind())
+    fn geometry(&self) -> Geometry {
+        self.with_boards(|boards| boards.geometry())
     }
 }
 
@@ -373,9 +277,9 @@ fn check_command(args: &CheckArgs, global: &GlobalArgs) -> Result<()> {
         None if has_test => Some(Subject::find(&args.path, Split::Test, args.dataset)?),
         None => None,
     };
-    let kind = train.kind();
-    if let Some(test) = &test {
-        ensure!(test.kind() == kind, "training puzzles are of kind {kind}, test puzzles of kind {}", test.kind());
+    let kind = train.geometry().kind();
+    if let Some(test) = test.as_ref().map(Subject::geometry) {
+        ensure!(test.kind() == kind, "training puzzles are of kind {}, test puzzles of kind {test}", train.geometry());
     }
 
     let watch = Watch::new(&ui, "checking", "boards");
@@ -402,13 +306,13 @@ fn check_command(args: &CheckArgs, global: &GlobalArgs) -> Result<()> {
     Ok(())
 }
 
-fn tell_checked(ui: &Ui, report: &BoardsReport, kind: PuzzleKind) {
+fn tell_checked(ui: &Ui, report: &BoardsReport, kind: Option<PuzzleKind>) {
     let (boards, groups) = (HumanCount(report.boards as u64), HumanCount(report.groups as u64));
     say!(ui, "{}: {boards} boards in {groups} groups", report.name);
     tell_finding(ui, "wrong answers", &report.wrong_answers);
     let several = match kind {
-        PuzzleKind::Sudoku => "several solutions",
-        PuzzleKind::Maze => "several shortest paths (no fault)",
+        Some(PuzzleKind::Maze) => "several shortest paths (no fault)",
+        _ => "several solutions",
     };
     tell_finding(ui, several, &report.several_solutions);
     tell_finding(ui, "groups equivalent to an earlier group", &report.duplicates);

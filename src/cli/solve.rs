@@ -21,7 +21,6 @@ use super::{
     ui::{JsonArg, Ui, warn},
 };
 use crate::{
-    analysis::test_puzzles::kind_of_vocab,
     checkpoint::Checkpoint,
     eval::{
         guess::guesses,
@@ -29,18 +28,14 @@ use crate::{
         solve::{SolvePlan, Solved, Step, solve},
     },
     model::Dims,
-    puzzle::{
-        Board, Geometry, PuzzleKind, maze, shortest_path,
-        solve::{Solutions, solve as count_solutions},
-        sudoku::CELLS,
-    },
+    puzzle::{Count, Geometry, Known, Typed},
     runtime::device_name,
     say,
 };
 
 const DETAILS: &str = "\
 A Sudoku is 81 characters row by row, 1-9 and . or 0 for blanks; lines, spaces and the rules of a printed grid are skipped. \
-A file may hold several. A maze is a square of lines of # (wall), space, S, G, and needs a checkpoint of mazes.
+A file may hold several. A maze is lines of # (wall), space, S, G, and needs a checkpoint of mazes.
 
 An exact search tells beforehand whether the puzzle has one solution (a maze: one shortest way). The model then makes as \
 many passes as asked, each a disguise of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
@@ -96,7 +91,7 @@ pub struct SolveArgs {
 struct Report {
     puzzles: Vec<PuzzleReport>,
     checkpoints: Vec<String>,
-    dataset: PuzzleKind,
+    dataset: Geometry,
     dtype: &'static str,
     device: String,
 }
@@ -114,24 +109,13 @@ struct PuzzleReport {
     correct: Option<bool>,
 }
 
-/// How many solutions a puzzle has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Count {
-    None,
-    One,
-    Several,
-    Unknown,
-}
-
 pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let text = read_text(&args)?;
     let mut checkpoints = load_checkpoints(&ui, &args.checkpoint, args.model.weights)?;
-    let kind = kind_of(&checkpoints)?;
-    let questions = parse(kind, &text).with_context(|| format!("{}: not a {kind} puzzle", origin(&args)))?;
+    let typed = Typed::read(vocab_size_of(&checkpoints)?, &text).with_context(|| origin(&args))?;
+    let (geometry, questions) = (typed.geometry, typed.puzzles);
     let options = args.guesses.options(global.seed.unwrap_or(0))?;
-    let geometry = kind.square(questions[0].len()).context("no board of that size")?;
     let list = guesses(geometry, args.passes, &options).context("--passes")?;
     let animate = args.animate && io::stdout().is_terminal();
     if args.animate && !animate {
@@ -175,7 +159,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&Report {
         puzzles: reports,
         checkpoints: checkpoints.iter().map(|c| c.path.display().to_string()).collect(),
-        dataset: kind,
+        dataset: geometry,
         dtype: models[0].config().forward_dtype.short_name(),
         device: device_name(runtime.device),
     })
@@ -210,17 +194,17 @@ fn read_text(args: &SolveArgs) -> Result<String> {
     }
 }
 
-/// The kind of puzzle that all checkpoints know.
-fn kind_of(checkpoints: &[Checkpoint]) -> Result<PuzzleKind> {
-    let mut kinds = checkpoints.iter().map(|checkpoint| {
-        let vocab = checkpoint.vocab_size().and_then(|v| i64::try_from(v).ok());
-        let kind = vocab.map_or(Ok(PuzzleKind::Sudoku), kind_of_vocab);
-        kind.with_context(|| format!("{}: no puzzle that is known here", checkpoint.path.display()))
-    });
-    let first = kinds.next().context("no checkpoint")??;
-    for (kind, checkpoint) in kinds.zip(&checkpoints[1..]) {
-        let kind = kind?;
-        ensure!(kind == first, "{}: a checkpoint of {kind} beside one of {first}", checkpoint.path.display());
+/// The vocabulary that all checkpoints know; that of the usual Sudoku where the weights do not tell it.
+fn vocab_size_of(checkpoints: &[Checkpoint]) -> Result<usize> {
+    let size = |checkpoint: &Checkpoint| checkpoint.vocab_size().unwrap_or(Geometry::SUDOKU.vocab_size());
+    let first = size(checkpoints.first().context("no checkpoint")?);
+    for checkpoint in checkpoints {
+        let found = size(checkpoint);
+        let path = checkpoint.path.display();
+        ensure!(
+            found == first,
+            "{path}: a checkpoint of {found} tokens beside one of {first}: they solve different puzzles"
+        );
     }
     Ok(first)
 }
@@ -232,91 +216,6 @@ fn dims(checkpoint: &Checkpoint, geometry: Geometry) -> Result<Dims> {
         vocab_size: i64::try_from(geometry.vocab_size())?,
         num_puzzle_identifiers: i64::try_from(identifiers)?,
     })
-}
-
-/// Puzzles in tokens, all of one size.
-fn parse(kind: PuzzleKind, text: &str) -> Result<Vec<Vec<u8>>> {
-    match kind {
-        PuzzleKind::Sudoku => {
-            let cells = cells_of(text)?;
-            ensure!(!cells.is_empty(), "no puzzle: give 81 characters, row by row, 1-9 and . or 0 for blanks");
-            ensure!(
-                cells.len() % CELLS == 0,
-                "{} cells: give 81 for each Sudoku, row by row, 1-9 and . or 0 for blanks",
-                cells.len()
-            );
-            let boards = cells.chunks(CELLS).map(|board| Ok(board.iter().collect::<String>().parse::<Board>()?));
-            boards.map(|board: Result<Board>| board.map(|b| b.tokens().to_vec())).collect()
-        }
-        PuzzleKind::Maze => {
-            let lines: Vec<&str> = text.lines().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
-            let lines: Vec<&str> = lines.into_iter().filter(|l| !l.is_empty()).collect();
-            let joined = match lines.as_slice() {
-                [] => bail!("no maze: give a square of lines of #, space, S and G"),
-                [one] => (*one).to_owned(),
-                lines => {
-                    let width = lines.iter().map(|l| l.chars().count()).max().unwrap_or(0);
-                    ensure!(
-                        lines.len() == width,
-                        "{} lines of up to {width} characters: a maze is square",
-                        lines.len()
-                    );
-                    lines.iter().map(|l| format!("{l:<width$}")).collect()
-                }
-            };
-            Ok(vec![maze::parse(&joined, maze::side(joined.chars().count()))?])
-        }
-    }
-}
-
-/// Cells of Sudokus without what separates them in print.
-fn cells_of(text: &str) -> Result<Vec<char>> {
-    let mut cells = Vec::new();
-    for found in text.chars() {
-        match found {
-            '1'..='9' | '.' => cells.push(found),
-            '0' | '_' => cells.push('.'),
-            ' ' | '\t' | '\r' | '\n' | '|' | '-' | '+' | ',' | '│' | '─' | '┼' => {}
-            _ => bail!("{found:?} is no cell: a cell is 1-9, or '.' or 0 for a blank"),
-        }
-    }
-    Ok(cells)
-}
-
-/// What an exact solver says of a puzzle.
-struct Known {
-    count: Count,
-    /// The only solution.
-    solution: Option<Vec<u8>>,
-    /// Why there is none.
-    why: Option<String>,
-}
-
-impl Known {
-    fn of(geometry: Geometry, question: &[u8]) -> Self {
-        let only = |count| Self { count, solution: None, why: None };
-        match geometry {
-            Geometry::Sudoku(_) => {
-                let Ok(board) = Board::from_tokens(question) else { return only(Count::Unknown) };
-                match count_solutions(&board) {
-                    Solutions::One(solution) => Self { solution: Some(solution.tokens().to_vec()), ..only(Count::One) },
-                    Solutions::None => Self { why: board.repeated().map(|r| r.to_string()), ..only(Count::None) },
-                    Solutions::Several => only(Count::Several),
-                    Solutions::Unknown => only(Count::Unknown),
-                }
-            }
-            Geometry::Unknown { .. } => only(Count::Unknown),
-            Geometry::Maze { width, .. } => match shortest_path::shortest(question, width) {
-                Ok(found) if found.several => only(Count::Several),
-                Ok(found) => {
-                    let mut solution = question.to_vec();
-                    found.path.iter().for_each(|&cell| solution[cell] = maze::PATH);
-                    Self { solution: Some(solution), ..only(Count::One) }
-                }
-                Err(fault) => Self { why: Some(fault.to_string()), ..only(Count::None) },
-            },
-        }
-    }
 }
 
 /// Prints the puzzle, its steps and its result.
@@ -337,7 +236,7 @@ impl Show<'_> {
             (Count::None, Some(why)) => say!(ui, "\nno solution: {why}"),
             (Count::None, None) => say!(ui, "\nno solution: the givens contradict each other"),
             (Count::Several, _) => say!(ui, "\nthis puzzle has several solutions: any of them counts"),
-            (Count::Unknown, _) => say!(ui, "\nhow many solutions this puzzle has was not found in time"),
+            (Count::Unknown, _) => say!(ui, "\nhow many solutions this puzzle has is not known"),
             (Count::One, _) => {}
         }
         self.drawn = 0;
@@ -405,42 +304,5 @@ impl Show<'_> {
             if self.animate && changed.contains(&cell) { format!("\x1b[7m{text}\x1b[0m") } else { text }
         };
         self.geometry.grid(Some(question), answer, lit)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sudokus_in_several_forms() {
-        let line = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
-        let board: Board = line.parse().unwrap();
-        let wanted = vec![board.tokens().to_vec()];
-        let in_lines: String =
-            line.as_bytes().chunks(9).map(|r| String::from_utf8_lossy(r).into_owned() + "\n").collect();
-        for text in [
-            line.to_owned(),
-            format!("{line}\n"),
-            line.replace('.', "0"),
-            in_lines,
-            Geometry::SUDOKU.grid(None, &board.tokens(), |_, text| text),
-        ] {
-            assert_eq!(parse(PuzzleKind::Sudoku, &text).unwrap(), wanted, "{text}");
-        }
-        assert_eq!(parse(PuzzleKind::Sudoku, &format!("{line}\n{line}\n")).unwrap().len(), 2);
-        for (text, wanted) in [("", "no puzzle"), (&line[1..], "80 cells"), ("x", "'x' is no cell")] {
-            assert!(parse(PuzzleKind::Sudoku, text).unwrap_err().to_string().contains(wanted), "{text}");
-        }
-    }
-
-    #[test]
-    fn mazes_may_have_lines_without_their_last_spaces() {
-        let wanted = vec![vec![3, 2, 2, 1, 1, 2, 2, 2, 4]];
-        for text in ["S  \n## \n  G\n", "S\n##\n  G", "S  ##   G"] {
-            assert_eq!(parse(PuzzleKind::Maze, text).unwrap(), wanted, "{text}");
-        }
-        assert!(parse(PuzzleKind::Maze, "S  \n##G").is_err());
-        assert!(parse(PuzzleKind::Maze, "").is_err());
     }
 }

@@ -13,12 +13,9 @@ use super::{
     ui::{Ui, Watch},
 };
 use crate::{
-    analysis::{
-        runs::Item,
-        trajectory::{SegmentFacts, trace_puzzle},
-    },
+    analysis::trajectory::{SegmentFacts, trace_puzzle},
     model::Model,
-    puzzle::{PuzzleKind, maze},
+    puzzle::{Geometry, Puzzle},
     say,
     study::{
         batch_size,
@@ -89,7 +86,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     let checkpoint = args.checkpoint.load(&ui, args.run.model.weights)?;
     let puzzles = open_test_set(&ui, &args.data, &checkpoint)?;
     check_kind(&puzzles, &checkpoint)?;
-    let items: Vec<Item> = if args.index.is_empty() && !args.print {
+    let items: Vec<Puzzle> = if args.index.is_empty() && !args.print {
         puzzles.rows_from(0, args.count.unwrap_or(Count::Rows(16)).rows())?
     } else {
         let wanted = if args.index.is_empty() { &[0][..] } else { &args.index };
@@ -141,8 +138,8 @@ fn say_size(ui: &Ui, study: &TraceStudy<'_>) {
     );
 }
 
-fn print(ui: &Ui, model: &Model, item: &Item, checkpoint: String) -> Result<()> {
-    let trajectory = trace_puzzle(model, &item.watched())?;
+fn print(ui: &Ui, model: &Model, item: &Puzzle, checkpoint: String) -> Result<()> {
+    let trajectory = trace_puzzle(model, item)?;
     for s in &trajectory.segments {
         say!(
             ui,
@@ -153,32 +150,25 @@ fn print(ui: &Ui, model: &Model, item: &Item, checkpoint: String) -> Result<()> 
             s.q_continue,
             if s.wants_halt { " (halt)" } else { "" }
         );
-        say!(ui, "{}", board(item.kind, &s.prediction));
+        say!(ui, "{}", board(item.geometry(), &s.prediction));
     }
     ui.emit(&Printed {
-        index: item.index,
+        index: item.index(),
         checkpoint,
-        puzzle: item.tokens.clone(),
-        solution: item.solution.clone(),
+        puzzle: item.tokens().to_vec(),
+        solution: item.solution().unwrap_or_default().to_vec(),
         segments: trajectory.segments,
     })
 }
 
 /// A Sudoku as numpy prints its digits, 0 for a blank; a maze as its characters.
-fn board(kind: PuzzleKind, tokens: &[u8]) -> String {
-    let side = tokens.len().isqrt().max(1);
-    let rows = tokens.chunks(side);
-    match kind {
-        PuzzleKind::Sudoku => {
-            let row = |r: &[u8]| {
-                let digits: Vec<String> = r.iter().map(|&t| (i32::from(t) - 1).to_string()).collect();
-                format!("[{}]", digits.join(" "))
-            };
-            format!("[{}]", rows.map(row).collect::<Vec<_>>().join("\n "))
-        }
-        PuzzleKind::Maze => {
-            let face = |t: &u8| maze::CHARSET.chars().nth(usize::from(*t).wrapping_sub(1)).unwrap_or('?');
-            rows.map(|r| r.iter().map(face).collect::<String>()).collect::<Vec<_>>().join("\n")
-        }
+fn board(geometry: Geometry, tokens: &[u8]) -> String {
+    if !geometry.is_sudoku() {
+        return geometry.grid(None, tokens, |_, text| text);
     }
+    let row = |r: &[u8]| {
+        let digits: Vec<String> = r.iter().map(|&t| (i32::from(t) - 1).to_string()).collect();
+        format!("[{}]", digits.join(" "))
+    };
+    format!("[{}]", tokens.chunks(geometry.width()).map(row).collect::<Vec<_>>().join("\n "))
 }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     outcome::Interrupted,
-    puzzle::{PuzzleKind, SudokuShuffle, dihedral, maze, sudoku::CELLS},
+    puzzle::{PuzzleKind, SudokuShuffle, dihedral, sudoku::CELLS},
     rng::{Purpose, below, distinct, shuffle_front, stream},
 };
 
@@ -258,7 +258,7 @@ impl<'a> Expansion<'a> {
             pad_id: 0,
             ignore_label_id: Some(0),
             blank_identifier_id: 0,
-            vocab_size: self.input.kind().vocab_size() as i64,
+            vocab_size: self.input.geometry().vocab_size() as i64,
             seq_len: self.input.seq_len() as i64,
             num_puzzle_identifiers: 1,
             total_groups: self.puzzles as i64,
@@ -482,7 +482,7 @@ pub(crate) fn give_hints(rng: &mut impl RngCore, question: &mut [u8], answer: &[
 
 /// Symmetry `tid` of a square maze.
 fn turn_maze(tokens: &[u8], tid: usize, out: &mut [u8]) {
-    let side = maze::side(tokens.len());
+    let side = tokens.len().isqrt();
     if let Ok(grid) = ndarray::ArrayView2::from_shape((side, side), tokens) {
         out.iter_mut().zip(dihedral(grid, tid)).for_each(|(to, from)| *to = from);
     }

@@ -12,7 +12,7 @@ use super::{Dataset, Progress, PuzzleList, Split};
 use crate::{
     outcome::Interrupted,
     puzzle::{
-        Board, Canonical, PuzzleKind, canonical, maze, shortest_path,
+        Board, Canonical, Geometry, PuzzleKind, canonical, maze, shortest_path,
         solve::{Solutions, solve},
     },
 };
@@ -27,17 +27,19 @@ pub const SHOWN: usize = 10;
 pub(super) struct Key(u128);
 
 impl Key {
-    /// The key of a question in tokens with its answer. Where the answer is none, equal boards alone have equal keys.
-    pub(super) fn of(kind: PuzzleKind, question: &[u8], answer: &[u8]) -> Self {
-        match kind {
-            PuzzleKind::Sudoku => {
+    /// The key of a question in tokens with its answer. Where the answer is none, and for Sudokus other than 9×9, equal
+    /// boards alone have equal keys.
+    pub(super) fn of(geometry: Geometry, question: &[u8], answer: &[u8]) -> Self {
+        match geometry {
+            Geometry::SUDOKU => {
                 let boards = Board::from_tokens(question).ok().zip(Board::from_tokens(answer).ok());
                 match boards.and_then(|(question, answer)| canonical(&question, &answer).ok()) {
                     Some(form) => Self::of_form(&form),
                     None => Self::of_bytes(question),
                 }
             }
-            PuzzleKind::Maze => Self::of_bytes(&maze::canonical(question, maze::side(question.len()))),
+            Geometry::Maze { height, width } => Self::of_bytes(&maze::canonical(question, height, width)),
+            Geometry::Sudoku(_) | Geometry::Unknown { .. } => Self::of_bytes(question),
         }
     }
 
@@ -56,7 +58,7 @@ impl Key {
 pub trait Boards: Sync {
     /// What the user calls them.
     fn name(&self) -> String;
-    fn kind(&self) -> PuzzleKind;
+    fn geometry(&self) -> Geometry;
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -77,8 +79,8 @@ impl Boards for ListBoards<'_> {
     fn name(&self) -> String {
         self.name.clone()
     }
-    fn kind(&self) -> PuzzleKind {
-        self.list.kind()
+    fn geometry(&self) -> Geometry {
+        self.list.geometry()
     }
     fn len(&self) -> usize {
         self.list.len()
@@ -94,7 +96,7 @@ impl Boards for ListBoards<'_> {
 /// One split of a dataset folder; the sets one after the other.
 pub struct DatasetBoards<'a> {
     pub dataset: &'a Dataset,
-    pub kind: PuzzleKind,
+    pub geometry: Geometry,
 }
 
 impl DatasetBoards<'_> {
@@ -117,8 +119,8 @@ impl Boards for DatasetBoards<'_> {
         let folder = self.dataset.root().map_or_else(|| "bundled".to_owned(), |root| root.display().to_string());
         format!("{folder}/{}", self.dataset.split())
     }
-    fn kind(&self) -> PuzzleKind {
-        self.kind
+    fn geometry(&self) -> Geometry {
+        self.geometry
     }
     fn len(&self) -> usize {
         self.dataset.len()
@@ -182,9 +184,9 @@ pub struct CheckReport {
 
 impl CheckReport {
     /// Whether anything is wrong. Another solution of a maze is none: upstream's mazes have several, and one is the label.
-    pub fn is_clean(&self, kind: PuzzleKind) -> bool {
+    pub fn is_clean(&self, kind: Option<PuzzleKind>) -> bool {
         let clean = |report: &BoardsReport| {
-            let several = kind == PuzzleKind::Sudoku && report.several_solutions.count > 0;
+            let several = kind == Some(PuzzleKind::Sudoku) && report.several_solutions.count > 0;
             report.wrong_answers.count == 0 && !several && report.duplicates.count == 0
         };
         self.checked.iter().all(clean) && self.leakage.as_ref().is_none_or(|leak| leak.test_boards.count == 0)
@@ -257,9 +259,9 @@ fn check_boards(boards: &dyn Boards, progress: &dyn Progress) -> Result<(BoardsR
             .with_min_len(BOARDS_PER_TASK / 8)
             .map(|board| {
                 let (question, answer) = boards.tokens(board);
-                let verdict = judge(boards.kind(), &question, &answer);
+                let verdict = judge(boards.geometry(), &question, &answer);
                 let place = Place {
-                    key: Key::of(boards.kind(), &question, &answer),
+                    key: Key::of(boards.geometry(), &question, &answer),
                     group: boards.group(board) as u32,
                     board: board as u32,
                 };
@@ -294,10 +296,10 @@ fn check_boards(boards: &dyn Boards, progress: &dyn Progress) -> Result<(BoardsR
     Ok((report, places))
 }
 
-/// Why the answer is wrong, and why it is not the only one.
-fn judge(kind: PuzzleKind, question: &[u8], answer: &[u8]) -> (Option<String>, Option<&'static str>) {
-    match kind {
-        PuzzleKind::Sudoku => {
+/// Why the answer is wrong, and why it is not the only one, which is not looked for in Sudokus other than 9×9.
+fn judge(geometry: Geometry, question: &[u8], answer: &[u8]) -> (Option<String>, Option<&'static str>) {
+    match geometry {
+        Geometry::SUDOKU => {
             let boards = || -> Result<Board> {
                 let question = Board::from_tokens(question)?;
                 Board::from_tokens(answer)?.check_solves(&question)?;
@@ -312,10 +314,11 @@ fn judge(kind: PuzzleKind, question: &[u8], answer: &[u8]) -> (Option<String>, O
                 },
             }
         }
-        PuzzleKind::Maze => match shortest_path::check_solves(question, answer, maze::side(question.len())) {
+        Geometry::Maze { width, .. } => match shortest_path::check_solves(question, answer, width) {
             Err(e) => (Some(e.to_string()), None),
             Ok(found) => (None, found.several.then_some("another path is as short")),
         },
+        _ => (geometry.check(question, answer).err().map(|fault| fault.to_string()), None),
     }
 }
 

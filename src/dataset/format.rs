@@ -149,7 +149,7 @@ impl Dataset {
         let list = file.read(&ReadOptions { kind, min_difficulty: None, first_rows })?;
         let (puzzles, seq_len) = (list.len(), list.seq_len());
         let rows = (0..puzzles).map(|i| list.row(i)).collect();
-        let vocab_size = list.kind().vocab_size();
+        let vocab_size = list.geometry().vocab_size();
         let (inputs, labels) = list.into_tokens();
         let meta = DatasetMeta {
             pad_id: 0,

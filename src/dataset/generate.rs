@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{Progress, PuzzleList, check::Key};
 use crate::{
     puzzle::{
-        Board, PuzzleKind, SudokuShuffle, canonical,
+        Board, Geometry, PuzzleKind, SudokuShuffle, canonical,
         clue_swap::{Grown, swap_clues},
-        maze,
         maze_maker::make_maze,
         solve::rate,
     },
@@ -216,7 +215,7 @@ pub fn grow_sudokus(
         known: HashSet::new(),
     };
     for list in exclude.iter().chain([seeds]) {
-        let keys = (0..list.len()).into_par_iter().map(|i| Key::of(list.kind(), list.question(i), list.answer(i)));
+        let keys = (0..list.len()).into_par_iter().map(|i| Key::of(list.geometry(), list.question(i), list.answer(i)));
         state.known.par_extend(keys);
     }
     let mut made = Made::default();
@@ -441,14 +440,15 @@ pub fn make_mazes(
     keep: &mut Keep<'_>,
     progress: &dyn Progress,
 ) -> Result<Made> {
+    let geometry = Geometry::maze(options.side);
     let mut known = HashSet::new();
     let mut made = Made::default();
     progress.start(options.count);
     let begin = done.len() as u64;
     for (number, round) in done.into_iter().enumerate() {
         for puzzle in &round.found {
-            let read = |text: &str| maze::parse(text, options.side).with_context(|| misfit(number));
-            let key = Key::of(PuzzleKind::Maze, &read(&puzzle.question)?, &read(&puzzle.answer)?);
+            let read = |text: &str| geometry.parse(text).with_context(|| misfit(number));
+            let key = Key::of(geometry, &read(&puzzle.question)?, &read(&puzzle.answer)?);
             ensure!(known.insert(key), "{}: a maze is known", misfit(number));
         }
         progress.advance(round.found.len() as u64);
@@ -477,7 +477,7 @@ pub fn make_mazes(
             .map(|task| {
                 let mut rng = stream(Purpose::Generate, options.seed, number, task);
                 let made = make_maze(options.side, options.min_steps, &mut rng)?;
-                let key = Key::of(PuzzleKind::Maze, &made.question, &made.answer);
+                let key = Key::of(geometry, &made.question, &made.answer);
                 Some((made, key))
             })
             .collect();
@@ -495,7 +495,7 @@ pub fn make_mazes(
                 round.effort.known += 1;
                 continue;
             }
-            let (question, answer) = (maze::text(&maze.question), maze::text(&maze.answer));
+            let (question, answer) = (geometry.text(&maze.question), geometry.text(&maze.answer));
             round.found.push(Generated { question, answer, rating: maze.steps as u64 });
         }
         keep(&round)?;

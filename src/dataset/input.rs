@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::BufRead};
 use anyhow::{Result, ensure};
 
 use super::{Progress, PuzzleFile, PuzzleList, ReadOptions, list_reader::ListReader};
-use crate::puzzle::PuzzleKind;
+use crate::puzzle::{Geometry, PuzzleKind};
 
 /// A shorter file is read before a progress bar would be seen (bytes).
 const LONG: u64 = 1 << 24;
@@ -59,6 +59,12 @@ impl PuzzleInput {
     /// Sudoku or maze.
     pub fn kind(&self) -> PuzzleKind {
         self.kind
+    }
+
+    /// The kind with the size of its puzzles.
+    pub fn geometry(&self) -> Geometry {
+        let unknown = Geometry::Unknown { vocab_size: 0, cells: self.seq_len };
+        self.kind.square(self.seq_len).unwrap_or(unknown)
     }
 
     /// Puzzles.

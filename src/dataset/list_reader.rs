@@ -7,7 +7,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
 
 use super::PuzzleList;
-use crate::puzzle::{Board, PuzzleKind, maze, sudoku};
+use crate::puzzle::{Board, PuzzleKind, sudoku};
 
 /// Which rows of a list to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,9 +262,11 @@ impl Checked {
                 }
             }
             PuzzleKind::Maze => {
-                let side = maze::side(if self.seq_len == 0 { question.chars().count() } else { self.seq_len });
-                let question = maze::parse(question, side).context("question")?;
-                let answer = maze::parse(answer, side).context("answer")?;
+                let cells = if self.seq_len == 0 { question.chars().count() } else { self.seq_len };
+                let geometry = options.kind.square(cells).filter(|_| cells > 0);
+                let geometry = geometry.with_context(|| format!("question: {cells} characters are no square maze"))?;
+                let question = geometry.parse(question).context("question")?;
+                let answer = geometry.parse(answer).context("answer")?;
                 self.seq_len = question.len();
                 if kept {
                     self.list.push(&question, &answer, source, rating);

@@ -26,6 +26,7 @@ mod draws;
 mod format;
 mod generate;
 mod input;
+mod inspect;
 mod list_reader;
 mod list_writer;
 mod npy;
@@ -49,6 +50,7 @@ pub use generate::{
     Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingPart, RatingTarget, Round, grow_sudokus, make_mazes,
 };
 pub use input::PuzzleInput;
+pub use inspect::{Ratings, SplitInspection};
 pub use list_reader::ReadOptions;
 pub use list_writer::write_list;
 pub use puzzle_list::{PuzzleList, RowInfo};

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::puzzle::PuzzleKind;
+use crate::puzzle::{Geometry, PuzzleKind};
 
 /// Where a puzzle comes from and how hard it is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +68,12 @@ impl PuzzleList {
     /// Sudoku or maze.
     pub fn kind(&self) -> PuzzleKind {
         self.kind
+    }
+
+    /// The kind with the size of its puzzles; unknown for an empty list.
+    pub fn geometry(&self) -> Geometry {
+        let unknown = Geometry::Unknown { vocab_size: 0, cells: self.seq_len };
+        if self.is_empty() { unknown } else { self.kind.square(self.seq_len).unwrap_or(unknown) }
     }
 
     /// Puzzles.
@@ -232,9 +238,9 @@ mod tests {
         let list = maze("source,question,answer,rating\na,#S G,#SoG,1\n").expect("good");
         assert_eq!((list.seq_len(), list.question(0), list.answer(0)), (4, &[1, 3, 2, 4][..], &[1, 3, 5, 4][..]));
         let found = maze("source,question,answer,rating\na,#S G,#SoG,1\nb,# S G####,#oSoG####,1\n").expect_err("sizes");
-        assert!(found.starts_with("list.csv:3: question: 9 characters; this list's mazes have 4"), "{found}");
+        assert!(found.starts_with("list.csv:3: question: 9 cells; this puzzle has 4 (2 rows of 2)"), "{found}");
         let found = maze("source,question,answer,rating\na,#S.G,#SoG,1\n").expect_err("a dot");
-        assert!(found.starts_with("list.csv:2: question: character 3 is '.'"), "{found}");
+        assert!(found.starts_with("list.csv:2: question: cell 3 (row 2, column 1) holds \".\""), "{found}");
         assert!(maze("source,question,answer,rating\na,,,1\n").is_err());
     }
 }

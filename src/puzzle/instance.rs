@@ -65,6 +65,11 @@ impl Puzzle {
         Self { index: Some(index), ..self }
     }
 
+    /// The same puzzle, of which nothing is known but the question.
+    pub fn unsolved(&self) -> Self {
+        Self { solution: None, ..self.clone() }
+    }
+
     /// Its kind with its sizes.
     pub fn geometry(&self) -> Geometry {
         self.geometry

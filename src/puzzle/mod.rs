@@ -7,6 +7,7 @@ pub mod dihedral;
 mod disguise;
 mod geometry;
 mod instance;
+mod known;
 pub mod maze;
 pub mod maze_maker;
 pub mod shortest_path;
@@ -15,6 +16,7 @@ pub mod solve;
 pub mod sudoku;
 mod text;
 mod triads;
+mod typed;
 
 pub use boxes::{Boxes, SolutionError, Unit};
 pub use canonical::{Canonical, canonical};
@@ -22,9 +24,11 @@ pub use dihedral::{DIHEDRAL_INVERSE, dihedral, inverse_dihedral};
 pub use disguise::Disguise;
 pub use geometry::{Fault, Geometry, Glyph, Line, UnknownKind};
 pub use instance::{CellMark, Puzzle, PuzzleError};
+pub use known::{Count, Known};
 pub use shuffle::SudokuShuffle;
 pub use sudoku::Board;
 pub use text::{TextError, base36, from_base36};
+pub use typed::{Typed, TypedError};
 
 /// The kinds of puzzle that there are rules for, as flags and files name them; [`Geometry`] adds the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -34,16 +38,6 @@ pub enum PuzzleKind {
     Sudoku,
     /// Walls, ways, start, goal and path.
     Maze,
-}
-
-impl PuzzleKind {
-    /// Tokens including the padding token 0.
-    pub fn vocab_size(self) -> usize {
-        match self {
-            Self::Sudoku => sudoku::VOCAB_SIZE,
-            Self::Maze => maze::VOCAB_SIZE,
-        }
-    }
 }
 
 impl PuzzleKind {

@@ -173,10 +173,10 @@ pub fn check_solves(question: &[u8], answer: &[u8], width: usize) -> Result<Shor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::puzzle::maze::parse;
+    use crate::puzzle::Geometry;
 
     fn maze(text: &str) -> Vec<u8> {
-        parse(&text.replace('/', ""), 4).unwrap()
+        Geometry::maze(4).parse(&text.replace('/', "")).unwrap()
     }
 
     #[test]

@@ -8,8 +8,6 @@ use super::boxes::{Boxes, SolutionError};
 pub const SIDE: usize = 9;
 /// Cells of a board.
 pub const CELLS: usize = SIDE * SIDE;
-/// Padding 0, blank 1, digits 2..=10.
-pub const VOCAB_SIZE: usize = 11;
 
 /// 81 digits in row order, 0 for a blank cell.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use crate::{
     },
     checkpoint::{Checkpoint, safetensors_file},
     model::{Model, to_raw},
-    puzzle::PuzzleKind,
+    puzzle::Puzzle,
     viz::{
         attention::{AttentionPicture, LayerMap},
         chart::Words,
@@ -62,9 +62,9 @@ impl AttentionStudy<'_> {
     pub fn write(self, output: &Output) -> Result<(AttentionReport, String)> {
         let Self { checkpoint, model, chosen, segment, found, shares, cell, layers } = self;
         let puzzle = &chosen.puzzle;
-        let side = puzzle.tokens.len().isqrt();
-        let at = [cell / side + 1, cell % side + 1];
-        let title = title(&chosen.name, puzzle.kind, segment, &shares);
+        let width = puzzle.geometry().width();
+        let at = [cell / width + 1, cell % width + 1];
+        let title = title(puzzle, segment, &shares);
         let names = layer_names(model);
         let map = |&k: &usize| -> Result<LayerMap> {
             let (values, heads, total) = found.values(k)?;
@@ -79,11 +79,10 @@ impl AttentionStudy<'_> {
                 ),
                 sources: chosen.sources(checkpoint),
             },
-            kind: puzzle.kind,
             layers: layers.iter().map(map).collect::<Result<_>>()?,
             in_front: found.in_front,
             cell,
-            tokens: puzzle.tokens.clone(),
+            puzzle: puzzle.clone(),
         };
         let pictures = output.picture("attention", &picture)?;
         let maps = output.path("maps.safetensors");
@@ -99,7 +98,7 @@ impl AttentionStudy<'_> {
             checkpoint: checkpoint.path.display().to_string(),
             step: checkpoint.step,
             dtype: model.config().forward_dtype.short_name(),
-            puzzle: puzzle.tokens.clone(),
+            puzzle: puzzle.tokens().to_vec(),
             segment,
             cell: at,
             largest_difference: found.largest_difference,
@@ -114,15 +113,6 @@ impl AttentionStudy<'_> {
 fn layer_names(model: &Model) -> Vec<String> {
     let modules = [('H', model.config().h_layers), ('L', model.config().l_layers)];
     modules.iter().flat_map(|(module, n)| (0..*n).map(move |i| format!("{module}{i}"))).collect()
-}
-
-/// The first cell that is to be filled in.
-pub fn first_open(tokens: &[u8], solution: Option<&[u8]>) -> usize {
-    let open = |cell: usize| match solution {
-        Some(solution) => solution[cell] != tokens[cell],
-        None => tokens[cell] <= 1,
-    };
-    (0..tokens.len()).find(|&c| open(c)).unwrap_or(0)
 }
 
 /// The numbers of the layers that are called so; none of them means the first and last of each module.
@@ -148,10 +138,11 @@ pub fn wanted_layers(asked: &[String], model: &Model) -> Result<Vec<usize>> {
         .collect()
 }
 
-fn title(name: &str, kind: PuzzleKind, segment: usize, shares: &[HeadShares]) -> String {
+fn title(puzzle: &Puzzle, segment: usize, shares: &[HeadShares]) -> String {
+    let name = puzzle.title();
     let tied = |s: &HeadShares| 1.0 - s.itself - s.elsewhere - s.puzzle;
     match shares.iter().max_by(|a, b| tied(a).total_cmp(&tied(b))) {
-        Some(best) if kind == PuzzleKind::Sudoku => format!(
+        Some(best) if puzzle.geometry().is_sudoku() => format!(
             "{name}, segment {segment}: head {} of {}{} gives {:.0} % to row, column and box",
             best.head,
             best.module,

@@ -38,7 +38,7 @@ pub fn write<'a>(
     show: Option<usize>,
 ) -> Result<(CellsReport<'a>, String)> {
     let position = match show {
-        Some(row) => study.items.iter().position(|i| i.index == row).ok_or_else(|| {
+        Some(row) => study.items.iter().position(|i| i.index() == row).ok_or_else(|| {
             anyhow!("--show {row}: it is not among the puzzles that were run: choose with --first and --count")
         })?,
         None => {
@@ -62,16 +62,20 @@ pub fn write<'a>(
             sources: study.sources(),
         },
         summary,
-        example: CellOrder { name: item.name(), item: item.clone(), right_from: order.clone() },
+        example: CellOrder { puzzle: item.clone(), right_from: order.clone() },
     };
     let pictures = study.output.picture("cells", &picture)?;
     let from: Vec<Vec<Option<usize>>> = study.runs.iter().zip(&study.items).map(|(r, i)| right_from(r, i)).collect();
-    let from = Array2::from_shape_fn((from.len(), item.tokens.len()), |(puzzle, cell)| {
+    let from = Array2::from_shape_fn((from.len(), item.tokens().len()), |(puzzle, cell)| {
         from[puzzle][cell].and_then(|segment| i32::try_from(segment).ok()).unwrap_or(0)
     });
     let arrays = vec![study.output.array("right_from", &from)?];
-    let report =
-        CellsReport { head: study.head(&title, pictures, arrays), summary, shown: item.index, shown_right_from: order };
+    let report = CellsReport {
+        head: study.head(&title, pictures, arrays),
+        summary,
+        shown: item.index(),
+        shown_right_from: order,
+    };
     let file = study.output.json("cells.json", &report)?;
     Ok((report, file))
 }

@@ -13,12 +13,11 @@ use super::{Output, Watcher, batch_size, interrupted};
 use crate::{
     analysis::{
         identity::GridIdentity,
-        landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, digits_of, explore},
+        landscape::{Basin, Grid, GridPoint, Landscape, LandscapePlan, Plane, basins, explore},
         subject::ChosenPuzzle,
     },
     checkpoint::Checkpoint,
     model::Model,
-    puzzle::PuzzleKind,
     rng::{Purpose, distinct, stream},
     viz::landscape::{Basins, HeatMap, Map, Surface},
 };
@@ -68,11 +67,11 @@ impl GridStudyPlan {
     /// A puzzle that is no Sudoku.
     pub fn check_puzzle(&self, chosen: &ChosenPuzzle) -> Result<()> {
         ensure!(
-            chosen.puzzle.kind == PuzzleKind::Sudoku,
+            chosen.puzzle.geometry().is_sudoku(),
             "{} is a {}: the landscape counts broken Sudoku rules; give a Sudoku and a checkpoint that was trained on \
              Sudokus",
             chosen.origin,
-            chosen.puzzle.kind
+            chosen.puzzle.geometry()
         );
         Ok(())
     }
@@ -101,7 +100,7 @@ impl GridStudyPlan {
         let asked = GridIdentity {
             what: name,
             weights: checkpoint.weights_digest(),
-            puzzle: chosen.puzzle.tokens.clone(),
+            puzzle: chosen.puzzle.tokens().to_vec(),
             grid,
             segments,
             centre: centre_segment,
@@ -218,8 +217,8 @@ impl Explored<'_> {
             checkpoint: checkpoint.path.display().to_string(),
             step: checkpoint.step,
             dtype: model.config().forward_dtype.short_name(),
-            puzzle: chosen.puzzle.tokens.clone(),
-            solution: chosen.puzzle.solution.clone(),
+            puzzle: chosen.puzzle.tokens().to_vec(),
+            solution: chosen.puzzle.solution().map(<[u8]>::to_vec),
         }
     }
 
@@ -240,7 +239,7 @@ impl Explored<'_> {
     /// # Errors
     /// Those of the file system and of drawing.
     pub fn write_landscape(&self, look: &LandscapeLook) -> Result<(LandscapeReport<'_>, String)> {
-        let title = format!("{}: {}", self.subject.chosen.name, self.landscape.verdict());
+        let title = format!("{}: {}", self.subject.chosen.puzzle.title(), self.landscape.verdict());
         let LandscapeLook { clip, mask_blanks, elevation, azimuth } = *look;
         let heat = HeatMap { map: self.map(title.clone()), clip, mask_blanks, arrows: self.drawn.clone() };
         let surface = Surface { map: self.map(title.clone()), clip, mask_blanks, elevation, azimuth };
@@ -259,9 +258,7 @@ impl Explored<'_> {
     /// Those of the file system and of drawing.
     pub fn write_flow(&self, settle: u32) -> Result<(FlowReport<'_>, String)> {
         let chosen = &self.subject.chosen;
-        let solution = chosen.puzzle.solution.as_deref().map(digits_of);
-        let givens = digits_of(&chosen.puzzle.tokens);
-        let (found, of_point) = basins(&self.landscape.points, settle as usize, &givens, solution.as_deref());
+        let (found, of_point) = basins(&self.landscape.points, settle as usize, &chosen.puzzle);
         let total = self.landscape.points.len();
         let percent = |n: usize| 100.0 * n as f64 / total as f64;
         let right: usize = found.iter().filter(|b| b.right == Some(true)).map(|b| b.points).sum();
@@ -269,7 +266,7 @@ impl Explored<'_> {
         let wrong = found.iter().filter(|b| b.right != Some(true)).count();
         let title = format!(
             "{}: {:.0} % of the plane flows to the solution, {:.0} % to {wrong} wrong answer{}",
-            chosen.name,
+            chosen.puzzle.title(),
             percent(right),
             percent(total - right - unsettled),
             if wrong == 1 { "" } else { "s" },

@@ -43,13 +43,13 @@ pub fn write<'a>(study: &RunPuzzles, summary: &'a ModesSummary) -> Result<(Modes
     };
     let mut pictures = study.output.picture("modes", &ModesPicture { words, runs: &study.runs, summary })?;
     for mode in &summary.modes {
-        let Some(item) = mode.puzzles.first().and_then(|&p| study.items.iter().find(|i| i.index == p)) else {
+        let Some(item) = mode.puzzles.first().and_then(|&p| study.items.iter().find(|i| i.index() == p)) else {
             continue;
         };
-        let trajectory = trace_puzzle(&study.model, &item.watched())?;
+        let trajectory = trace_puzzle(&study.model, item)?;
         let picture = TrajectoryPicture {
             trajectory: &trajectory,
-            puzzle_name: format!("{}, {}", mode.mode.name(), item.name()),
+            puzzle_name: format!("{}, {}", mode.mode.name(), item.title()),
             sources: study.sources(),
         };
         let name = format!("mode-{}", mode.mode.name().replace(' ', "-"));

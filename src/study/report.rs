@@ -8,7 +8,7 @@ use crate::{
     analysis::{
         identity::PuzzlesIdentity,
         modes::{Criteria, Mode, ModesSummary, classify, count_modes},
-        runs::{Item, PuzzleRun},
+        runs::PuzzleRun,
         segments::{SegmentMean, SegmentsSummary, summarise},
         test_puzzles::TestPuzzles,
         trajectory::trace_puzzle,
@@ -16,6 +16,7 @@ use crate::{
     checkpoint::{Checkpoint, short_names, weights_name},
     eval::stats::wilson,
     model::Model,
+    puzzle::Puzzle,
     runtime::device_name,
     store::write_bytes,
     viz::{
@@ -68,7 +69,7 @@ impl ReportPlan {
     pub fn run(
         self,
         puzzles: &TestPuzzles,
-        items: &[Item],
+        items: &[Puzzle],
         subjects: &[(Checkpoint, Model)],
         output: &Output,
         watcher: &dyn Watcher,
@@ -133,7 +134,7 @@ impl ReportPlan {
     fn explorer(
         &self,
         model: &Model,
-        items: &[Item],
+        items: &[Puzzle],
         runs: &[PuzzleRun],
         watcher: &dyn Watcher,
     ) -> Result<Vec<ExplorerPuzzle>> {
@@ -250,7 +251,7 @@ fn figures(
 }
 
 /// Puzzles for the explorer: of each mode in turn, in the order of the rows.
-fn explored<'a>(items: &'a [Item], runs: &'a [PuzzleRun], count: usize) -> Vec<(&'a Item, &'a PuzzleRun)> {
+fn explored<'a>(items: &'a [Puzzle], runs: &'a [PuzzleRun], count: usize) -> Vec<(&'a Puzzle, &'a PuzzleRun)> {
     let criteria = Criteria::default();
     let of_mode = |mode: Mode| items.iter().zip(runs).filter(move |(_, run)| classify(run, &criteria) == mode);
     let mut queues = Mode::ALL.map(|mode| of_mode(mode).collect::<Vec<_>>().into_iter());
@@ -271,8 +272,8 @@ fn explored<'a>(items: &'a [Item], runs: &'a [PuzzleRun], count: usize) -> Vec<(
     chosen
 }
 
-fn explorer_puzzle(model: &Model, item: &Item, run: &PuzzleRun) -> Result<ExplorerPuzzle> {
+fn explorer_puzzle(model: &Model, item: &Puzzle, run: &PuzzleRun) -> Result<ExplorerPuzzle> {
     let mode = classify(run, &Criteria::default());
-    let name = format!("{}: {}, {} cells open", item.name(), mode.name(), item.open_cells());
-    Ok(ExplorerPuzzle::new(name, &trace_puzzle(model, &item.watched())?))
+    let name = format!("{}: {}, {} cells open", item.title(), mode.name(), item.open_cells());
+    Ok(ExplorerPuzzle::new(name, &trace_puzzle(model, item)?))
 }

@@ -9,11 +9,12 @@ use super::{Output, Watcher, interrupted};
 use crate::{
     analysis::{
         identity::{PuzzlesIdentity, RunsIdentity},
-        runs::{Item, PuzzleRun, run_puzzles},
+        runs::{PuzzleRun, run_puzzles},
     },
     checkpoint::{Checkpoint, weights_name},
     journal::run_batches,
     model::Model,
+    puzzle::Puzzle,
     runtime::device_name,
 };
 
@@ -25,7 +26,7 @@ pub const LONGEST_CYCLE: usize = 4;
 pub struct RunsPlan<'a> {
     pub checkpoint: &'a Checkpoint,
     pub model: &'a Model,
-    pub items: &'a [Item],
+    pub items: &'a [Puzzle],
     /// Which puzzles they are, for the journal.
     pub puzzles: &'a PuzzlesIdentity,
     /// Segments of each.
@@ -57,7 +58,7 @@ impl RunsPlan<'_> {
                 "{}: line {} is not the run of puzzle {}: --force begins anew",
                 output.path(self.file).display(),
                 k + 2,
-                items[k].index
+                items[k].index()
             );
         }
         let before = done.len();
@@ -65,7 +66,7 @@ impl RunsPlan<'_> {
         bar.set_position(before as u64);
         let (mut reached, mut solved) = (before, done.iter().filter(|r| r.solved()).count());
         let started = Instant::now();
-        let compute = |batch: &[Item]| run_puzzles(model, batch, segments, LONGEST_CYCLE);
+        let compute = |batch: &[Puzzle]| run_puzzles(model, batch, segments, LONGEST_CYCLE);
         let found = run_batches(items, self.batch_size, Some(&mut journal), done, compute, |found| {
             reached += found.len();
             solved += found.iter().filter(|r| r.solved()).count();
@@ -95,7 +96,7 @@ impl RunsPlan<'_> {
 pub struct RunPuzzles {
     pub checkpoint: Checkpoint,
     pub model: Model,
-    pub items: Vec<Item>,
+    pub items: Vec<Puzzle>,
     pub runs: Vec<PuzzleRun>,
     pub output: Output,
     /// What the items' rows are counted in.
@@ -109,7 +110,7 @@ impl RunPuzzles {
     }
 
     fn rows(&self) -> String {
-        let first = self.items.first().map_or(0, |i| i.index);
+        let first = self.items.first().map_or(0, |i| i.index());
         format!("test rows {first} to {} of {}", first + self.items.len().saturating_sub(1), self.origin)
     }
 

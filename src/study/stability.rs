@@ -7,13 +7,13 @@ use super::{Output, Watcher, runs::RunsPlan};
 use crate::{
     analysis::{
         identity::{DataIdentity, PuzzlesIdentity},
-        runs::{Item, PuzzleRun},
+        runs::PuzzleRun,
         stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
         test_puzzles::TestPuzzles,
     },
     checkpoint::{Checkpoint, weights_name},
     model::Model,
-    puzzle::Geometry,
+    puzzle::Puzzle,
     viz::{
         chart::Words,
         stability::{StabilityPicture, StabilitySeries},
@@ -36,7 +36,7 @@ pub struct StabilityPlan {
 /// Puzzles with blanks, made from the solutions of test puzzles.
 #[derive(Clone, Debug)]
 pub struct BlankedPuzzles {
-    pub items: Vec<Item>,
+    pub items: Vec<Puzzle>,
     /// How many there are for each number of blanks.
     pub per_k: usize,
     data: DataIdentity,
@@ -72,17 +72,16 @@ impl StabilityPlan {
     /// A number of blanks that is there twice; puzzles that are no Sudokus.
     pub fn make_puzzles(&self, puzzles: &TestPuzzles) -> Result<BlankedPuzzles> {
         ensure!(
-            puzzles.geometry == Geometry::SUDOKU,
+            puzzles.geometry.is_sudoku(),
             "{} holds {} puzzles, and blanks can be made in Sudokus only: give --data-path of Sudokus and checkpoints \
              that know them",
             puzzles.origin,
             puzzles.geometry
         );
         let rows = puzzles.rows_from(0, Some(self.per_k))?;
-        let solutions: Vec<Vec<u8>> = rows.into_iter().map(|item| item.solution).collect();
-        let made = self.blanks.iter().map(|&blanks| make_puzzles(&solutions, blanks, self.seed));
+        let made = self.blanks.iter().map(|&blanks| make_puzzles(&rows, blanks, self.seed));
         let items = made.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        Ok(BlankedPuzzles { items, per_k: solutions.len(), data: puzzles.identity()? })
+        Ok(BlankedPuzzles { items, per_k: rows.len(), data: puzzles.identity()? })
     }
 
     /// Runs every checkpoint's model on the puzzles.

@@ -10,12 +10,12 @@ use super::{Output, Watcher, interrupted};
 use crate::{
     analysis::{
         identity::{DataIdentity, TraceIdentity},
-        runs::Item,
         trace_file::{TraceArray, TraceFile, TracePlan, arrays},
     },
     checkpoint::Checkpoint,
     journal::run_batches,
     model::Model,
+    puzzle::Puzzle,
 };
 
 /// What is traced, with what.
@@ -23,7 +23,7 @@ use crate::{
 pub struct TraceStudy<'a> {
     pub checkpoint: &'a Checkpoint,
     pub model: &'a Model,
-    pub items: &'a [Item],
+    pub items: &'a [Puzzle],
     /// Where the items are from.
     pub data: &'a DataIdentity,
     pub segments: usize,
@@ -78,7 +78,7 @@ impl TraceStudy<'_> {
     /// [`crate::outcome::Interrupted`]; a trace of other rows; a failure inside libtorch or of the file system.
     pub fn run(&self, output: &Output, watcher: &dyn Watcher) -> Result<Traced> {
         let Self { checkpoint, model, items, segments, .. } = *self;
-        let rows: Vec<usize> = items.iter().map(|i| i.index).collect();
+        let rows: Vec<usize> = items.iter().map(|i| i.index()).collect();
         let asked = TraceIdentity {
             weights: checkpoint.weights_digest(),
             data: self.data.clone(),
@@ -97,11 +97,11 @@ impl TraceStudy<'_> {
         let mut file = TraceFile::open(&path, model.config(), self.plan(), done.len())?;
         let bar = watcher.bar(items.len(), "trace", "puzzles");
         bar.set_position(done.len() as u64);
-        let numbered: Vec<(usize, Item)> = items.iter().cloned().enumerate().collect();
-        let compute = |batch: &[(usize, Item)]| {
-            let items: Vec<Item> = batch.iter().map(|(_, item)| item.clone()).collect();
+        let numbered: Vec<(usize, Puzzle)> = items.iter().cloned().enumerate().collect();
+        let compute = |batch: &[(usize, Puzzle)]| {
+            let items: Vec<Puzzle> = batch.iter().map(|(_, item)| item.clone()).collect();
             file.trace(model, batch.first().map_or(0, |(row, _)| *row), &items)?;
-            Ok(items.iter().map(|i| i.index).collect())
+            Ok(items.iter().map(|i| i.index()).collect())
         };
         let found = run_batches(&numbered, self.batch_size, Some(&mut journal), done, compute, |found| {
             bar.inc(found.len() as u64);

@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::{Watcher, save_picture};
 use crate::{
     analysis::{
         subject::{ChosenPuzzle, origins},
-        trajectory::{PointsPer, Subject, Trajectory, WatchedPuzzle, trace_together},
+        trajectory::{PointsPer, Subject, Trajectory, trace_together},
     },
     checkpoint::{Checkpoint, short_names, weights_name},
     model::Model,
-    puzzle::Geometry,
+    puzzle::{Disguise, Puzzle},
     store::write_bytes,
     viz::{animation::render_gif, chart::Words, trajectories::PathsPicture, trajectory::TrajectoryPicture},
 };
@@ -36,7 +36,7 @@ pub struct TrajectoryPlan<'a> {
 struct Traced {
     /// Index into the checkpoints.
     checkpoint: usize,
-    puzzle: WatchedPuzzle,
+    puzzle: Puzzle,
     name: String,
 }
 
@@ -71,21 +71,16 @@ impl<'a> TrajectoryPlan<'a> {
         let short = short_names(&checkpoints.iter().collect::<Vec<_>>());
         for (checkpoint, weights) in short.iter().enumerate() {
             for one in chosen {
-                let cells = one.puzzle.tokens.len();
-                let geometry = one.puzzle.kind.square(cells).context("a board of another size")?;
+                let geometry = one.puzzle.geometry();
                 let most = geometry.permutations();
                 ensure!(
                     (1..=most).contains(&permutes),
                     "--permutes {permutes}: a {} puzzle has {most} permutations: give 1 to {most}",
-                    one.puzzle.kind
+                    geometry
                 );
                 for permutation in 0..permutes {
                     let name = plan.name_of(one, permutation, weights);
-                    plan.traced.push(Traced {
-                        checkpoint,
-                        puzzle: permuted(&one.puzzle, geometry, permutation)?,
-                        name,
-                    });
+                    plan.traced.push(Traced { checkpoint, puzzle: permuted(&one.puzzle, permutation)?, name });
                 }
             }
         }
@@ -102,7 +97,7 @@ impl<'a> TrajectoryPlan<'a> {
     fn name_of(&self, one: &ChosenPuzzle, permutation: u32, weights: &str) -> String {
         let mut name = Vec::new();
         if self.chosen.len() > 1 || (self.permutes == 1 && self.checkpoints.len() == 1) {
-            name.push(one.name.clone());
+            name.push(one.puzzle.title());
         }
         if self.permutes > 1 {
             name.push(format!("permutation {permutation}"));
@@ -136,7 +131,7 @@ impl<'a> TrajectoryPlan<'a> {
     }
 
     fn draw_one(&self, trajectory: &Trajectory, watcher: &dyn Watcher) -> Result<String> {
-        let puzzle_name = self.chosen[0].name.clone();
+        let puzzle_name = self.chosen[0].puzzle.title();
         let picture = TrajectoryPicture { trajectory, puzzle_name, sources: self.sources() };
         if is_gif(&self.file) {
             let bar = watcher.bar(trajectory.points.len() + 1, "draw", "frames");
@@ -151,8 +146,8 @@ impl<'a> TrajectoryPlan<'a> {
     fn draw_many(&self, paths: &[Trajectory]) -> Result<String> {
         let solved = paths.iter().filter(|t| t.solved()).count();
         let what = match (self.chosen, self.checkpoints.len()) {
-            ([one], 1) => format!("{} under {} permutations", one.name, self.permutes),
-            ([one], _) => format!("{}, two checkpoints", one.name),
+            ([one], 1) => format!("{} under {} permutations", one.puzzle.title(), self.permutes),
+            ([one], _) => format!("{}, two checkpoints", one.puzzle.title()),
             (several, _) => format!("{} puzzles", several.len()),
         };
         let title = format!("{what}: {solved} of {} paths end at the right answer", paths.len());
@@ -168,17 +163,11 @@ impl<'a> TrajectoryPlan<'a> {
     }
 }
 
-fn permuted(puzzle: &WatchedPuzzle, geometry: Geometry, permutation: u32) -> Result<WatchedPuzzle> {
-    let under = |tokens: &[u8]| -> Result<Vec<u8>> {
-        let mut wide: Vec<i32> = tokens.iter().map(|&t| i32::from(t)).collect();
-        geometry.permute(&mut wide, permutation);
-        Ok(wide.into_iter().map(u8::try_from).collect::<Result<_, _>>()?)
-    };
-    Ok(WatchedPuzzle {
-        kind: puzzle.kind,
-        tokens: under(&puzzle.tokens)?,
-        solution: puzzle.solution.as_deref().map(under).transpose()?,
-    })
+fn permuted(puzzle: &Puzzle, permutation: u32) -> Result<Puzzle> {
+    let geometry = puzzle.geometry();
+    let disguise = Disguise::permuted(geometry, permutation);
+    let solution = puzzle.solution().map(|tokens| disguise.apply(tokens));
+    Ok(Puzzle::new(geometry, disguise.apply(puzzle.tokens()), solution)?)
 }
 
 /// A path and what it is called.

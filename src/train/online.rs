@@ -3,21 +3,21 @@
 //! The draws are keyed by (seed, step, row of the global batch), as those of exploration are: they depend neither on the
 //! number of processes nor on what was drawn before.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, ensure};
 use ndarray::ArrayView2;
 
 use super::TrainPlan;
 use crate::{
     config::Augment,
     dataset::{Batch, give_hints},
-    puzzle::{PuzzleKind, SudokuShuffle, dihedral},
+    puzzle::{Disguise, Geometry, SudokuShuffle, dihedral},
     rng::{Purpose, below, stream},
 };
 
 /// What happens to each board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnlineAugment {
-    pub kind: PuzzleKind,
+    pub geometry: Geometry,
     pub seed: u64,
     /// Every other Sudoku, drawn by lot, has some blanks filled in, as `hrm build-dataset --hint` fills them.
     pub hint: bool,
@@ -27,21 +27,23 @@ impl OnlineAugment {
     /// What a plan asks for; none where it takes the boards as they are stored.
     ///
     /// # Errors
-    /// Puzzles whose symmetries are not known; hints for a maze.
+    /// Puzzles whose symmetries are not known; hints for anything but a Sudoku of 9×9.
     pub fn new(plan: &TrainPlan) -> Result<Option<Self>> {
         let config = &plan.config;
         if config.augment == Augment::Stored {
             return Ok(None);
         }
-        let kind = match plan.model.dims.vocab_size {
-            11 if plan.model.dims.seq_len == 81 => PuzzleKind::Sudoku,
-            6 => PuzzleKind::Maze,
-            other => bail!("augment=online: a vocabulary of {other} tokens is no puzzle whose symmetries are known"),
-        };
-        if config.augment_hint && kind != PuzzleKind::Sudoku {
-            bail!("augment_hint=true is for Sudoku, {} holds mazes", config.data_path);
+        let geometry = plan.train.geometry();
+        geometry.known().with_context(|| format!("augment=online: {}", config.data_path))?;
+        ensure!(
+            !config.augment_hint || geometry == Geometry::SUDOKU,
+            "augment_hint=true is for Sudokus of 9x9 cells, {} holds puzzles of another kind ({geometry})",
+            config.data_path
+        );
+        if let Geometry::Maze { height, width } = geometry {
+            ensure!(height == width, "augment=online turns square mazes, {} holds {height}x{width}", config.data_path);
         }
-        Ok(Some(Self { kind, seed: config.seed, hint: config.augment_hint }))
+        Ok(Some(Self { geometry, seed: config.seed, hint: config.augment_hint }))
     }
 
     /// Changes the rows of a batch, of which the first is row `first` of the global batch at `step`.
@@ -50,8 +52,8 @@ impl OnlineAugment {
         for (row, (mut input, mut label)) in rows.enumerate() {
             let (Some(input), Some(label)) = (input.as_slice_mut(), label.as_slice_mut()) else { continue };
             let mut rng = stream(Purpose::Online, self.seed, step as u64, (first + row) as u64);
-            match self.kind {
-                PuzzleKind::Sudoku => {
+            match self.geometry {
+                Geometry::SUDOKU => {
                     let (Some(question), Some(answer)) = (tokens(input), tokens(label)) else { continue };
                     let shuffle = SudokuShuffle::draw(&mut rng);
                     let (mut question, answer) = (shuffle.apply_tokens(&question), shuffle.apply_tokens(&answer));
@@ -61,17 +63,23 @@ impl OnlineAugment {
                     write(input, &question);
                     write(label, &answer);
                 }
-                PuzzleKind::Maze => {
+                Geometry::Maze { .. } => {
                     let symmetry = below(&mut rng, 8) as usize;
                     turn(input, symmetry);
                     turn(label, symmetry);
+                }
+                geometry => {
+                    let disguise = Disguise::permuted(geometry, 0).drawn(geometry, true, true, &mut rng);
+                    let (Some(question), Some(answer)) = (bytes(input), bytes(label)) else { continue };
+                    write(input, &disguise.apply(&question));
+                    write(label, &disguise.apply(&answer));
                 }
             }
         }
     }
 }
 
-/// A Sudoku in tokens; none where a cell holds something else, as rows of padding do.
+/// A Sudoku of 9×9 in tokens; none where a cell holds something else, as rows of padding do.
 fn tokens(cells: &[i32]) -> Option<[u8; 81]> {
     let mut board = [0u8; 81];
     for (to, &from) in board.iter_mut().zip(cells) {
@@ -80,7 +88,12 @@ fn tokens(cells: &[i32]) -> Option<[u8; 81]> {
     Some(board)
 }
 
-fn write(cells: &mut [i32], board: &[u8; 81]) {
+/// Tokens as bytes; none for a row of padding, which has no label.
+fn bytes(cells: &[i32]) -> Option<Vec<u8>> {
+    cells.iter().map(|&token| u8::try_from(token).ok()).collect()
+}
+
+fn write(cells: &mut [i32], board: &[u8]) {
     for (to, &from) in cells.iter_mut().zip(board) {
         *to = i32::from(from);
     }
@@ -107,7 +120,7 @@ mod tests {
     }
 
     fn sudoku(hint: bool) -> OnlineAugment {
-        OnlineAugment { kind: PuzzleKind::Sudoku, seed: 7, hint }
+        OnlineAugment { geometry: Geometry::SUDOKU, seed: 7, hint }
     }
 
     #[test]
@@ -154,7 +167,7 @@ mod tests {
 
     #[test]
     fn mazes_are_turned_and_padding_is_left_alone() {
-        let maze = OnlineAugment { kind: PuzzleKind::Maze, seed: 1, hint: false };
+        let maze = OnlineAugment { geometry: Geometry::maze(3), seed: 1, hint: false };
         let cells: Vec<i32> = (0..9).collect();
         let grid = || Array2::from_shape_vec((1, 9), cells.clone()).unwrap();
         let mut seen = std::collections::HashSet::new();
@@ -174,5 +187,21 @@ mod tests {
         let mut after = padding.clone();
         sudoku(true).apply(&mut after, 1, 0);
         assert_eq!(after, padding);
+    }
+
+    #[test]
+    fn sudokus_of_other_sides_stay_sudokus() {
+        let four = Geometry::sudoku(4).unwrap();
+        let label = four.parse("1234341221434321").unwrap();
+        let row = |tokens: &[u8]| Array2::from_shape_fn((1, 16), |(_, cell)| i32::from(tokens[cell]));
+        let mut seen = std::collections::HashSet::new();
+        for step in 0..50 {
+            let mut batch = Batch { inputs: row(&[1; 16]), labels: row(&label), puzzle_identifiers: Array1::zeros(1) };
+            OnlineAugment { geometry: four, seed: 1, hint: false }.apply(&mut batch, step, 0);
+            let answer: Vec<u8> = batch.labels.iter().map(|&token| token as u8).collect();
+            assert!(four.is_right(&[1; 16], &answer), "{answer:?}");
+            seen.insert(answer);
+        }
+        assert!(seen.len() > 25, "{}", seen.len());
     }
 }

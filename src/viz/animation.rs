@@ -68,9 +68,10 @@ impl Picture for Moment<'_> {
         // An answer is read after each whole segment.
         let done = self.point.map_or(0, |p| (p + 1) / t.h_cycles.max(1));
         let facts = done.checked_sub(1).and_then(|k| t.segments.get(k));
-        let answer = facts.map_or(t.puzzle.as_slice(), |f| f.prediction.as_slice());
-        let solution = facts.and(t.solution.as_deref());
-        AnswerBoard { kind: t.kind, puzzle: &t.puzzle, answer, solution }.draw(canvas, BOARD)?;
+        let answer = facts.map_or(t.puzzle.tokens(), |f| f.prediction.as_slice());
+        let question = t.puzzle.unsolved();
+        let puzzle = if facts.is_some() { &t.puzzle } else { &question };
+        AnswerBoard { puzzle, answer }.draw(canvas, BOARD)?;
         let (words, color) = match facts {
             None => ("the puzzle".to_owned(), SOFT_INK),
             Some(f) if f.solved => (format!("segment {}: solved", f.segment), RIGHT),

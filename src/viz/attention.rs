@@ -4,12 +4,13 @@ use anyhow::Result;
 use plotters::backend::DrawingBackend;
 
 use super::{
+    board::Squares,
     canvas::{Canvas, Frame, Lettering, Picture},
     chart::Words,
     colormap::Colormap,
     style::{FRAME, INK, PAPER, SOFT_INK, WRONG, size},
 };
-use crate::puzzle::PuzzleKind;
+use crate::puzzle::{Glyph, Puzzle};
 
 const MAP: Colormap = Colormap::Viridis;
 
@@ -34,14 +35,13 @@ impl LayerMap {
 #[derive(Clone, Debug)]
 pub struct AttentionPicture {
     pub words: Words,
-    pub kind: PuzzleKind,
     pub layers: Vec<LayerMap>,
     /// Positions in front of the cells.
     pub in_front: usize,
     /// The cell whose view is shown.
     pub cell: usize,
-    /// Tokens of the puzzle, shown faintly on the boards of a Sudoku.
-    pub tokens: Vec<u8>,
+    /// Its digits are shown faintly on the boards of a Sudoku.
+    pub puzzle: Puzzle,
 }
 
 const HEAD: f64 = 190.0;
@@ -155,37 +155,28 @@ impl AttentionPicture {
         DB::ErrorType: 'static,
     {
         let cells = layer.total - self.in_front;
-        let side = cells.isqrt().max(1);
+        let geometry = self.puzzle.geometry();
         let from = self.in_front + self.cell;
         let values: Vec<f64> = (0..cells).map(|to| layer.at(head, from, self.in_front + to)).collect();
         let most = values.iter().copied().fold(1e-12, f64::max);
-        let step = frame.width / side as f64;
-        let square = |cell: usize| Frame {
-            left: frame.left + (cell % side) as f64 * step,
-            top: frame.top + (cell / side) as f64 * step,
-            width: step + 0.3,
-            height: step + 0.3,
-        };
+        let squares = Squares::new(geometry, frame);
+        let step = squares.step;
         for (cell, &value) in values.iter().enumerate() {
             let share = (value / most).sqrt();
-            canvas.fill_rect(square(cell), &MAP.at(share))?;
-            if let (PuzzleKind::Sudoku, Some(digit @ 2..=10)) = (self.kind, self.tokens.get(cell)) {
+            let square = squares.of(cell);
+            canvas.fill_rect(Frame { width: step + 0.3, height: step + 0.3, ..square }, &MAP.at(share))?;
+            if let (true, Some(Glyph::Symbol(digit))) =
+                (geometry.is_sudoku(), self.puzzle.tokens().get(cell).map(|&token| geometry.glyph(token)))
+            {
                 let ink = if share > 0.6 { INK } else { PAPER };
-                let how = Lettering::new(step * 0.55, ink).middle();
-                canvas.text(&(digit - 1).to_string(), square(cell).at(0.5, 0.5), how)?;
+                canvas.text(&digit.to_string(), square.at(0.5, 0.5), Lettering::new(step * 0.55, ink).middle())?;
             }
         }
-        if self.kind == PuzzleKind::Sudoku {
-            for i in [3.0, 6.0] {
-                let at = i * step;
-                canvas.line(&[[frame.left + at, frame.top], [frame.left + at, frame.bottom()]], &PAPER, 1.6)?;
-                canvas.line(&[[frame.left, frame.top + at], [frame.right(), frame.top + at]], &PAPER, 1.6)?;
-            }
-        }
-        canvas.outline(frame, &FRAME, 1.0)?;
-        let own = square(self.cell);
-        canvas.outline(Frame { width: step, height: step, ..own }, &PAPER, 5.0)?;
-        canvas.outline(Frame { width: step, height: step, ..own }, &WRONG, 3.0)?;
+        squares.lines(canvas, None, (PAPER, 1.6))?;
+        canvas.outline(squares.frame, &FRAME, 1.0)?;
+        let own = squares.of(self.cell);
+        canvas.outline(own, &PAPER, 5.0)?;
+        canvas.outline(own, &WRONG, 3.0)?;
         let small = Lettering { size: 15.0, ..Lettering::new(size::SMALL, INK) };
         canvas.text(&format!("head {head}, most {most:.3}"), [frame.left, frame.bottom() + 15.0], small)
     }

@@ -5,14 +5,15 @@ use plotters::backend::DrawingBackend;
 
 use super::{
     axes::{Axes, Scale},
+    board::Squares,
     canvas::{Canvas, Frame, Lettering, Picture, Point},
     chart::{Stroke, Words, curve, heading, legend_line},
     colormap::Colormap,
     style::{FRAME, GIVEN, INK, PAPER, SOFT_INK, WRONG, WRONG_PAPER, size},
 };
 use crate::{
-    analysis::{cells::CellsSummary, runs::Item},
-    puzzle::{PuzzleKind, maze},
+    analysis::cells::CellsSummary,
+    puzzle::{Glyph, Puzzle},
 };
 
 const MAP: Colormap = Colormap::Viridis;
@@ -20,8 +21,7 @@ const MAP: Colormap = Colormap::Viridis;
 /// One puzzle's board for the picture.
 #[derive(Clone, Debug)]
 pub struct CellOrder {
-    pub name: String,
-    pub item: Item,
+    pub puzzle: Puzzle,
     /// The segment from which on each cell is right. Length seq_len.
     pub right_from: Vec<Option<usize>>,
 }
@@ -68,35 +68,28 @@ impl CellsPicture<'_> {
         DB::ErrorType: 'static,
     {
         let e = &self.example;
-        heading(canvas, BOARD, &format!("{}: right from segment ...", e.name))?;
-        let item = &e.item;
-        let side = item.tokens.len().isqrt().max(1);
-        let step = BOARD.width / side as f64;
+        heading(canvas, BOARD, &format!("{}: right from segment ...", e.puzzle.title()))?;
+        let (puzzle, geometry) = (&e.puzzle, e.puzzle.geometry());
+        let squares = Squares::new(geometry, BOARD);
+        let step = squares.step;
         let n = self.segments();
-        for (cell, from) in e.right_from.iter().enumerate().take(side * side) {
-            let square = Frame {
-                left: BOARD.left + (cell % side) as f64 * step,
-                top: BOARD.top + (cell / side) as f64 * step,
-                width: step + 0.3,
-                height: step + 0.3,
-            };
-            let open = item.solution[cell] != 0 && item.is_open(cell);
+        for (cell, (from, &token)) in e.right_from.iter().zip(puzzle.tokens()).enumerate() {
+            let square = Frame { width: step + 0.3, height: step + 0.3, ..squares.of(cell) };
+            let open = puzzle.label(cell).is_some() && puzzle.is_open(cell);
             let small = Lettering::new(step * 0.46, SOFT_INK).middle();
             match from {
                 _ if !open => {
-                    let wall = item.kind == PuzzleKind::Maze && item.tokens[cell] == maze::WALL;
-                    canvas.fill_rect(square, if wall { &SOFT_INK } else { &GIVEN })?;
-                    if item.kind == PuzzleKind::Sudoku {
-                        canvas.text(&item.tokens[cell].saturating_sub(1).to_string(), square.at(0.5, 0.5), small)?;
-                    } else if !wall {
-                        let bold = Lettering { color: INK, ..small }.bold();
-                        canvas.text(&maze::text(&[item.tokens[cell]]), square.at(0.5, 0.5), bold)?;
+                    let glyph = geometry.glyph(token);
+                    canvas.fill_rect(square, if glyph == Glyph::Wall { &SOFT_INK } else { &GIVEN })?;
+                    if let Glyph::Symbol(symbol) = glyph {
+                        let how = if geometry.is_sudoku() { small } else { Lettering { color: INK, ..small }.bold() };
+                        canvas.text(&symbol.to_string(), square.at(0.5, 0.5), how)?;
                     }
                 }
                 Some(from) => {
                     canvas.fill_rect(square, &MAP.step(from - 1, n))?;
                     let ink = if *from as f64 > 0.6 * n as f64 { INK } else { PAPER };
-                    if side <= 16 {
+                    if geometry.width() <= 16 {
                         let how = Lettering { color: ink, ..small }.bold();
                         canvas.text(&from.to_string(), square.at(0.5, 0.5), how)?;
                     }
@@ -107,14 +100,8 @@ impl CellsPicture<'_> {
                 }
             }
         }
-        if item.kind == PuzzleKind::Sudoku {
-            for i in 1..9 {
-                let (at, width) = (f64::from(i) * step, if i % 3 == 0 { 2.2 } else { 0.7 });
-                canvas.line(&[[BOARD.left + at, BOARD.top], [BOARD.left + at, BOARD.bottom()]], &INK, width)?;
-                canvas.line(&[[BOARD.left, BOARD.top + at], [BOARD.right(), BOARD.top + at]], &INK, width)?;
-            }
-        }
-        canvas.outline(BOARD, &INK, 2.0)?;
+        squares.lines(canvas, Some((INK, 0.7)), (INK, 2.2))?;
+        canvas.outline(squares.frame, &INK, 2.0)?;
         let bar = Frame { left: BOARD.left, top: BOARD.bottom() + 30.0, width: BOARD.width, height: 18.0 };
         for k in 0..n {
             let left = bar.at(k as f64 / n as f64, 0.0)[0];

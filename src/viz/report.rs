@@ -4,8 +4,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use crate::{
-    analysis::{runs::token_char, trajectory::Trajectory},
-    puzzle::PuzzleKind,
+    analysis::trajectory::Trajectory,
+    puzzle::{Geometry, base36},
 };
 
 const PAGE: &str = include_str!("report/page.html");
@@ -48,7 +48,7 @@ pub struct ExplorerModel {
 #[derive(Clone, Debug, Serialize)]
 pub struct ExplorerPuzzle {
     name: String,
-    kind: PuzzleKind,
+    kind: Geometry,
     /// A base-36 token a cell.
     puzzle: String,
     solution: Option<String>,
@@ -72,10 +72,9 @@ struct ExplorerStep {
 impl ExplorerPuzzle {
     /// A trajectory under a name.
     pub fn new(name: String, t: &Trajectory) -> Self {
-        let text = |tokens: &[u8]| tokens.iter().map(|&t| token_char(i32::from(t))).collect::<String>();
         let short = |x: f64| (x * 1e4).round() / 1e4;
         let steps = t.segments.iter().map(|s| ExplorerStep {
-            answer: text(&s.prediction),
+            answer: base36(&s.prediction),
             confidence: s.confidence.iter().map(|&c| format!("{:02.0}", (c * 99.0).clamp(0.0, 99.0))).collect(),
             loss: s.loss.map(|l| (l * 1e6).round() / 1e6),
             conflict: s.conflict,
@@ -84,9 +83,9 @@ impl ExplorerPuzzle {
         });
         Self {
             name,
-            kind: t.kind,
-            puzzle: text(&t.puzzle),
-            solution: t.solution.as_deref().map(text),
+            kind: t.puzzle.geometry(),
+            puzzle: base36(t.puzzle.tokens()),
+            solution: t.puzzle.solution().map(base36),
             h_cycles: t.h_cycles,
             variance: t.explained_variance_ratio.map(short),
             points: t.points.iter().map(|p| p.map(|x| (x * 100.0).round() / 100.0)).collect(),

@@ -118,7 +118,7 @@ impl PathsPicture<'_> {
     where
         DB::ErrorType: 'static,
     {
-        let known = self.paths.iter().all(|(_, t)| t.solution.is_some());
+        let known = self.paths.iter().all(|(_, t)| t.puzzle.solution().is_some());
         let n = self.paths.iter().map(|(_, t)| t.segments.len()).max().unwrap_or(1) as f64;
         let value = |t: &Trajectory, k: usize| match t.segments[k].cells_right {
             Some(right) if known => right as f64,

@@ -9,12 +9,15 @@ use plotters::{
 
 use super::{
     axes::EqualAxes,
-    board::{AnswerBoard, CellMark, legend_entry},
+    board::{AnswerBoard, legend_entry},
     canvas::{Canvas, Frame, Lettering, Picture, Point},
     colormap::Colormap,
     style::{FRAME, GRID, INK, PAPER, RIGHT, SOFT_INK, size},
 };
-use crate::{analysis::trajectory::Trajectory, puzzle::PuzzleKind};
+use crate::{
+    analysis::trajectory::Trajectory,
+    puzzle::{CellMark, Geometry},
+};
 
 const WIDTH: u32 = 1200;
 const HEIGHT: u32 = 810;
@@ -43,7 +46,9 @@ impl TrajectoryPicture<'_> {
             (true, Some(first)) => format!("solved, first right at segment {first} of {last}"),
             (_, Some(first)) => format!("not solved: right at segment {first}, lost again by segment {last}"),
             _ => match t.segments.last().and_then(|s| s.cells_right) {
-                Some(right) => format!("not solved, {right} of {} cells right at segment {last}", t.puzzle.len()),
+                Some(right) => {
+                    format!("not solved, {right} of {} cells right at segment {last}", t.puzzle.tokens().len())
+                }
                 None => format!("not solved after segment {last}"),
             },
         };
@@ -270,17 +275,16 @@ where
         [BOARD.at(0.5, 0.0)[0], BOARD.top - 22.0],
         heading,
     )?;
-    let board =
-        AnswerBoard { kind: t.kind, puzzle: &t.puzzle, answer: &last.prediction, solution: t.solution.as_deref() };
-    board.draw(canvas, BOARD)?;
-    let given = if t.kind == PuzzleKind::Sudoku { "given" } else { "wall" };
-    let entries: &[(CellMark, &str)] = match t.solution {
+    let geometry = t.puzzle.geometry();
+    AnswerBoard { puzzle: &t.puzzle, answer: &last.prediction }.draw(canvas, BOARD)?;
+    let given = if geometry.is_sudoku() { "given" } else { "wall" };
+    let entries: &[(CellMark, &str)] = match t.puzzle.solution() {
         Some(_) => &[(CellMark::Given, given), (CellMark::Right, "right"), (CellMark::Wrong, "wrong")],
         None => &[(CellMark::Given, given), (CellMark::Unknown, "filled in")],
     };
     let mut x = BOARD.left;
     for &(mark, name) in entries {
-        x += legend_entry(canvas, t.kind, mark, name, [x, BOARD.bottom() + 28.0])? + 24.0;
+        x += legend_entry(canvas, geometry, mark, name, [x, BOARD.bottom() + 28.0])? + 24.0;
     }
     Ok(())
 }
@@ -290,8 +294,8 @@ fn draw_progress<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, t: &Trajectory) ->
 where
     DB::ErrorType: 'static,
 {
-    let cells = t.puzzle.len() as f64;
-    let known = t.solution.is_some();
+    let cells = t.puzzle.tokens().len() as f64;
+    let known = t.puzzle.solution().is_some();
     let values: Vec<f64> = t
         .segments
         .iter()
@@ -301,10 +305,10 @@ where
         })
         .collect();
     let top = if known { cells } else { values.iter().copied().fold(1.0, f64::max) };
-    let heading = match (known, t.kind) {
+    let heading = match (known, t.puzzle.geometry()) {
         (true, _) => format!("Right cells, of {cells}"),
-        (false, PuzzleKind::Sudoku) => "Blanks and broken rules".to_owned(),
-        (false, PuzzleKind::Maze) => return Ok(()),
+        (false, Geometry::Sudoku(_)) => "Blanks and broken rules".to_owned(),
+        (false, _) => return Ok(()),
     };
     let heading = if t.first_solved().is_some() { format!("{heading} (• solved)") } else { heading };
     canvas.text(&heading, [BOARD.at(0.5, 0.0)[0], BARS.top - 34.0], Lettering::new(size::LABEL, INK).middle())?;

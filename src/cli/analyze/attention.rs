@@ -10,9 +10,9 @@ use crate::{
         table::{Table, cells},
         ui::Ui,
     },
-    puzzle::PuzzleKind,
+    puzzle::Geometry,
     say,
-    study::attention::{AttentionStudy, first_open, wanted_layers},
+    study::attention::{AttentionStudy, wanted_layers},
 };
 
 const DETAILS: &str = "\
@@ -54,10 +54,10 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     let (checkpoint, chosen) = args.subject.choose(&ui)?;
     let puzzle = &chosen.puzzle;
-    let side = puzzle.tokens.len().isqrt();
+    let geometry = puzzle.geometry();
     let cell = match &args.cell {
-        Some(text) => cell_of(text, side)?,
-        None => first_open(&puzzle.tokens, puzzle.solution.as_deref()),
+        Some(text) => cell_of(text, geometry)?,
+        None => (0..geometry.cells()).find(|&cell| puzzle.is_open(cell)).unwrap_or(0),
     };
     let runtime = global.init()?;
     let model = checkpoint.model(chosen.dims, runtime, args.subject.model.dtype)?;
@@ -68,8 +68,8 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     let output = args.output.open("analysis/attention")?;
 
     let found = attention_of(&model, puzzle, segment)?;
-    let shares = found.shares(puzzle.kind)?;
-    print_shares(&ui, puzzle.kind, &shares);
+    let shares = found.shares(geometry)?;
+    print_shares(&ui, geometry, &shares);
     say!(
         ui,
         "recomputed plainly; differs from the forward pass by at most {:.1e} of its largest value",
@@ -92,8 +92,8 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
 }
 
 /// The table of heads; a maze has no units of Sudoku.
-fn print_shares(ui: &Ui, kind: PuzzleKind, shares: &[HeadShares]) {
-    let units = kind == PuzzleKind::Sudoku;
+fn print_shares(ui: &Ui, geometry: Geometry, shares: &[HeadShares]) {
+    let units = geometry.is_sudoku();
     let headings = ["layer", "head", "itself", "row", "column", "box", "elsewhere", "puzzle", "entropy"];
     let shown = |k: &usize| units || !(3..6).contains(k);
     let mut table = Table::headed((0..headings.len()).filter(shown).map(|k| headings[k]), &[]);
@@ -118,9 +118,11 @@ fn print_shares(ui: &Ui, kind: PuzzleKind, shares: &[HeadShares]) {
     }
 }
 
-fn cell_of(text: &str, side: usize) -> Result<usize> {
-    let wanted = || format!("--cell {text:?}: give a row and a column from 1 to {side}, like 5,5");
+fn cell_of(text: &str, geometry: Geometry) -> Result<usize> {
+    let (height, width) = (geometry.height(), geometry.width());
+    let wanted = || format!("--cell {text:?}: give a row from 1 to {height} and a column from 1 to {width}, like 2,3");
     let (row, column) = text.split_once(',').with_context(wanted)?;
-    let number = |t: &str| t.trim().parse::<usize>().ok().filter(|n| (1..=side).contains(n)).with_context(wanted);
-    Ok((number(row)? - 1) * side + number(column)? - 1)
+    let number =
+        |t: &str, most: usize| t.trim().parse::<usize>().ok().filter(|n| (1..=most).contains(n)).with_context(wanted);
+    Ok((number(row, height)? - 1) * width + number(column, width)? - 1)
 }

@@ -1,6 +1,6 @@
 //! The one puzzle that a picture is of, and the checkpoint that works on it.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     checkpoints::{CheckpointArg, ModelArgs},
@@ -10,7 +10,6 @@ use crate::{
     analysis::subject::ChosenPuzzle,
     checkpoint::Checkpoint,
     cli::ui::{Ui, warn},
-    puzzle::Board,
     say,
 };
 
@@ -22,8 +21,8 @@ pub struct PuzzleArgs {
     /// Which test puzzle, from 0 [default: 0]
     #[arg(long, value_name = "I[,I...]", value_delimiter = ',', conflicts_with = "puzzle")]
     index: Vec<usize>,
-    /// A Sudoku of your own: 81 characters row by row, 1-9 and . or 0 for blanks
-    #[arg(long, value_name = "81 CHARACTERS", conflicts_with = "data_path")]
+    /// A puzzle of your own, as `hrm solve` reads it: 81 characters row by row for a Sudoku, 1-9 and . or 0 for blanks
+    #[arg(long, value_name = "CHARACTERS", conflicts_with = "data_path")]
     puzzle: Option<String>,
     #[command(flatten)]
     data: DataPathArg,
@@ -41,11 +40,10 @@ impl PuzzleArgs {
 
     /// Loads the checkpoint and takes every puzzle that was named; at least one.
     pub fn choose_all(&self, ui: &Ui) -> Result<(Checkpoint, Vec<ChosenPuzzle>)> {
-        let typed = self.puzzle.as_deref().map(typed_board).transpose()?;
         let checkpoint = self.checkpoint.load(ui, self.model.weights)?;
-        let chosen = match typed {
-            Some(board) => {
-                let (chosen, warning) = ChosenPuzzle::typed(&board, &checkpoint)?;
+        let chosen = match &self.puzzle {
+            Some(text) => {
+                let (chosen, warning) = ChosenPuzzle::typed(text, &checkpoint).context("--puzzle")?;
                 if let Some(warning) = warning {
                     warn(format_args!("{warning}"));
                 }
@@ -63,13 +61,4 @@ impl PuzzleArgs {
         };
         Ok((checkpoint, chosen))
     }
-}
-
-fn typed_board(text: &str) -> Result<Board> {
-    let board: Board =
-        text.trim().parse().context("--puzzle: give 81 characters, row by row, 1-9 and . or 0 for blanks")?;
-    if let Some(clash) = board.repeated() {
-        bail!("--puzzle: {clash}: no Sudoku has such givens");
-    }
-    Ok(board)
 }
