@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use common::{fails, golden, hrm, json, names, ok};
 use hrm::{
     dataset::{Dataset, Split},
-    puzzle::maze,
+    puzzle::{Geometry, maze},
 };
 use ndarray::{Array2, Array3};
 use ndarray_npy::read_npy;

@@ -353,3 +353,91 @@ fn an_interrupt_stops_cleanly() -> Result<()> {
     assert!(!folder.path().join("out.json").exists());
     Ok(())
 }
+
+/// Rows of random tokens: 16 cells and the vocabulary of a Sudoku of 81.
+fn write_unknown(root: &Path) -> Result<()> {
+    for split in ["train", "test"] {
+        let folder = root.join(split);
+        fs::create_dir_all(&folder)?;
+        let labels = ndarray::Array2::from_shape_fn((20, 16), |(row, cell)| (2 + (7 * row + 5 * cell) % 9) as u8);
+        let inputs = ndarray::Array2::from_shape_fn((20, 16), |at| if at.1 % 2 == 0 { 1 } else { labels[at] });
+        ndarray_npy::write_npy(folder.join("all__inputs.npy"), &inputs)?;
+        ndarray_npy::write_npy(folder.join("all__labels.npy"), &labels)?;
+        for (name, count) in [("puzzle_identifiers", 20), ("puzzle_indices", 21), ("group_indices", 21)] {
+            let values = (0..count).map(|i| if count == 20 { 0 } else { i });
+            ndarray_npy::write_npy(folder.join(format!("all__{name}.npy")), &values.collect::<ndarray::Array1<i32>>())?;
+        }
+        let meta = serde_json::json!({
+            "pad_id": 0, "ignore_label_id": 0, "blank_identifier_id": 0, "vocab_size": 11, "seq_len": 16,
+            "num_puzzle_identifiers": 1, "total_groups": 20, "mean_puzzle_examples": 1.0, "sets": ["all"],
+        });
+        fs::write(folder.join("dataset.json"), meta.to_string())?;
+    }
+    Ok(())
+}
+
+/// Eleven tokens alone make no Sudoku: such data train and infer without rules, and what needs rules says so.
+#[test]
+fn an_unknown_kind_is_trained_on_and_refused_by_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    write_unknown(&folder.path().join("x"))?;
+    let run = |words: &str| {
+        let mut command = hrm(folder.path());
+        command.args(words.split_whitespace());
+        command
+    };
+    let tiny = "arch.hidden_size=32 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.H_cycles=1 arch.L_cycles=1 \
+                arch.halt_max_steps=3 arch.forward_dtype=float32 global_batch_size=10 lr_warmup_steps=1 epochs=2 \
+                eval_interval=2 --device cpu --threads 1";
+    ok(&mut run(&format!("train data_path=x checkpoint_path=r {tiny}")))?;
+    let on = |words: &str| run(&format!("{words} --checkpoint r --data-path x --device cpu --threads 1"));
+    let said = ok(&mut on("infer --output all.jsonl"))?.stdout;
+    assert!(said.contains("unknown puzzle of 16 cells and 11 tokens"), "{said}");
+    assert!(said.contains("the rules of these puzzles are unknown") && !said.contains("upstream's rule"), "{said}");
+    ok(&mut on("infer --output all.jsonl --resume"))?;
+    let report: Value = serde_json::from_str(&ok(&mut on("infer --json - --permutes 3 --noise 0.1"))?.stdout)?;
+    assert_eq!((&report["dataset"], &report["total"], &report["upstream_rule"]), (&Value::Null, &20.into(), &Value::Null));
+    let metrics: Value = serde_json::from_str(&ok(&mut on("eval --json -"))?.stdout)?;
+    assert!(metrics["all"]["accuracy"].is_number(), "{metrics}");
+
+    let unknown = "puzzles of 16 cells and 11 tokens are of a kind unknown here";
+    for (words, wanted) in [
+        ("infer --permutes 2", "has 1 permutations"),
+        ("infer --relabel", "has no digits to relabel"),
+        ("infer --stop verified", unknown),
+        ("infer --compare-stops", unknown),
+        ("analyze segments --output-dir o", unknown),
+        ("analyze stability --output-dir o", "unknown puzzle of 16 cells"),
+        ("viz landscape --grid -1..1 --output-dir o", unknown),
+        ("report --output-dir o", unknown),
+        ("trace --output-dir o", unknown),
+    ] {
+        let text = fails(&mut on(words))?;
+        assert!(text.contains(wanted) && !text.contains("panicked"), "{words}: {text}");
+        assert!(!folder.path().join("o").exists(), "{words}");
+    }
+    let online = fails(&mut run(&format!("train data_path=x checkpoint_path=s augment=online {tiny}")))?;
+    assert!(online.contains(unknown), "{online}");
+    let check = fails(&mut run("dataset check x"))?;
+    assert!(check.contains(unknown), "{check}");
+    let inspected = ok(&mut run("dataset inspect x"))?.stdout;
+    assert!(inspected.contains("a kind unknown here"), "{inspected}");
+    Ok(())
+}
+
+/// A checkpoint of smaller mazes works on larger ones, and that is said.
+#[test]
+fn another_size_than_in_training_is_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    solver::write_of_size(&folder.path().join("run"), 1, solver::maze_dims())?;
+    let meta = folder.path().join("run/step_1/meta.json");
+    let mut of_step: Value = serde_json::from_slice(&fs::read(&meta)?)?;
+    of_step["seq_len"] = 25.into();
+    fs::write(&meta, of_step.to_string())?;
+    let mut build = hrm(folder.path());
+    ok(build.args("build-dataset --dataset maze --source bundled-small --test-rows 3 --subsample-size 3 --output-dir m".split(' ')))?;
+    let mut infer = hrm(folder.path());
+    let output = ok(infer.args("infer --checkpoint run --data-path m --device cpu --threads 1".split(' ')))?;
+    assert!(output.stderr.contains("trained on puzzles of 25 cells, those of m have 121"), "{}", output.stderr);
+    Ok(())
+}
