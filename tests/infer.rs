@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use common::{
-    fails, golden, hrm, ok,
+    fails, golden, hrm, ok, solver,
     tensors::{Tensors, assert_near, json},
 };
 use hrm::{
@@ -396,7 +396,10 @@ fn an_unknown_kind_is_trained_on_and_refused_by_name() -> Result<()> {
     assert!(said.contains("the rules of these puzzles are unknown") && !said.contains("upstream's rule"), "{said}");
     ok(&mut on("infer --output all.jsonl --resume"))?;
     let report: Value = serde_json::from_str(&ok(&mut on("infer --json - --permutes 3 --noise 0.1"))?.stdout)?;
-    assert_eq!((&report["dataset"], &report["total"], &report["upstream_rule"]), (&Value::Null, &20.into(), &Value::Null));
+    assert_eq!(
+        (&report["dataset"], &report["total"], &report["upstream_rule"]),
+        (&Value::Null, &20.into(), &Value::Null)
+    );
     let metrics: Value = serde_json::from_str(&ok(&mut on("eval --json -"))?.stdout)?;
     assert!(metrics["all"]["accuracy"].is_number(), "{metrics}");
 
@@ -435,7 +438,10 @@ fn another_size_than_in_training_is_told() -> Result<()> {
     of_step["seq_len"] = 25.into();
     fs::write(&meta, of_step.to_string())?;
     let mut build = hrm(folder.path());
-    ok(build.args("build-dataset --dataset maze --source bundled-small --test-rows 3 --subsample-size 3 --output-dir m".split(' ')))?;
+    ok(build.args(
+        "build-dataset --dataset maze --source bundled-small --test-rows 3 --subsample-size 3 --output-dir m"
+            .split(' '),
+    ))?;
     let mut infer = hrm(folder.path());
     let output = ok(infer.args("infer --checkpoint run --data-path m --device cpu --threads 1".split(' ')))?;
     assert!(output.stderr.contains("trained on puzzles of 25 cells, those of m have 121"), "{}", output.stderr);

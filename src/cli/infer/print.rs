@@ -39,7 +39,9 @@ pub fn print(report: &InferReport, ui: &Ui) {
     let verified_what = format!("some pass is right by the puzzle's rules; no label{mismatches}");
     match report.dataset {
         Some(_) => line("verified", verified.share.accuracy, verified.share.ci95, &verified_what),
-        None => say!(ui, "{:<16}       -    the rules of these puzzles are unknown: no answer can be verified", "verified"),
+        None => {
+            say!(ui, "{:<16}       -    the rules of these puzzles are unknown: no answer can be verified", "verified")
+        }
     }
     line("vote", vote.accuracy, vote.ci95, "most frequent answer of the halted passes");
     line("best halt", best_halt.accuracy, best_halt.ci95, "answer with the highest q_halt - q_continue");
