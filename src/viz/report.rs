@@ -49,6 +49,9 @@ pub struct ExplorerModel {
 pub struct ExplorerPuzzle {
     name: String,
     kind: Geometry,
+    /// Rows and columns of cells, and of those of a Sudoku's box.
+    size: [usize; 2],
+    boxes: Option<[usize; 2]>,
     /// A base-36 token a cell.
     puzzle: String,
     solution: Option<String>,
@@ -73,6 +76,7 @@ impl ExplorerPuzzle {
     /// A trajectory under a name.
     pub fn new(name: String, t: &Trajectory) -> Self {
         let short = |x: f64| (x * 1e4).round() / 1e4;
+        let geometry = t.puzzle.geometry();
         let steps = t.segments.iter().map(|s| ExplorerStep {
             answer: base36(&s.prediction),
             confidence: s.confidence.iter().map(|&c| format!("{:02.0}", (c * 99.0).clamp(0.0, 99.0))).collect(),
@@ -83,7 +87,9 @@ impl ExplorerPuzzle {
         });
         Self {
             name,
-            kind: t.puzzle.geometry(),
+            kind: geometry,
+            size: [geometry.height(), geometry.width()],
+            boxes: geometry.boxes().map(|boxes| [boxes.height(), boxes.width()]),
             puzzle: base36(t.puzzle.tokens()),
             solution: t.puzzle.solution().map(base36),
             h_cycles: t.h_cycles,

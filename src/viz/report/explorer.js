@@ -24,7 +24,7 @@
   }
 
   function face(p, t) {
-    if (p.kind === "sudoku") return t >= 2 && t <= 10 ? String(t - 1) : "–";
+    if (p.kind === "sudoku") return t >= 2 ? (t - 1).toString(36).toUpperCase() : "–";
     return t === 3 ? "S" : t === 4 ? "G" : t === 5 ? "●" : "";
   }
 
@@ -42,16 +42,17 @@
   let cells = [];
   function makeBoard() {
     const p = puzzle();
-    const side = Math.round(Math.sqrt(p.puzzle.length));
+    const [height, width] = p.size;
     const board = $("board");
     board.className = p.kind;
-    board.style.gridTemplateColumns = `repeat(${side}, 1fr)`;
-    board.style.gridTemplateRows = `repeat(${side}, 1fr)`;
+    board.style.gridTemplateColumns = `repeat(${width}, 1fr)`;
+    board.style.gridTemplateRows = `repeat(${height}, 1fr)`;
     cells = Array.from(p.puzzle, (_, cell) => {
       const div = document.createElement("div");
       div.dataset.cell = cell;
-      const edge = (p.kind === "sudoku" && cell % 3 === 2 && cell % 9 !== 8 ? " edge-right" : "") +
-        (p.kind === "sudoku" && [2, 5].includes(Math.floor(cell / 9)) ? " edge-below" : "");
+      const column = cell % width + 1, row = Math.floor(cell / width) + 1;
+      const edge = (p.boxes && column % p.boxes[1] === 0 && column < width ? " edge-right" : "") +
+        (p.boxes && row % p.boxes[0] === 0 && row < height ? " edge-below" : "");
       div.dataset.edge = edge;
       return div;
     });
