@@ -129,7 +129,7 @@ impl Geometry {
     }
 
     /// What a cell may hold, in words.
-    fn alphabet(self) -> String {
+    pub(super) fn alphabet(self) -> String {
         match self {
             Self::Sudoku(boxes) => {
                 let last = self.symbol(self.vocab_size() as u8 - 1);

@@ -24,10 +24,10 @@ pub enum TypedError {
 /// What is wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
-    #[error("{found} cells: give {cells} for each Sudoku, row by row, 1-{last} and . or 0 for blanks")]
-    Cells { found: usize, cells: usize, last: char },
-    #[error("{found:?} is no cell (row {}, column {}): a cell is 1-{last}, or '.' or 0 for a blank", .row + 1, .column + 1)]
-    Symbol { found: char, row: usize, column: usize, last: char },
+    #[error("{found} cells: give {} for each Sudoku, row by row; {}", .geometry.cells(), .geometry.alphabet())]
+    Cells { found: usize, geometry: Geometry },
+    #[error("{found:?} is no cell (row {}, column {}): {}", .row + 1, .column + 1, .geometry.alphabet())]
+    Symbol { found: char, row: usize, column: usize, geometry: Geometry },
     #[error("no maze: give lines of #, space, S and G")]
     NoMaze,
     #[error("{found} characters on one line: only a square maze may stand on one")]
@@ -61,16 +61,15 @@ impl Typed {
 
 fn sudokus(boxes: Boxes, text: &str) -> Result<Typed, Why> {
     let (geometry, cells) = (Geometry::Sudoku(boxes), boxes.cells());
-    let last = geometry.symbol(geometry.vocab_size() as u8 - 1);
     let separates = |c: &char| c.is_whitespace() || "|-+,│─┼".contains(*c);
     let token = |(at, found): (usize, char)| {
         let (row, column) = (at % cells / boxes.side(), at % boxes.side());
         let token = if found == '_' { geometry.token('.') } else { geometry.token(found) };
-        token.filter(|&token| token != 0).ok_or(Why::Symbol { found, row, column, last })
+        token.filter(|&token| token != 0).ok_or(Why::Symbol { found, row, column, geometry })
     };
     let tokens = text.chars().filter(|c| !separates(c)).enumerate().map(token).collect::<Result<Vec<u8>, Why>>()?;
     if tokens.is_empty() || !tokens.len().is_multiple_of(cells) {
-        return Err(Why::Cells { found: tokens.len(), cells, last });
+        return Err(Why::Cells { found: tokens.len(), geometry });
     }
     Ok(Typed { geometry, puzzles: tokens.chunks(cells).map(<[u8]>::to_vec).collect() })
 }
@@ -145,7 +144,7 @@ mod tests {
             (6, "S    G", "6 characters on one line"),
             (6, "S  x", "not a maze puzzle: cell 4 (row 2, column 2) holds \"x\""),
             (6, "123", "not a 4x4 sudoku puzzle: 3 cells: give 16"),
-            (12, "1", "a vocabulary of 12 tokens is that of no puzzle"),
+            (13, "1", "a vocabulary of 13 tokens is that of no puzzle"),
             (7, "1", "a vocabulary of 7 tokens"),
         ] {
             assert!(error(vocab_size, text).contains(wanted), "{}", error(vocab_size, text));
