@@ -178,9 +178,10 @@ pub fn trace_states(
 fn facts(model: &Model, segment: usize, done: &Segment, puzzle: &Puzzle) -> Result<SegmentFacts> {
     let prediction: Vec<u8> =
         host_tokens(&done.predictions())?.iter().map(|&t| u8::try_from(t)).collect::<Result<_, _>>()?;
-    let cells_right = puzzle.right_cells(&prediction).map(|right| right as u64);
+    // As upstream counts: padding in a solution must be matched like any other token.
+    let cells_right = puzzle.solution().map(|s| s.iter().zip(&prediction).filter(|(a, b)| a == b).count() as u64);
     let solved = match cells_right {
-        Some(right) => right == puzzle.labelled_cells() as u64,
+        Some(right) => right == prediction.len() as u64,
         None => puzzle.check(&prediction).is_ok(),
     };
     let boxes = puzzle.geometry().boxes();
