@@ -79,7 +79,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("dims", &[]),
     ("dtype", &[]),
-    ("batch", &[]),
+    ("batch", &["puzzle"]),
     ("difference", &[]),
     ("puzzle", &["rng"]),
     ("rng", &[]),

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::landscape::relative_moves;
 use crate::{
-    batch::{Batch, IGNORE_LABEL},
+    dataset::{Batch, IGNORE_LABEL},
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment},
     ops::token_loss,

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::{pca::Pca, runs::batch_of};
 use crate::{
-    batch::IGNORE_LABEL,
+    dataset::IGNORE_LABEL,
     eval::infer::host_tokens,
     model::{DeviceBatch, Model, Segment, loss_head},
     ops::token_loss,
