@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     GlobalArgs,
     args::choices::{KINDS, one_of},
-    dataset::Watch,
     ui::{JsonArg, Ui, warn},
+    watch::DatasetWatch,
 };
 use crate::{
     dataset::{
@@ -166,7 +166,7 @@ pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let plan = Plan::new(&args, global, &ui)?;
     let output = check_output_folder(&plan.output_dir, args.force)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
-    let mut watch = Watch::new(&ui, "checking", "bytes");
+    let mut watch = DatasetWatch::new(&ui, "checking", "bytes");
     let lists = pool.install(|| plan.read_lists(&ui, &mut watch))?;
     watch.next("building", "boards");
     let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, &watch));
@@ -259,7 +259,7 @@ impl Plan {
         })
     }
 
-    fn read_lists(&self, ui: &Ui, watch: &mut Watch) -> Result<Lists> {
+    fn read_lists(&self, ui: &Ui, watch: &mut DatasetWatch) -> Result<Lists> {
         let mut read = |file: &PuzzleFile, first_rows: Option<usize>| {
             watch.next("checking", "bytes");
             let options = ReadOptions { kind: self.kind, min_difficulty: self.min_difficulty, first_rows };

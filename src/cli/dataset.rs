@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, atomic::AtomicBool, atomic::Ordering},
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
     args::choices::{KINDS, one_of},
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
+    watch::DatasetWatch,
 };
 use crate::{
     dataset::{
@@ -28,7 +28,6 @@ use crate::{
     outcome::Interrupted,
     puzzle::{Geometry, PuzzleKind},
     runtime, say,
-    signals::stop_flag,
 };
 
 /// Look into datasets, find mistakes in them, make new puzzles
@@ -282,7 +281,7 @@ fn check_command(args: &CheckArgs, global: &GlobalArgs) -> Result<()> {
         ensure!(test.kind() == kind, "training puzzles are of kind {}, test puzzles of kind {test}", train.geometry());
     }
 
-    let watch = Watch::new(&ui, "checking", "boards");
+    let watch = DatasetWatch::new(&ui, "checking", "boards");
     let report = pool(global)?.install(|| {
         train.with_boards(|train| match &test {
             Some(test) => test.with_boards(|test| check(train, Some(test), &watch)),
@@ -420,7 +419,7 @@ fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
     writable(&args.output).map_err(|e| anyhow::anyhow!("{}: {e}", at()))?;
     let seed = global.seed.unwrap_or(0);
     let begin = Instant::now();
-    let watch = Watch::new(&ui, "generating", "puzzles");
+    let watch = DatasetWatch::new(&ui, "generating", "puzzles");
     let (made, partial) = match args.dataset {
         PuzzleKind::Sudoku => generate_sudokus(args, global, seed, &ui, &watch)?,
         PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch)?,
@@ -516,7 +515,7 @@ impl GenerateArgs {
         &self,
         asked: &GenerateIdentity,
         ui: &Ui,
-        watch: &Watch,
+        watch: &DatasetWatch,
         make: impl FnOnce(Vec<Round>, &mut Keep<'_>) -> Result<Made>,
     ) -> Result<(Made, RoundJournal)> {
         let path = self.partial();
@@ -557,7 +556,7 @@ fn generate_sudokus(
     global: &GlobalArgs,
     seed: u64,
     ui: &Ui,
-    watch: &Watch,
+    watch: &DatasetWatch,
 ) -> Result<(Made, RoundJournal)> {
     ensure!(args.side.is_none() && args.min_steps.is_none(), "--side and --min-steps are for --dataset maze");
     let bundled = || PathBuf::from("bundled");
@@ -602,7 +601,7 @@ fn generate_mazes(
     global: &GlobalArgs,
     seed: u64,
     ui: &Ui,
-    watch: &Watch,
+    watch: &DatasetWatch,
 ) -> Result<(Made, RoundJournal)> {
     let sudoku_only = args.seeds.is_some() || !args.exclude.is_empty() || args.ratings.is_some() || args.fast;
     ensure!(!sudoku_only, "--seeds, --exclude, --ratings and --fast are for Sudoku");
@@ -618,49 +617,4 @@ fn generate_mazes(
 fn pool(global: &GlobalArgs) -> Result<rayon::ThreadPool> {
     let threads = runtime::cpu_threads(global.threads);
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start the threads")
-}
-
-/// The progress bar, and Ctrl-C.
-pub(super) struct Watch {
-    bar: OnceLock<ProgressBar>,
-    ui: Ui,
-    what: &'static str,
-    unit: &'static str,
-    stop: Arc<AtomicBool>,
-}
-
-impl Watch {
-    /// To be called once in a process.
-    pub(super) fn new(ui: &Ui, what: &'static str, unit: &'static str) -> Self {
-        Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: stop_flag("") }
-    }
-
-    /// Goes over to the next piece of work, which has a bar of its own.
-    pub(super) fn next(&mut self, what: &'static str, unit: &'static str) {
-        self.done();
-        (self.bar, self.what, self.unit) = (OnceLock::new(), what, unit);
-    }
-
-    /// Removes the bar.
-    pub(super) fn done(&self) {
-        if let Some(bar) = self.bar.get() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Progress for Watch {
-    fn start(&self, total: u64) {
-        self.bar.get_or_init(|| self.ui.progress(total, self.what, self.unit));
-    }
-
-    fn advance(&self, by: u64) {
-        if let Some(bar) = self.bar.get() {
-            bar.inc(by);
-        }
-    }
-
-    fn cancelled(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }

@@ -5,7 +5,6 @@ mod args;
 mod bench;
 mod build_dataset;
 mod checkpoint;
-mod curves;
 mod dataset;
 mod doctor;
 mod eval;
@@ -19,6 +18,7 @@ mod trace;
 mod train;
 pub mod ui;
 mod viz;
+mod watch;
 
 use std::{
     ffi::OsString,

@@ -9,7 +9,7 @@ use super::{
         puzzles::{Count, RunArgs, SeveralArgs},
     },
     table::Table,
-    ui::Watch,
+    watch::StudyWatch,
 };
 use crate::{say, study::report::ReportPlan};
 
@@ -56,7 +56,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let runtime = global.init()?;
     let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
     let output = args.output.open("report")?;
-    let watch = Watch::new(&ui);
+    let watch = StudyWatch::new(&ui);
     let plan = ReportPlan {
         title: args.title.unwrap_or_else(|| "How it reasons".to_owned()),
         explore: usize::try_from(args.explore)?,

@@ -10,7 +10,8 @@ use super::{
         output::OutputArgs,
         puzzles::{Count, DataPathArg, RunArgs, check_kind, open_test_set},
     },
-    ui::{Ui, Watch},
+    ui::Ui,
+    watch::StudyWatch,
 };
 use crate::{
     analysis::trajectory::{SegmentFacts, trace_puzzle},
@@ -111,7 +112,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     };
     say_size(&ui, &study);
     let output = args.output.open("trace")?;
-    let watch = Watch::new(&ui);
+    let watch = StudyWatch::new(&ui);
     match study.run(&output, &watch)? {
         Traced::WasWhole => say!(ui, "{}: it is whole already", output.path("trace.safetensors").display()),
         Traced::Written(index, name) => {

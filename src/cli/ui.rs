@@ -7,10 +7,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::{Context, Result};
@@ -20,7 +17,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 
 pub use crate::terminal::{only_errors, silent};
-use crate::{json::to_json, signals::stop_flag, study::Watcher, terminal::progress_bar};
+use crate::{json::to_json, terminal::progress_bar};
 
 /// Where `--json` writes: a file, or `-` for standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,38 +143,6 @@ impl Log for Warnings {
 pub fn show_warnings() {
     if log::set_logger(&WARNINGS).is_ok() {
         log::set_max_level(LevelFilter::Warn);
-    }
-}
-
-/// Shows a study on the terminal, and asks it to stop at Ctrl-C.
-pub struct Watch {
-    ui: Ui,
-    stop: Arc<AtomicBool>,
-}
-
-impl Watch {
-    /// To be made once, when everything that was typed has been checked.
-    pub fn new(ui: &Ui) -> Self {
-        Self { ui: ui.clone(), stop: stop_flag("stopping after this batch") }
-    }
-
-    /// For work that is too short to stop in between.
-    pub fn unstoppable(ui: &Ui) -> Self {
-        Self { ui: ui.clone(), stop: Arc::default() }
-    }
-}
-
-impl Watcher for Watch {
-    fn line(&self, text: fmt::Arguments<'_>) {
-        self.ui.say(text);
-    }
-
-    fn bar(&self, total: usize, what: &str, unit: &str) -> ProgressBar {
-        self.ui.progress(total as u64, what, unit)
-    }
-
-    fn asked_to_stop(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
     }
 }
 

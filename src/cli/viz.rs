@@ -1,5 +1,6 @@
 //! `hrm viz`.
 
+mod curves;
 mod landscape;
 
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use clap::Subcommand;
 use super::{
     GlobalArgs,
     args::{checkpoints::load_checkpoint, puzzle::PuzzleArgs},
-    curves,
-    ui::{JsonArg, Ui, Watch, writable},
+    ui::{JsonArg, Ui, writable},
+    watch::StudyWatch,
 };
 use crate::{
     analysis::trajectory::PointsPer,
@@ -123,7 +124,7 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let (dims, dtype) = (chosen[0].dims, args.subject.model.dtype);
     let load = |checkpoint: &Checkpoint| checkpoint.model(dims, runtime, dtype);
     let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
-    let traced = plan.run(&models, &Watch::unstoppable(&ui))?;
+    let traced = plan.run(&models, &StudyWatch::unstoppable(&ui))?;
     say!(ui, "{}", traced.title);
     if traced.paths.len() > 1 {
         for (name, t) in traced.names.iter().zip(&traced.paths) {

@@ -15,7 +15,8 @@ use super::{
         output::OutputArgs,
         puzzles::{ManyArgs, check_kind, open_test_set},
     },
-    ui::{Ui, Watch},
+    ui::Ui,
+    watch::StudyWatch,
 };
 use crate::{
     analysis::identity::PuzzlesIdentity,
@@ -64,7 +65,7 @@ fn run_many(ui: &Ui, global: &GlobalArgs, args: &ManyArgs, output: &OutputArgs, 
     let runtime = global.init()?;
     let model = args.run.load(&checkpoint, &puzzles, runtime)?;
     let output = output.open(default)?;
-    let watch = Watch::new(ui);
+    let watch = StudyWatch::new(ui);
     let plan = RunsPlan {
         checkpoint: &checkpoint,
         model: &model,

@@ -11,7 +11,8 @@ use crate::{
             puzzles::{RunArgs, SeveralArgs},
         },
         table::{Table, cells},
-        ui::{Ui, Watch},
+        ui::Ui,
+        watch::StudyWatch,
     },
     say,
     study::{
@@ -81,7 +82,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let runtime = global.init()?;
     let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
     let output = args.output.open("analysis/stability")?;
-    let watch = Watch::new(&ui);
+    let watch = StudyWatch::new(&ui);
     let found = plan.run(&made, &subjects, &output, &watch)?;
     print_table(&ui, &found, plan.segments);
     print_motions(&ui, &found, plan.segments);

@@ -8,7 +8,8 @@ use crate::{
         GlobalArgs,
         args::{output::OutputArgs, puzzle::PuzzleArgs},
         table::{Table, cells},
-        ui::{Ui, Watch},
+        ui::Ui,
+        watch::StudyWatch,
     },
     model::Model,
     runtime::device_name,
@@ -199,7 +200,7 @@ pub fn run(args: &LandscapeArgs, global: &GlobalArgs) -> Result<()> {
     ensure!(args.elev.is_finite() && args.azim.is_finite(), "--elev and --azim must be numbers of degrees");
     let plan = args.grid.plan("landscape", 1, args.density, global)?;
     let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan)?;
-    let watch = Watch::new(&ui);
+    let watch = StudyWatch::new(&ui);
     let explored = plan.run(&subject, &output, &watch)?;
     let look =
         LandscapeLook { clip: args.clip, mask_blanks: args.mask_blanks, elevation: args.elev, azimuth: args.azim };
@@ -221,7 +222,7 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
     );
     let plan = args.grid.plan("flow", usize::try_from(args.segments)?, args.density, global)?;
     let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan)?;
-    let watch = Watch::new(&ui);
+    let watch = StudyWatch::new(&ui);
     let explored = plan.run(&subject, &output, &watch)?;
     let (report, file) = explored.write_flow(args.settle)?;
     let (title, segments) = (&report.head.title, args.segments);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
-use super::ui::{JsonArg, Ui, writable};
 use crate::{
     analysis::curves::RunCurves,
+    cli::ui::{JsonArg, Ui, writable},
     say,
     study::save_picture,
     train::{METRICS_FILE, RunHistory, find_runs},
