@@ -351,7 +351,7 @@ fn a_full_disk_is_an_error_that_names_the_file() -> Result<()> {
     // The weights fit, the growing metrics do not.
     let more = "checkpoint_path=late global_batch_size=4 arch.hidden_size=8 epochs=4000 eval_interval=20";
     let text = fails(&mut limited(folder.path(), 150, more))?;
-    assert!(text.contains("metrics.jsonl: cannot write"), "{text}");
+    assert!(text.contains("metrics.jsonl: cannot be written"), "{text}");
     let kept = whole_checkpoints(&folder.path().join("late"))?;
     assert!(kept.contains(&"step_320".to_owned()), "{kept:?}");
     Ok(())
