@@ -138,12 +138,16 @@ impl RepoCache {
         let at = || format!("{}: cannot be linked", path.display());
         let target = format!("{}../../blobs/{hash}", "../".repeat(file.matches('/').count()));
         create_folder(path.parent().unwrap_or(&self.folder))?;
-        if fs::read_link(&path).is_ok() {
-            fs::remove_file(&path).with_context(at)?;
-        }
-        match symlink(&target, &path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && fs::read_link(&path).is_ok() => {}
-            made => made.with_context(at)?,
+        // Another process may be reading through a link that is right.
+        let is_right = || fs::read_link(&path).is_ok_and(|found| found == Path::new(&target));
+        if !is_right() {
+            if fs::read_link(&path).is_ok() {
+                fs::remove_file(&path).with_context(at)?;
+            }
+            match symlink(&target, &path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_right() => {}
+                made => made.with_context(at)?,
+            }
         }
         if self.revision != commit {
             let reference = self.folder.join("refs").join(&self.revision);
