@@ -5,6 +5,7 @@ mod common;
 use common::tensors::{Tensors, assert_close, assert_near, config, device, f64s, json, raw_tensors};
 use hrm::{
     analysis::{
+        facts,
         landscape::{Grid, Plane},
         pca::Pca,
         trajectory,
@@ -107,7 +108,7 @@ fn landscape_matches_the_golden_in_f32() {
     model
         .unroll(model.fresh_carry(batch.shallow_clone()))
         .run(16, |number, segment| {
-            let loss = trajectory::head_loss(&model, segment).unwrap();
+            let loss = facts::head_loss(&model, segment).unwrap();
             assert_near(&format!("loss of segment {number}"), loss, wanted[number - 1].as_f64().unwrap(), 1e-3);
             Ok(())
         })

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod cells;
 pub mod curves;
+pub mod facts;
 pub mod identity;
 pub mod landscape;
 pub mod modes;

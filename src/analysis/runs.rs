@@ -2,14 +2,15 @@
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
-use super::landscape::relative_moves;
+use super::{
+    facts::{SegmentFacts, facts_of},
+    landscape::relative_moves,
+};
 use crate::{
-    dataset::{Batch, IGNORE_LABEL},
-    eval::infer::host_tokens,
+    dataset::Batch,
     model::{DeviceBatch, Model, Segment},
-    ops::token_loss,
     puzzle::{Puzzle, base36},
 };
 
@@ -137,7 +138,7 @@ pub fn run_puzzles(model: &Model, items: &[Puzzle], segments: usize, longest_cyc
     let mut kept: Vec<[Tensor; 2]> = vec![[h_init.expand(size, false), l_init.expand(size, false)]];
     let mut session = model.unroll(model.fresh_carry(batch));
     session.run(segments, |number, segment| {
-        no_grad(|| record(model, segment, items, &kept, &mut runs))?;
+        no_grad(|| record(segment, facts_of(model, number, segment, items)?, &kept, &mut runs))?;
         if kept.len() >= longest_cycle.max(1) {
             drop(kept.remove(0));
         }
@@ -199,27 +200,9 @@ impl PuzzleRun {
     }
 }
 
-/// One segment's facts of every row. `kept`: the states before, the latest last.
-fn record(
-    model: &Model,
-    segment: &Segment,
-    items: &[Puzzle],
-    kept: &[[Tensor; 2]],
-    runs: &mut [PuzzleRun],
-) -> Result<()> {
+/// Adds one segment of every row. `kept`: the states before, the latest last.
+fn record(segment: &Segment, facts: Vec<SegmentFacts>, kept: &[[Tensor; 2]], runs: &mut [PuzzleRun]) -> Result<()> {
     let (z_h, z_l) = (&segment.carry.z_h, &segment.carry.z_l);
-    let answers = host_tokens(&segment.predictions())?; // [B, S]
-    let labels = &segment.carry.batch.labels;
-    let mask = labels.f_ne(i64::from(IGNORE_LABEL))?;
-    let divisor = mask.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Int64)?.f_clamp_min(1)?;
-    let loss = token_loss(model.config().loss_type, &segment.logits, labels).loss; // [B, S]
-    let loss = loss.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Double)?.f_div(&divisor)?;
-    let loss: Vec<f64> = Vec::try_from(loss.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?;
-    let of_answer = token_loss(model.config().loss_type, &segment.logits, &segment.predictions()).loss; // [B, S]
-    let hundredths = of_answer.f_neg()?.f_exp()?.f_mul_scalar(100.0)?.f_floor()?.f_clamp(0.0, 99.0)?;
-    let hundredths = host_tokens(&hundredths)?; // [B, S]
-    let floats = |t: &Tensor| -> Result<Vec<f32>> { Ok(Vec::try_from(t.f_to_device(Device::Cpu)?)?) };
-    let (q_halt, q_continue) = (floats(&segment.q_halt)?, floats(&segment.q_continue)?);
     let [before_h, before_l] = &kept[kept.len() - 1];
     let (move_h, move_l) = (relative_moves(before_h, z_h)?, relative_moves(before_l, z_l)?);
     let mut repeats = vec![0; runs.len()];
@@ -233,18 +216,18 @@ fn record(
             }
         }
     }
-    for (row, (run, item)) in runs.iter_mut().zip(items).enumerate() {
-        let answer: Vec<u8> = answers.row(row).iter().map(|&token| u8::try_from(token)).collect::<Result<_, _>>()?;
-        run.right.push(item.right_cells(&answer).unwrap_or(0));
-        run.conflict.extend(item.geometry().boxes().map(|boxes| boxes.conflicts(&answer)));
-        run.loss.push(loss[row]);
-        run.q_halt.push(q_halt[row]);
-        run.q_continue.push(q_continue[row]);
+    for (row, (run, facts)) in runs.iter_mut().zip(facts).enumerate() {
+        run.right.push(facts.end.cells.unwrap_or(0) as usize);
+        run.conflict.extend(facts.conflict);
+        run.loss.push(facts.loss.unwrap_or(0.0));
+        run.q_halt.push(facts.q_halt);
+        run.q_continue.push(facts.q_continue);
         run.move_h.push(move_h[row]);
         run.move_l.push(move_l[row]);
         run.repeats.push(repeats[row]);
-        run.confidence.push(hundredths.row(row).iter().map(|c| format!("{c:02}")).collect());
-        run.answers.push(base36(&answer));
+        let hundredths = facts.confidence.iter().map(|p| (p * 100.0).floor().clamp(0.0, 99.0));
+        run.confidence.push(hundredths.map(|c| format!("{c:02}")).collect());
+        run.answers.push(base36(&facts.prediction));
     }
     Ok(())
 }

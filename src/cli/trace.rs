@@ -14,7 +14,7 @@ use super::{
     watch::StudyWatch,
 };
 use crate::{
-    analysis::trajectory::{SegmentFacts, trace_puzzle},
+    analysis::{facts::SegmentFacts, trajectory::trace_puzzle},
     model::Model,
     puzzle::{Geometry, Puzzle},
     say,
@@ -145,11 +145,11 @@ fn print(ui: &Ui, model: &Model, item: &Puzzle, checkpoint: String) -> Result<()
         say!(
             ui,
             "Step {}, Loss {}, q_halt {:.4}, q_continue {:.4}{}",
-            s.segment,
+            s.end.segments,
             s.head_loss.unwrap_or(f64::NAN),
             s.q_halt,
             s.q_continue,
-            if s.wants_halt { " (halt)" } else { "" }
+            if s.end.halted { " (halt)" } else { "" }
         );
         say!(ui, "{}", board(item.geometry(), &s.prediction));
     }

@@ -83,10 +83,20 @@ impl Ending {
         Self { exact: Some(cells == label.len()), cells: Some(cells as u32), ..self }
     }
 
+    /// Whether it equals the label, or, where none was compared, is right by the rules.
+    pub fn is_right(&self) -> bool {
+        self.exact.unwrap_or(self.verified)
+    }
+
     /// Whether it is known to equal the label.
     pub fn is_exact(&self) -> bool {
         self.exact == Some(true)
     }
+}
+
+/// The finite number nearest to a margin: JSON has no others.
+pub(crate) fn finite(margin: f32) -> f32 {
+    if margin.is_nan() { f32::MIN } else { margin.clamp(f32::MIN, f32::MAX) }
 }
 
 #[cfg(test)]

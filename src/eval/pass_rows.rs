@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     guess::{DeviceGuesses, Undo},
-    pass::{Ending, StopRule},
+    pass::{Ending, StopRule, finite},
     verify::{DevicePuzzles, Questions},
 };
 use crate::{
@@ -272,7 +272,7 @@ impl Standing {
                 segments: segments as u32,
                 halted: halted > 0.0,
                 verified: verified > 0.0,
-                margin: if margin.is_nan() { f32::MIN } else { margin.clamp(f32::MIN, f32::MAX) },
+                margin: finite(margin),
                 exact: None,
                 cells: None,
             })

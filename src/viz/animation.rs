@@ -74,10 +74,10 @@ impl Picture for Moment<'_> {
         AnswerBoard { puzzle, answer }.draw(canvas, BOARD)?;
         let (words, color) = match facts {
             None => ("the puzzle".to_owned(), SOFT_INK),
-            Some(f) if f.solved => (format!("segment {}: solved", f.segment), RIGHT),
-            Some(f) => match f.cells_right {
-                Some(right) => (format!("segment {}: {right} of {} cells right", f.segment, answer.len()), WRONG),
-                None => (format!("segment {}", f.segment), INK),
+            Some(f) if f.end.is_right() => (format!("segment {}: solved", f.end.segments), RIGHT),
+            Some(f) => match f.end.cells {
+                Some(right) => (format!("segment {}: {right} of {} cells right", f.end.segments, answer.len()), WRONG),
+                None => (format!("segment {}", f.end.segments), INK),
             },
         };
         let at = [BOARD.at(0.5, 0.0)[0], BOARD.bottom() + 24.0];

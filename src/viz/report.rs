@@ -82,8 +82,8 @@ impl ExplorerPuzzle {
             confidence: s.confidence.iter().map(|&c| format!("{:02.0}", (c * 99.0).clamp(0.0, 99.0))).collect(),
             loss: s.loss.map(|l| (l * 1e6).round() / 1e6),
             conflict: s.conflict,
-            q_halt: short(s.q_halt),
-            q_continue: short(s.q_continue),
+            q_halt: short(s.q_halt.into()),
+            q_continue: short(s.q_continue.into()),
         });
         Self {
             name,

@@ -120,8 +120,8 @@ impl PathsPicture<'_> {
     {
         let known = self.paths.iter().all(|(_, t)| t.puzzle.solution().is_some());
         let n = self.paths.iter().map(|(_, t)| t.segments.len()).max().unwrap_or(1) as f64;
-        let value = |t: &Trajectory, k: usize| match t.segments[k].cells_right {
-            Some(right) if known => right as f64,
+        let value = |t: &Trajectory, k: usize| match t.segments[k].end.cells {
+            Some(right) if known => right.into(),
             _ => f64::from(t.segments[k].conflict.unwrap_or(0)),
         };
         let all: Vec<f64> =

@@ -45,7 +45,7 @@ impl TrajectoryPicture<'_> {
         let verdict = match (t.solved(), t.first_solved()) {
             (true, Some(first)) => format!("solved, first right at segment {first} of {last}"),
             (_, Some(first)) => format!("not solved: right at segment {first}, lost again by segment {last}"),
-            _ => match t.segments.last().and_then(|s| s.cells_right) {
+            _ => match t.segments.last().and_then(|s| s.end.cells) {
                 Some(right) => {
                     format!("not solved, {right} of {} cells right at segment {last}", t.puzzle.tokens().len())
                 }
@@ -271,7 +271,7 @@ where
     let Some(last) = t.segments.last() else { return Ok(()) };
     let heading = Lettering::new(size::LABEL, INK).middle();
     canvas.text(
-        &format!("Answer after segment {}", last.segment),
+        &format!("Answer after segment {}", last.end.segments),
         [BOARD.at(0.5, 0.0)[0], BOARD.top - 22.0],
         heading,
     )?;
@@ -299,8 +299,8 @@ where
     let values: Vec<f64> = t
         .segments
         .iter()
-        .map(|s| match s.cells_right {
-            Some(right) if known => right as f64,
+        .map(|s| match s.end.cells {
+            Some(right) if known => right.into(),
             _ => f64::from(s.conflict.unwrap_or(0)) + s.blanks as f64,
         })
         .collect();
@@ -332,7 +332,7 @@ where
         };
         let color = MAP.step((i + 1) * t.h_cycles - 1, t.points.len());
         canvas.fill_rect(bar, &color)?;
-        if facts.solved {
+        if facts.end.is_right() {
             let middle = [bar.at(0.5, 0.0)[0], BARS.top - 9.0];
             canvas.disc(middle, (0.2 * step).clamp(2.0, 4.5), &RIGHT, None)?;
         }
