@@ -18,7 +18,7 @@ use crate::{
 /// One segment's answer to one puzzle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentFacts {
-    /// `exact` and `cells` are there where the solution is known; cells without a label do not count.
+    /// `exact` and `cells` are there where the solution is known.
     pub end: Ending,
     /// Sudoku only: cells without a digit.
     pub blanks: u64,
@@ -72,17 +72,21 @@ pub fn facts_of(model: &Model, number: usize, segment: &Segment, puzzles: &[Puzz
     let of_row = |(row, puzzle): (usize, &Puzzle)| {
         let prediction = answers.row(row).iter().map(|&token| u8::try_from(token)).collect::<Result<Vec<u8>, _>>()?;
         let (q_halt, q_continue): (f32, f32) = (q_halt[row], q_continue[row]);
-        let (right, known) = (puzzle.right_cells(&prediction), puzzle.solution().is_some());
-        let boxes = puzzle.geometry().boxes();
+        let (geometry, known) = (puzzle.geometry(), puzzle.solution().is_some());
+        let boxes = geometry.boxes();
+        let end = Ending {
+            answer: geometry.text(&prediction),
+            segments: u32::try_from(number)?,
+            halted: q_halt > q_continue,
+            verified: puzzle.check(&prediction).is_ok(),
+            margin: finite(q_halt - q_continue),
+            exact: None,
+            cells: None,
+        };
         Ok(SegmentFacts {
-            end: Ending {
-                answer: puzzle.geometry().text(&prediction),
-                segments: u32::try_from(number)?,
-                halted: q_halt > q_continue,
-                verified: puzzle.check(&prediction).is_ok(),
-                margin: finite(q_halt - q_continue),
-                exact: right.map(|right| right == puzzle.labelled_cells()),
-                cells: right.map(u32::try_from).transpose()?,
+            end: match puzzle.solution() {
+                Some(solution) => end.beside(geometry, solution),
+                None => end,
             },
             blanks: boxes.map_or(0, |boxes| prediction.iter().filter(|&&t| boxes.digit(t).is_none()).count() as u64),
             conflict: boxes.map(|boxes| boxes.conflicts(&prediction)),

@@ -138,7 +138,7 @@ pub fn run_puzzles(model: &Model, items: &[Puzzle], segments: usize, longest_cyc
     let mut kept: Vec<[Tensor; 2]> = vec![[h_init.expand(size, false), l_init.expand(size, false)]];
     let mut session = model.unroll(model.fresh_carry(batch));
     session.run(segments, |number, segment| {
-        no_grad(|| record(segment, facts_of(model, number, segment, items)?, &kept, &mut runs))?;
+        no_grad(|| record(segment, &facts_of(model, number, segment, items)?, items, &kept, &mut runs))?;
         if kept.len() >= longest_cycle.max(1) {
             drop(kept.remove(0));
         }
@@ -201,7 +201,13 @@ impl PuzzleRun {
 }
 
 /// Adds one segment of every row. `kept`: the states before, the latest last.
-fn record(segment: &Segment, facts: Vec<SegmentFacts>, kept: &[[Tensor; 2]], runs: &mut [PuzzleRun]) -> Result<()> {
+fn record(
+    segment: &Segment,
+    facts: &[SegmentFacts],
+    items: &[Puzzle],
+    kept: &[[Tensor; 2]],
+    runs: &mut [PuzzleRun],
+) -> Result<()> {
     let (z_h, z_l) = (&segment.carry.z_h, &segment.carry.z_l);
     let [before_h, before_l] = &kept[kept.len() - 1];
     let (move_h, move_l) = (relative_moves(before_h, z_h)?, relative_moves(before_l, z_l)?);
@@ -216,8 +222,8 @@ fn record(segment: &Segment, facts: Vec<SegmentFacts>, kept: &[[Tensor; 2]], run
             }
         }
     }
-    for (row, (run, facts)) in runs.iter_mut().zip(facts).enumerate() {
-        run.right.push(facts.end.cells.unwrap_or(0) as usize);
+    for (row, ((run, facts), item)) in runs.iter_mut().zip(facts).zip(items).enumerate() {
+        run.right.push(item.right_cells(&facts.prediction).unwrap_or(0));
         run.conflict.extend(facts.conflict);
         run.loss.push(facts.loss.unwrap_or(0.0));
         run.q_halt.push(facts.q_halt);
