@@ -8,7 +8,6 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
