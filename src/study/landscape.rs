@@ -19,7 +19,10 @@ use crate::{
     checkpoint::Checkpoint,
     model::Model,
     rng::{Purpose, distinct, stream},
-    viz::landscape::{Basins, HeatMap, Map, Surface},
+    viz::{
+        landscape::{Basins, HeatMap, Map},
+        surface::Surface,
+    },
 };
 
 /// What to explore.

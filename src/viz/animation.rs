@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use color_quant::NeuQuant;
-use plotters::backend::DrawingBackend;
 
 use super::{
     axes::EqualAxes,
@@ -37,10 +36,7 @@ impl Picture for Moment<'_> {
         [912, 560]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         let t = self.trajectory;
         canvas.text_within(self.title, [24.0, 32.0], 864.0, Lettering::new(24.0, INK).bold())?;
         let axes = EqualAxes::around(&t.points, PLOT, 0.08);

@@ -1,7 +1,6 @@
 //! Attention maps: every position to every position, and the board as one cell sees it.
 
 use anyhow::Result;
-use plotters::backend::DrawingBackend;
 
 use super::{
     board::Squares,
@@ -72,10 +71,7 @@ impl Picture for AttentionPicture {
         [(width as u32).max(900), height as u32]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         self.words.draw(canvas, self.size())?;
         let letters = Lettering::new(size::SMALL, INK);
         for (k, layer) in self.layers.iter().enumerate() {
@@ -103,10 +99,7 @@ impl Picture for AttentionPicture {
 
 impl AttentionPicture {
     /// Every position to every position, coloured by the square root so that small weights are seen.
-    fn draw_map<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, frame: Frame, layer: &LayerMap) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_map(&self, canvas: &Canvas<'_>, frame: Frame, layer: &LayerMap) -> Result<()> {
         // A maze's 900 positions are shown in blocks, by their mean.
         let shown = layer.total.min(150);
         let edge = |k: usize| k * layer.total / shown;
@@ -144,16 +137,7 @@ impl AttentionPicture {
     }
 
     /// The board in the colours of one head's attention from the chosen cell.
-    fn draw_view<DB: DrawingBackend>(
-        &self,
-        canvas: &Canvas<'_, DB>,
-        frame: Frame,
-        layer: &LayerMap,
-        head: usize,
-    ) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_view(&self, canvas: &Canvas<'_>, frame: Frame, layer: &LayerMap, head: usize) -> Result<()> {
         let cells = layer.total - self.in_front;
         let geometry = self.puzzle.geometry();
         let from = self.in_front + self.cell;

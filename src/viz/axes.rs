@@ -1,7 +1,6 @@
 //! Two axes in a frame, with round tick values: of equal scale for maps, each with its own scale for curves.
 
 use anyhow::Result;
-use plotters::backend::DrawingBackend;
 
 use super::{
     canvas::{Canvas, Frame, Lettering, Point},
@@ -40,32 +39,40 @@ impl EqualAxes {
     }
 
     /// The grid, the frame, the tick values and the axes' names.
-    pub fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, names: [&str; 2]) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
-        let frame = self.frame;
-        let half = [frame.width / 2.0 / self.scale, frame.height / 2.0 / self.scale];
+    pub fn draw(&self, canvas: &Canvas<'_>, names: [&str; 2]) -> Result<()> {
+        let half = [self.frame.width / 2.0 / self.scale, self.frame.height / 2.0 / self.scale];
         let step = round_step(2.0 * half[0].max(half[1]) / 7.0);
-        let tick = Lettering::new(size::SMALL, INK);
-        for value in ticks(self.centre[0] - half[0], self.centre[0] + half[0], step) {
-            let x = self.place([value, self.centre[1]])[0];
-            canvas.line(&[[x, frame.top], [x, frame.bottom()]], &GRID, 1.0)?;
-            canvas.text(&tick_text(value, step), [x, frame.bottom() + 16.0], tick.middle())?;
-        }
-        let mut widest = 0.0_f64;
-        for value in ticks(self.centre[1] - half[1], self.centre[1] + half[1], step) {
-            let y = self.place([self.centre[0], value])[1];
-            let text = tick_text(value, step);
-            canvas.line(&[[frame.left, y], [frame.right(), y]], &GRID, 1.0)?;
-            canvas.text(&text, [frame.left - 8.0, y], tick.right())?;
-            widest = widest.max(canvas.text_width(&text, tick));
-        }
-        canvas.outline(frame, &FRAME, 1.0)?;
-        let label = Lettering::new(size::LABEL, INK).middle();
-        canvas.text(names[0], [frame.at(0.5, 1.0)[0], frame.bottom() + 46.0], label)?;
-        canvas.text(names[1], [frame.left - widest - 26.0, frame.at(0.0, 0.5)[1]], label.upwards())
+        let along = |axis: usize| -> Vec<(f64, String)> {
+            let around = ticks(self.centre[axis] - half[axis], self.centre[axis] + half[axis], step);
+            around.into_iter().map(move |v| (self.place([v, v])[axis], tick_text(v, step))).collect()
+        };
+        draw_grid(canvas, self.frame, &along(0), &along(1), names)
     }
+}
+
+/// Lines at ticks, which are places along x or y and their texts; the frame, and the axes' names.
+fn draw_grid(
+    canvas: &Canvas<'_>,
+    frame: Frame,
+    along_x: &[(f64, String)],
+    along_y: &[(f64, String)],
+    names: [&str; 2],
+) -> Result<()> {
+    let tick = Lettering::new(size::SMALL, INK);
+    for (x, text) in along_x {
+        canvas.line(&[[*x, frame.top], [*x, frame.bottom()]], &GRID, 1.0)?;
+        canvas.text(text, [*x, frame.bottom() + 16.0], tick.middle())?;
+    }
+    let mut widest = 0.0_f64;
+    for (y, text) in along_y {
+        canvas.line(&[[frame.left, *y], [frame.right(), *y]], &GRID, 1.0)?;
+        canvas.text(text, [frame.left - 8.0, *y], tick.right())?;
+        widest = widest.max(canvas.text_width(text, tick));
+    }
+    canvas.outline(frame, &FRAME, 1.0)?;
+    let label = Lettering::new(size::LABEL, INK).middle();
+    canvas.text(names[0], [frame.at(0.5, 1.0)[0], frame.bottom() + 45.0], label)?;
+    canvas.text(names[1], [frame.left - widest - 26.0, frame.at(0.0, 0.5)[1]], label.upwards())
 }
 
 /// How values lie along one axis.
@@ -152,37 +159,18 @@ impl Axes {
     }
 
     /// The grid, the frame, the tick values and the axes' names.
-    pub fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, names: [&str; 2]) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    pub fn draw(&self, canvas: &Canvas<'_>, names: [&str; 2]) -> Result<()> {
         self.draw_to(canvas, names, f64::INFINITY)
     }
 
     /// The same, with ticks along x up to `last` alone: what lies beyond has labels of its own.
-    pub fn draw_to<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, names: [&str; 2], last: f64) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    pub fn draw_to(&self, canvas: &Canvas<'_>, names: [&str; 2], last: f64) -> Result<()> {
         let frame = self.frame;
-        let tick = Lettering::new(size::SMALL, INK);
-        let wanted = (frame.width / 70.0).clamp(2.0, 10.0);
-        for (value, text) in self.x.ticks(wanted).into_iter().filter(|(value, _)| *value <= last) {
-            let x = self.place([value, self.y.low])[0];
-            canvas.line(&[[x, frame.top], [x, frame.bottom()]], &GRID, 1.0)?;
-            canvas.text(&text, [x, frame.bottom() + 16.0], tick.middle())?;
-        }
-        let mut widest = 0.0_f64;
-        for (value, text) in self.y.ticks((frame.height / 42.0).clamp(2.0, 8.0)) {
-            let y = self.place([self.x.low, value])[1];
-            canvas.line(&[[frame.left, y], [frame.right(), y]], &GRID, 1.0)?;
-            canvas.text(&text, [frame.left - 8.0, y], tick.right())?;
-            widest = widest.max(canvas.text_width(&text, tick));
-        }
-        canvas.outline(frame, &FRAME, 1.0)?;
-        let label = Lettering::new(size::LABEL, INK).middle();
-        canvas.text(names[0], [frame.at(0.5, 1.0)[0], frame.bottom() + 44.0], label)?;
-        canvas.text(names[1], [frame.left - widest - 26.0, frame.at(0.0, 0.5)[1]], label.upwards())
+        let along_x = self.x.ticks((frame.width / 70.0).clamp(2.0, 10.0)).into_iter().filter(|(v, _)| *v <= last);
+        let along_y = self.y.ticks((frame.height / 42.0).clamp(2.0, 8.0)).into_iter();
+        let along_x: Vec<_> = along_x.map(|(v, text)| (self.place([v, self.y.low])[0], text)).collect();
+        let along_y: Vec<_> = along_y.map(|(v, text)| (self.place([self.x.low, v])[1], text)).collect();
+        draw_grid(canvas, frame, &along_x, &along_y, names)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A small picture of an answer: what was given, what is right, what is wrong.
 
 use anyhow::Result;
-use plotters::{backend::DrawingBackend, style::RGBColor};
+use plotters::style::RGBColor;
 
 use super::{
     canvas::{Canvas, Frame, Lettering},
@@ -23,10 +23,7 @@ pub struct AnswerBoard<'a> {
 
 impl AnswerBoard<'_> {
     /// Draws the board as large as it can be in a square frame.
-    pub fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, frame: Frame) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    pub fn draw(&self, canvas: &Canvas<'_>, frame: Frame) -> Result<()> {
         let geometry = self.puzzle.geometry();
         let squares = Squares::new(geometry, frame);
         for (cell, (&token, &answer)) in self.puzzle.tokens().iter().zip(self.answer).enumerate() {
@@ -63,15 +60,7 @@ impl Squares {
     }
 
     /// The lines between cells, if thin ones are wanted, and between boxes.
-    pub fn lines<DB: DrawingBackend>(
-        &self,
-        canvas: &Canvas<'_, DB>,
-        thin: Option<(RGBColor, f64)>,
-        thick: (RGBColor, f64),
-    ) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    pub fn lines(&self, canvas: &Canvas<'_>, thin: Option<(RGBColor, f64)>, thick: (RGBColor, f64)) -> Result<()> {
         let style = |line: Line| match line {
             Line::None => None,
             Line::Thin => thin,
@@ -95,32 +84,20 @@ impl Squares {
 }
 
 /// `tokens`: of the puzzle and of the answer.
-fn draw_cell<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    geometry: Geometry,
-    tokens: [u8; 2],
-    mark: CellMark,
-    square: Frame,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_cell(canvas: &Canvas<'_>, geometry: Geometry, tokens: [u8; 2], mark: CellMark, square: Frame) -> Result<()> {
     match geometry {
         Geometry::Maze { .. } => draw_maze_cell(canvas, geometry, tokens, mark, square),
         _ => draw_digit(canvas, geometry, tokens, mark, square),
     }
 }
 
-fn draw_digit<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
+fn draw_digit(
+    canvas: &Canvas<'_>,
     geometry: Geometry,
     [token, answer]: [u8; 2],
     mark: CellMark,
     square: Frame,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+) -> Result<()> {
     let given = !geometry.is_open(token);
     if given {
         // Also where the answer does not keep the given digit.
@@ -141,16 +118,13 @@ where
     canvas.text(&text.to_string(), square.at(0.5, 0.5), how)
 }
 
-fn draw_maze_cell<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
+fn draw_maze_cell(
+    canvas: &Canvas<'_>,
     geometry: Geometry,
     [token, answer]: [u8; 2],
     mark: CellMark,
     square: Frame,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+) -> Result<()> {
     match (geometry.glyph(token), mark) {
         (_, CellMark::Wrong) => {
             canvas.fill_rect(square, &WRONG_PAPER)?;
@@ -179,24 +153,12 @@ fn mark_color(mark: CellMark) -> RGBColor {
 }
 
 /// A wrong cell's corner, which greyscale keeps.
-fn turn_corner<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, square: Frame) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn turn_corner(canvas: &Canvas<'_>, square: Frame) -> Result<()> {
     canvas.fill_polygon(&[square.at(1.0, 0.0), square.at(1.0, 0.3), square.at(0.7, 0.0)], &WRONG)
 }
 
 /// One entry of a board's legend: a sample cell and its name. Returns the entry's width.
-pub fn legend_entry<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    geometry: Geometry,
-    mark: CellMark,
-    name: &str,
-    at: [f64; 2],
-) -> Result<f64>
-where
-    DB::ErrorType: 'static,
-{
+pub fn legend_entry(canvas: &Canvas<'_>, geometry: Geometry, mark: CellMark, name: &str, at: [f64; 2]) -> Result<f64> {
     let letters = Lettering::new(size::SMALL, INK);
     let side = letters.size * 1.3;
     let square = Frame { left: at[0], top: at[1] - side / 2.0, width: side, height: side };

@@ -1,32 +1,35 @@
 //! A sheet to draw on in the picture's own units, and the way from it to a finished file.
 //!
-//! plotters draws in whole pixels and without smoothing. So a PNG is drawn larger than it is saved and averaged down,
-//! and an SVG has four of its own units to each of the picture's. A PNG's letters are set here, as plotters' own
-//! setting leaves out the glyphs' side bearings; an SVG's texts stay texts.
+//! plotters draws in whole units of an SVG, so an SVG has four of its own units to each of the picture's. A PNG is that
+//! same SVG, rasterised by resvg with the fonts that the binary carries.
 
-use std::{ffi::OsStr, fmt, path::Path};
+use std::{ffi::OsStr, fmt, path::Path, sync::Arc};
 
-use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use plotters::{
-    backend::{BitMapBackend, DrawingBackend, SVGBackend},
+    backend::SVGBackend,
     coord::Shift,
     drawing::{DrawingArea, IntoDrawingArea},
-    element::{Circle, PathElement, Polygon, Rectangle, Text},
+    element::{Circle, Drawable, PathElement, PointCollection, Polygon, Rectangle, Text},
     style::{
         Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle,
         text_anchor::{HPos, Pos, VPos},
     },
+};
+use resvg::{
+    tiny_skia::{Pixmap, Transform},
+    usvg::{Options, Tree},
 };
 
 use super::style::{FONT_NAMES, Fonts, PAPER, fonts};
 
 /// Saved pixels per unit: a picture 1,200 wide is 2,400 pixels, 20 cm in print.
 const DENSITY: u32 = 2;
-/// Drawn pixels per saved pixel, each way.
-const SMOOTHING: u32 = 2;
 /// Units of an SVG per unit of the picture.
 const SVG_UNITS: u32 = 4;
+/// Rectangles end at whole pixels: cells side by side would else show the paper between them. Corners of lines do not
+/// stick out.
+const LOOK: &str = "\n<style>rect { shape-rendering: crispEdges } polyline { stroke-linejoin: round }</style>";
 
 /// Something that can be drawn.
 pub trait Picture {
@@ -34,9 +37,7 @@ pub trait Picture {
     fn size(&self) -> [u32; 2];
 
     /// Paints it all on an empty canvas.
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static;
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()>;
 }
 
 /// The two kinds of file.
@@ -58,74 +59,52 @@ impl PictureFormat {
 }
 
 /// Draws a picture into memory.
-pub fn render<P: Picture>(picture: &P, format: PictureFormat) -> Result<Vec<u8>> {
-    let [width, height] = picture.size();
+pub fn render(picture: &impl Picture, format: PictureFormat) -> Result<Vec<u8>> {
     match format {
-        PictureFormat::Svg => {
-            let (w, h) = (width * SVG_UNITS, height * SVG_UNITS);
-            let mut text = String::new();
-            {
-                let area = SVGBackend::with_string(&mut text, (w, h)).into_drawing_area();
-                paint(picture, &area, SVG_UNITS, true)?;
-            }
-            // Shown at the picture's own size; the viewBox keeps the finer units.
-            let header = format!("width=\"{w}\" height=\"{h}\"");
-            Ok(text.replacen(&header, &format!("width=\"{width}\" height=\"{height}\""), 1).into_bytes())
+        PictureFormat::Svg => Ok(svg(picture)?.into_bytes()),
+        PictureFormat::Png => {
+            let [width, height] = picture.size();
+            encode_png(&pixels(picture, DENSITY)?, width * DENSITY, height * DENSITY)
         }
-        PictureFormat::Png => encode_png(&pixels(picture, DENSITY)?, width * DENSITY, height * DENSITY),
     }
+}
+
+fn svg(picture: &impl Picture) -> Result<String> {
+    let [width, height] = picture.size();
+    let (w, h) = (width * SVG_UNITS, height * SVG_UNITS);
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, (w, h)).into_drawing_area();
+        area.fill(&PAPER).map_err(drawing_error)?;
+        let canvas = Canvas { area, fonts: fonts()? };
+        picture.draw(&canvas)?;
+        canvas.area.present().map_err(drawing_error)?;
+    }
+    // Shown at the picture's own size; the viewBox keeps the finer units.
+    let header = format!("width=\"{w}\" height=\"{h}\"");
+    text = text.replacen(&header, &format!("width=\"{width}\" height=\"{height}\""), 1);
+    let inside = text.find('\n').context("an SVG without its first line")?;
+    text.insert_str(inside, LOOK);
+    Ok(text)
 }
 
 /// A picture as rows of RGB pixels, `density` of them a unit.
-pub fn pixels<P: Picture>(picture: &P, density: u32) -> Result<Vec<u8>> {
-    let [width, height] = picture.size();
-    let scale = density * SMOOTHING;
-    let (w, h) = (width * scale, height * scale);
-    let mut pixels = vec![0_u8; w as usize * h as usize * 3];
-    {
-        let area = BitMapBackend::with_buffer(&mut pixels, (w, h)).into_drawing_area();
-        paint(picture, &area, scale, false)?;
-    }
-    Ok(averaged(&pixels, w as usize))
+pub fn pixels(picture: &impl Picture, density: u32) -> Result<Vec<u8>> {
+    let options = Options { fontdb: Arc::clone(&fonts()?.database), ..Options::default() };
+    let tree = Tree::from_str(&svg(picture)?, &options).map_err(drawing_error)?;
+    let [width, height] = picture.size().map(|n| n * density);
+    let mut pixels = Pixmap::new(width, height).context("a picture without pixels")?;
+    let scale = density as f32;
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixels.as_mut());
+    Ok(pixels.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect())
 }
 
-fn paint<P: Picture, DB: DrawingBackend>(
-    picture: &P,
-    area: &DrawingArea<DB, Shift>,
-    scale: u32,
-    texts_stay_texts: bool,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
-    area.fill(&PAPER).map_err(drawing_error)?;
-    picture.draw(&Canvas { area, scale: f64::from(scale), texts_stay_texts, fonts: fonts()? })?;
-    area.present().map_err(drawing_error)
-}
-
-/// Means over squares of `SMOOTHING` × `SMOOTHING` RGB pixels.
-fn averaged(pixels: &[u8], width: usize) -> Vec<u8> {
-    let n = SMOOTHING as usize;
-    let out_width = width / n;
-    let mut out = Vec::with_capacity(pixels.len() / (n * n));
-    for rows in pixels.chunks_exact(width * 3 * n) {
-        for x in 0..out_width {
-            for channel in 0..3 {
-                let of_square = (0..n * n).map(|i| u32::from(rows[(i / n * width + x * n + i % n) * 3 + channel]));
-                out.push((of_square.sum::<u32>() as f64 / (n * n) as f64).round() as u8);
-            }
-        }
-    }
-    out
-}
-
+/// Not tiny-skia's PNG: it has an alpha channel, and no size in print.
 fn encode_png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Default);
-    encoder.set_adaptive_filter(png::AdaptiveFilterType::Adaptive);
     let per_metre = (f64::from(DENSITY) * 150.0 / 0.0254).round() as u32;
     encoder.set_pixel_dims(Some(png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter }));
     let mut writer = encoder.write_header()?;
@@ -214,31 +193,33 @@ impl Lettering {
 /// The height of DejaVu Sans' capitals and digits, of which a text's point is at the middle. In ems.
 const CAP_HEIGHT: f64 = 0.729;
 
-/// A sheet of a certain backend.
-pub struct Canvas<'a, DB: DrawingBackend> {
-    area: &'a DrawingArea<DB, Shift>,
-    /// Backend units per unit of the picture.
-    scale: f64,
-    texts_stay_texts: bool,
+/// A sheet to draw on.
+pub struct Canvas<'a> {
+    area: DrawingArea<SVGBackend<'a>, Shift>,
     fonts: &'static Fonts,
 }
 
-impl<DB: DrawingBackend> Canvas<'_, DB>
-where
-    DB::ErrorType: 'static,
-{
-    fn to_backend(&self, [x, y]: Point) -> (i32, i32) {
-        ((x * self.scale).round() as i32, (y * self.scale).round() as i32)
-    }
+fn length(units: f64) -> i32 {
+    (units * f64::from(SVG_UNITS)).round() as i32
+}
 
-    fn stroke(&self, color: &impl Color, width: f64) -> ShapeStyle {
-        ShapeStyle { color: color.to_rgba(), filled: false, stroke_width: (width * self.scale).round().max(1.0) as u32 }
+fn place([x, y]: Point) -> (i32, i32) {
+    (length(x), length(y))
+}
+
+impl<'a> Canvas<'a> {
+    fn element<E>(&self, element: &E) -> Result<()>
+    where
+        for<'b> &'b E: PointCollection<'b, (i32, i32)>,
+        E: Drawable<SVGBackend<'a>>,
+    {
+        self.area.draw(element).map_err(drawing_error)
     }
 
     /// Fills a rectangle.
     pub fn fill_rect(&self, frame: Frame, color: &impl Color) -> Result<()> {
-        let corners = [self.to_backend(frame.at(0.0, 0.0)), self.to_backend(frame.at(1.0, 1.0))];
-        self.area.draw(&Rectangle::new(corners, color.to_rgba().filled())).map_err(drawing_error)
+        let corners = [place(frame.at(0.0, 0.0)), place(frame.at(1.0, 1.0))];
+        self.element(&Rectangle::new(corners, color.to_rgba().filled()))
     }
 
     /// Draws the edge of a rectangle, `width` wide.
@@ -252,106 +233,58 @@ where
         self.fill_rect(side(frame.right() - half, top, width, tall), color)
     }
 
+    /// Fills a square around a point, `half` its side.
+    pub fn square(&self, [x, y]: Point, half: f64, color: &impl Color) -> Result<()> {
+        let side = 2.0 * half;
+        self.fill_rect(Frame { left: x - half, top: y - half, width: side, height: side }, color)
+    }
+
+    /// Fills a square that stands on a corner, `half` as high as that.
+    pub fn diamond(&self, [x, y]: Point, half: f64, color: &impl Color) -> Result<()> {
+        self.fill_polygon(&[[x, y - half], [x + half, y], [x, y + half], [x - half, y]], color)
+    }
+
     /// Draws a line through the points, `width` wide.
     pub fn line(&self, points: &[Point], color: &impl Color, width: f64) -> Result<()> {
-        let path: Vec<_> = points.iter().map(|&p| self.to_backend(p)).collect();
-        self.area.draw(&PathElement::new(path, self.stroke(color, width))).map_err(drawing_error)
+        let stroke_width = length(width).max(1).unsigned_abs();
+        let style = ShapeStyle { color: color.to_rgba(), filled: false, stroke_width };
+        self.element(&PathElement::new(points.iter().map(|&p| place(p)).collect::<Vec<_>>(), style))
     }
 
     /// Fills the polygon with these corners.
     pub fn fill_polygon(&self, points: &[Point], color: &impl Color) -> Result<()> {
-        let path: Vec<_> = points.iter().map(|&p| self.to_backend(p)).collect();
-        self.area.draw(&Polygon::new(path, color.to_rgba().filled())).map_err(drawing_error)
+        self.element(&Polygon::new(points.iter().map(|&p| place(p)).collect::<Vec<_>>(), color.to_rgba().filled()))
     }
 
     /// A disc with a rim of another colour around it.
     pub fn disc(&self, centre: Point, radius: f64, color: &impl Color, rim: Option<(RGBColor, f64)>) -> Result<()> {
-        let disc = |radius: f64, style: ShapeStyle| {
-            Circle::new(self.to_backend(centre), (radius * self.scale).round().max(1.0) as i32, style)
-        };
+        let disc = |radius: f64, style: ShapeStyle| Circle::new(place(centre), length(radius).max(1), style);
         if let Some((color, width)) = rim {
-            self.area.draw(&disc(radius + width, color.filled())).map_err(drawing_error)?;
+            self.element(&disc(radius + width, color.filled()))?;
         }
-        self.area.draw(&disc(radius, color.to_rgba().filled())).map_err(drawing_error)
+        self.element(&disc(radius, color.to_rgba().filled()))
     }
 
     /// Writes one line of text.
-    pub fn text(&self, text: &str, at: Point, how: Lettering) -> Result<()> {
-        if self.texts_stay_texts { self.text_as_text(text, at, how) } else { self.text_as_glyphs(text, at, how) }
-    }
-
-    fn text_as_text(&self, text: &str, at: Point, how: Lettering) -> Result<()> {
+    pub fn text(&self, text: &str, [x, y]: Point, how: Lettering) -> Result<()> {
         let horizontal = match how.anchor {
             Anchor::Left => HPos::Left,
             Anchor::Middle => HPos::Center,
             Anchor::Right => HPos::Right,
         };
         let style = if how.bold { FontStyle::Bold } else { FontStyle::Normal };
-        // plotters writes size / 1.24 as the em size, and half an ex (0.547 em) below the point as the baseline.
-        let mut font = (FONT_NAMES, how.size * self.scale * 1.24, style).into_font();
-        let down = how.size * (CAP_HEIGHT - 0.547) / 2.0;
-        let mut at = [at[0], at[1] + down];
-        if how.upwards {
-            font = font.transform(FontTransform::Rotate270);
-            at = [at[0] + down, at[1] - down];
-        }
-        let style = TextStyle::from(font).color(&how.color).pos(Pos::new(horizontal, VPos::Center));
-        self.area.draw(&Text::new(text.to_owned(), self.to_backend(at), style)).map_err(drawing_error)
-    }
-
-    fn text_as_glyphs(&self, text: &str, at: Point, how: Lettering) -> Result<()> {
-        let font = self.font(how);
-        let scaled = font.as_scaled(px_scale(font, how.size * self.scale));
-        let width = self.text_width(text, how) * self.scale;
-        let start = match how.anchor {
-            Anchor::Left => 0.0,
-            Anchor::Middle => -width / 2.0,
-            Anchor::Right => -width,
-        };
-        let [x, y] = at.map(|v| v * self.scale);
-        let mut pen = start as f32;
-        let baseline = (how.size * self.scale * CAP_HEIGHT / 2.0) as f32;
-        let mut before = None;
-        for character in text.chars() {
-            let id = scaled.glyph_id(character);
-            pen += before.map_or(0.0, |b| scaled.kern(b, id));
-            before = Some(id);
-            let glyph = id.with_scale_and_position(scaled.scale(), point(pen, baseline));
-            pen += scaled.h_advance(id);
-            let Some(outline) = font.outline_glyph(glyph) else { continue };
-            let bounds = outline.px_bounds();
-            let mut result = Ok(());
-            outline.draw(|column, row, coverage| {
-                let along = f64::from(bounds.min.x) + f64::from(column);
-                let across = f64::from(bounds.min.y) + f64::from(row);
-                let (px, py) = if how.upwards { (x + across, y - along) } else { (x + along, y + across) };
-                if coverage > 0.0 && result.is_ok() {
-                    let ink = how.color.mix(f64::from(coverage.min(1.0)));
-                    result = self.area.draw_pixel((px.round() as i32, py.round() as i32), &ink);
-                }
-            });
-            result.map_err(drawing_error)?;
-        }
-        Ok(())
-    }
-
-    fn font(&self, how: Lettering) -> &'static FontRef<'static> {
-        if how.bold { &self.fonts.bold } else { &self.fonts.regular }
+        // plotters writes size / 1.24 as the em size, and a baseline 0.76 em below the point.
+        let font = (FONT_NAMES, how.size * f64::from(SVG_UNITS) * 1.24, style).into_font();
+        let up = how.size * (0.76 - CAP_HEIGHT / 2.0);
+        let (font, at) =
+            if how.upwards { (font.transform(FontTransform::Rotate270), [x - up, y]) } else { (font, [x, y - up]) };
+        let style = TextStyle::from(font).color(&how.color).pos(Pos::new(horizontal, VPos::Top));
+        self.element(&Text::new(text.to_owned(), place(at), style))
     }
 
     /// Width of a text in units.
     pub fn text_width(&self, text: &str, how: Lettering) -> f64 {
-        let font = self.font(how);
-        let scaled = font.as_scaled(px_scale(font, how.size));
-        let mut before = None;
-        text.chars()
-            .map(|character| {
-                let id = scaled.glyph_id(character);
-                let kern = before.map_or(0.0, |b| scaled.kern(b, id));
-                before = Some(id);
-                f64::from(kern + scaled.h_advance(id))
-            })
-            .sum()
+        self.fonts.width(text, how.bold) * how.size
     }
 
     /// A text at the largest size up to `how.size` at which it is no wider than `width`.
@@ -360,10 +293,4 @@ where
         let size = if needed > width { how.size * width / needed } else { how.size };
         self.text(text, at, Lettering { size, ..how })
     }
-}
-
-/// ab_glyph's scale, which counts from ascent to descent, for an em size in pixels.
-fn px_scale(font: &FontRef<'static>, em: f64) -> PxScale {
-    let em_units = font.units_per_em().unwrap_or(2048.0);
-    PxScale::from(em as f32 * font.height_unscaled() / em_units)
 }

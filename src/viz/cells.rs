@@ -1,7 +1,6 @@
 //! The order in which cells become right, and how sure the model is of them.
 
 use anyhow::Result;
-use plotters::backend::DrawingBackend;
 
 use super::{
     axes::{Axes, Scale},
@@ -45,10 +44,7 @@ impl Picture for CellsPicture<'_> {
         [1400, 990]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         self.words.draw(canvas, self.size())?;
         self.draw_board(canvas)?;
         self.draw_sure(canvas)?;
@@ -63,10 +59,7 @@ impl CellsPicture<'_> {
         self.summary.by_segment.len()
     }
 
-    fn draw_board<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_board(&self, canvas: &Canvas<'_>) -> Result<()> {
         let e = &self.example;
         heading(canvas, BOARD, &format!("{}: right from segment ...", e.puzzle.title()))?;
         let (puzzle, geometry) = (&e.puzzle, e.puzzle.geometry());
@@ -105,7 +98,7 @@ impl CellsPicture<'_> {
         let bar = Frame { left: BOARD.left, top: BOARD.bottom() + 30.0, width: BOARD.width, height: 18.0 };
         for k in 0..n {
             let left = bar.at(k as f64 / n as f64, 0.0)[0];
-            let slice = Frame { left, width: bar.width / n as f64 + 0.3, ..bar };
+            let slice = Frame { left, width: bar.width / n as f64, ..bar };
             canvas.fill_rect(slice, &MAP.step(k, n))?;
         }
         canvas.outline(bar, &FRAME, 1.0)?;
@@ -115,10 +108,7 @@ impl CellsPicture<'_> {
         canvas.text("grey: given    ×: wrong at the end", [bar.left, bar.bottom() + 48.0], letters)
     }
 
-    fn draw_sure<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_sure(&self, canvas: &Canvas<'_>) -> Result<()> {
         heading(canvas, SURE, "Open cells by segment")?;
         let axes = Axes { frame: SURE, x: Scale::counts(1.0, self.segments() as f64), y: Scale::linear(0.0, 1.0) };
         axes.draw(canvas, ["segment", "share, or confidence"])?;
@@ -139,10 +129,7 @@ impl CellsPicture<'_> {
         Ok(())
     }
 
-    fn draw_reliability<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_reliability(&self, canvas: &Canvas<'_>) -> Result<()> {
         heading(canvas, TRUE, "As right as it is sure? (at the end)")?;
         let axes = Axes { frame: TRUE, x: Scale::linear(0.0, 1.0), y: Scale::linear(0.0, 1.0) };
         axes.draw(canvas, ["confidence", "share right"])?;
@@ -163,10 +150,7 @@ impl CellsPicture<'_> {
         Ok(())
     }
 
-    fn draw_steps<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_steps(&self, canvas: &Canvas<'_>) -> Result<()> {
         heading(canvas, STEPS, "When open cells become right")?;
         let n = self.segments();
         let total = self.summary.open_cells.max(1) as f64;
@@ -184,10 +168,7 @@ impl CellsPicture<'_> {
         Ok(())
     }
 
-    fn draw_candidates<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_candidates(&self, canvas: &Canvas<'_>) -> Result<()> {
         let by = &self.summary.by_candidates;
         if by.is_empty() {
             return Ok(());

@@ -1,14 +1,11 @@
 //! Parts that charts of curves and bars share: strokes that greyscale keeps apart, legends, intervals.
 
 use anyhow::Result;
-use plotters::{
-    backend::DrawingBackend,
-    style::{Color, RGBColor},
-};
+use plotters::style::{Color, RGBColor};
 
 use super::{
     canvas::{Canvas, Frame, Lettering, Point},
-    style::{INK, SOFT_INK, size},
+    style::{FRAME, INK, SOFT_INK, size},
 };
 
 /// Colours of series after Okabe and Ito, dark enough for lines on white.
@@ -43,10 +40,7 @@ impl Stroke {
 }
 
 /// A curve through points.
-pub fn curve<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, points: &[Point], stroke: Stroke) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+pub fn curve(canvas: &Canvas<'_>, points: &[Point], stroke: Stroke) -> Result<()> {
     let Some([on, off]) = stroke.dash else { return canvas.line(points, &stroke.color, stroke.width) };
     let mut along = 0.0;
     for pair in points.windows(2) {
@@ -68,31 +62,14 @@ where
 }
 
 /// One line of a legend below another; returns where the next one goes.
-pub fn legend_line<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    at: Point,
-    width: f64,
-    stroke: Stroke,
-    name: &str,
-) -> Result<Point>
-where
-    DB::ErrorType: 'static,
-{
+pub fn legend_line(canvas: &Canvas<'_>, at: Point, width: f64, stroke: Stroke, name: &str) -> Result<Point> {
     curve(canvas, &[at, [at[0] + 36.0, at[1]]], stroke)?;
     canvas.text_within(name, [at[0] + 46.0, at[1]], width - 46.0, Lettering::new(size::SMALL, INK))?;
     Ok([at[0], at[1] + 27.0])
 }
 
 /// An upright interval with short ends.
-pub fn interval<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    x: f64,
-    [low, high]: [f64; 2],
-    color: RGBColor,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+pub fn interval(canvas: &Canvas<'_>, x: f64, [low, high]: [f64; 2], color: RGBColor) -> Result<()> {
     canvas.line(&[[x, low], [x, high]], &color, 1.6)?;
     for y in [low, high] {
         canvas.line(&[[x - 4.0, y], [x + 4.0, y]], &color, 1.6)?;
@@ -101,10 +78,7 @@ where
 }
 
 /// The area between two curves.
-pub fn band<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, low: &[Point], high: &[Point], color: RGBColor) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+pub fn band(canvas: &Canvas<'_>, low: &[Point], high: &[Point], color: RGBColor) -> Result<()> {
     let outline: Vec<Point> = low.iter().chain(high.iter().rev()).copied().collect();
     if low.len() > 1 { canvas.fill_polygon(&outline, &color.mix(0.16)) } else { Ok(()) }
 }
@@ -119,10 +93,7 @@ pub struct Words {
 }
 
 impl Words {
-    pub fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>, [width, height]: [u32; 2]) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    pub fn draw(&self, canvas: &Canvas<'_>, [width, height]: [u32; 2]) -> Result<()> {
         let room = f64::from(width) - 60.0;
         canvas.text_within(&self.title, [30.0, 36.0], room, Lettering::new(size::TITLE, INK).bold())?;
         canvas.text_within(&self.subtitle, [30.0, 74.0], room, Lettering::new(size::SUBTITLE, SOFT_INK))?;
@@ -131,11 +102,23 @@ impl Words {
     }
 }
 
+/// An upright bar of colours, the first at the bottom.
+pub fn color_bar(canvas: &Canvas<'_>, bar: Frame, n: usize, color: impl Fn(usize) -> RGBColor) -> Result<()> {
+    let top = |k: usize| bar.at(0.0, 1.0 - k as f64 / n as f64)[1];
+    for k in 0..n {
+        canvas.fill_rect(Frame { top: top(k + 1), height: top(k) - top(k + 1), ..bar }, &color(k))?;
+    }
+    canvas.outline(bar, &FRAME, 1.0)
+}
+
+/// A value beside a bar of colours.
+pub fn bar_tick(canvas: &Canvas<'_>, bar: Frame, y: f64, text: &str) -> Result<()> {
+    canvas.line(&[[bar.right(), y], [bar.right() + 5.0, y]], &FRAME, 1.0)?;
+    canvas.text(text, [bar.right() + 11.0, y], Lettering::new(size::SMALL, INK))
+}
+
 /// A panel's heading above its frame.
-pub fn heading<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, frame: Frame, text: &str) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+pub fn heading(canvas: &Canvas<'_>, frame: Frame, text: &str) -> Result<()> {
     let how = Lettering::new(size::LABEL, INK).bold();
     canvas.text_within(text, [frame.left, frame.top - 22.0], frame.width, how)
 }

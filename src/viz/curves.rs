@@ -2,14 +2,13 @@
 //! segment.
 
 use anyhow::Result;
-use plotters::{
-    backend::DrawingBackend,
-    style::{Color, RGBColor},
-};
+use indicatif::HumanFloatCount;
+use plotters::style::{Color, RGBColor};
 
 use super::{
     axes::{round_step, tick_text, ticks},
     canvas::{Canvas, Frame, Lettering, Picture, Point},
+    chart::{Stroke, curve},
     colormap::Colormap,
     style::{FRAME, GRID, INK, PAPER, SOFT_INK, size},
 };
@@ -91,10 +90,7 @@ impl Picture for CurvesPicture<'_> {
         [WIDTH, (self.head() + ROW * self.rows() as f64) as u32 + 10]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         let width = f64::from(WIDTH) - 60.0;
         let title = match self.runs {
             [one] => format!("Training of {}", one.name),
@@ -137,15 +133,7 @@ impl Picture for CurvesPicture<'_> {
     }
 }
 
-fn draw_segments<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    frame: Frame,
-    number: usize,
-    run: &RunCurves,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_segments(canvas: &Canvas<'_>, frame: Frame, number: usize, run: &RunCurves) -> Result<()> {
     let n = run.exact_by_segment.len();
     let curves: Vec<Drawn<'_>> = (0..n)
         .map(|i| Drawn {
@@ -173,16 +161,7 @@ enum Range {
     Share,
 }
 
-fn draw_panel<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    frame: Frame,
-    title: &str,
-    curves: &[Drawn<'_>],
-    range: Range,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_panel(canvas: &Canvas<'_>, frame: Frame, title: &str, curves: &[Drawn<'_>], range: Range) -> Result<()> {
     canvas.text_within(title, [frame.left, frame.top - 22.0], frame.width, Lettering::new(size::SUBTITLE, INK))?;
     let percent = if range == Range::Share { 100.0 } else { 1.0 };
     let values = || curves.iter().flat_map(|d| d.curve).map(|&(_, v)| v * percent);
@@ -205,7 +184,7 @@ where
     for value in ticks(0.0, right, step) {
         let x = frame.at(value / right, 0.0)[0];
         canvas.line(&[[x, frame.top], [x, frame.bottom()]], &GRID, 1.0)?;
-        canvas.text(&thousands(&tick_text(value, step)), [x, frame.bottom() + 16.0], tick.middle())?;
+        canvas.text(&HumanFloatCount(value).to_string(), [x, frame.bottom() + 16.0], tick.middle())?;
     }
     canvas.outline(frame, &FRAME, 1.0)?;
     canvas.text(
@@ -217,11 +196,8 @@ where
     let mut taken: Vec<Point> = Vec::new();
     for drawn in curves {
         let points: Vec<Point> = drawn.curve.iter().map(|&p| place(p)).collect();
-        if drawn.dashed {
-            draw_dashed(canvas, &points, &drawn.color, drawn.width)?;
-        } else {
-            canvas.line(&points, &drawn.color, drawn.width)?;
-        }
+        let dash = drawn.dashed.then_some([7.0, 7.0]);
+        curve(canvas, &points, Stroke { color: drawn.color, width: drawn.width, dash })?;
         if drawn.marked && points.len() <= 60 {
             for &point in &points {
                 canvas.disc(point, 3.5, &drawn.color, Some((PAPER, 0.8)))?;
@@ -245,28 +221,6 @@ where
     Ok(())
 }
 
-/// A line of dashes, each as long as the gap after it.
-fn draw_dashed<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    points: &[Point],
-    color: &RGBColor,
-    width: f64,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
-    const DASH: f64 = 7.0;
-    for pair in points.windows(2) {
-        let [dx, dy] = [pair[1][0] - pair[0][0], pair[1][1] - pair[0][1]];
-        let dashes = (dx.hypot(dy) / DASH).ceil().clamp(1.0, 1000.0);
-        let at = |i: f64| [pair[0][0] + dx * (i / dashes).min(1.0), pair[0][1] + dy * (i / dashes).min(1.0)];
-        for i in (0..dashes as u32).step_by(2) {
-            canvas.line(&[at(f64::from(i)), at(f64::from(i) + 1.0)], color, width)?;
-        }
-    }
-    Ok(())
-}
-
 /// An axis around a single value, or around nothing.
 fn spread(value: f64) -> (f64, f64) {
     match value.is_finite() {
@@ -283,20 +237,6 @@ fn free_height(wanted: f64, taken: &[f64], [top, bottom]: [f64; 2]) -> f64 {
     tries.into_iter().find(free).unwrap_or(wanted)
 }
 
-/// `52080` as `52,080`; decimals stay.
-fn thousands(text: &str) -> String {
-    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let n = whole.len();
-    let mut out = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (n - i) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,13 +247,6 @@ mod tests {
         assert!(free_height(99.0, &[100.0], [0.0, 100.0]) <= 82.0);
         let y = free_height(50.0, &[50.0, 68.0], [0.0, 100.0]);
         assert!([50.0, 68.0].iter().all(|t: &f64| (t - y).abs() >= size::SMALL), "{y}");
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!(thousands("52080"), "52,080");
-        assert_eq!(thousands("100"), "100");
-        assert_eq!(thousands("1000.5"), "1,000.5");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod report;
 pub mod segments;
 pub mod stability;
 pub mod style;
+pub mod surface;
 pub mod trajectories;
 pub mod trajectory;
 

@@ -1,10 +1,7 @@
 //! How runs end: counts of the four modes with intervals, and how the error goes in each.
 
 use anyhow::Result;
-use plotters::{
-    backend::DrawingBackend,
-    style::{Color, RGBColor},
-};
+use plotters::style::{Color, RGBColor};
 
 use super::{
     axes::{Axes, Scale},
@@ -45,10 +42,7 @@ impl Picture for ModesPicture<'_> {
         [1400, 860]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         self.words.draw(canvas, self.size())?;
         self.draw_shares(canvas)?;
         for (k, mode) in Mode::ALL.into_iter().enumerate() {
@@ -60,10 +54,7 @@ impl Picture for ModesPicture<'_> {
 }
 
 impl ModesPicture<'_> {
-    fn draw_shares<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_shares(&self, canvas: &Canvas<'_>) -> Result<()> {
         let letters = Lettering::new(size::SMALL, INK);
         let highest = self.summary.modes.iter().map(|m| m.interval.high).fold(0.05, f64::max).min(1.0);
         let scale = Scale::linear(0.0, (highest * 1.05).min(1.0));
@@ -93,16 +84,7 @@ impl ModesPicture<'_> {
         canvas.line(&[SHARES.at(0.0, 0.0), SHARES.at(0.0, 1.0)], &FRAME, 1.2)
     }
 
-    fn draw_mode<DB: DrawingBackend>(
-        &self,
-        canvas: &Canvas<'_, DB>,
-        frame: Frame,
-        mode: Mode,
-        first: bool,
-    ) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_mode(&self, canvas: &Canvas<'_>, frame: Frame, mode: Mode, first: bool) -> Result<()> {
         let members: Vec<&PuzzleRun> =
             self.runs.iter().filter(|r| classify(r, &self.summary.criteria) == mode).collect();
         heading(canvas, frame, &format!("{} ({})", mode.name(), members.len()))?;

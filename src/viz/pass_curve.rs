@@ -1,7 +1,7 @@
 //! How many puzzles are solved with the first k passes: a line for each way to choose an answer.
 
 use anyhow::Result;
-use plotters::{backend::DrawingBackend, style::RGBColor};
+use plotters::style::RGBColor;
 
 use super::{
     canvas::{Canvas, Frame, Lettering, Picture, Point},
@@ -62,10 +62,7 @@ impl Picture for PassCurvePicture {
         SIZE
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         canvas.text_within(&self.title, [PLOT.left, 40.0], 1050.0, Lettering::new(size::TITLE, INK).bold())?;
         canvas.text_within(&self.sources, [PLOT.left, 76.0], 1050.0, Lettering::new(size::SUBTITLE, SOFT_INK))?;
         let small = Lettering::new(size::SMALL, INK);
@@ -110,10 +107,7 @@ impl Picture for PassCurvePicture {
 }
 
 /// The i-th line's mark: a square, a cross, an upright cross, a hollow square.
-fn mark<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, i: usize, [x, y]: Point, color: RGBColor) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn mark(canvas: &Canvas<'_>, i: usize, [x, y]: Point, color: RGBColor) -> Result<()> {
     const R: f64 = 5.0;
     let square = Frame { left: x - R, top: y - R, width: 2.0 * R, height: 2.0 * R };
     match i % 4 {

@@ -1,10 +1,7 @@
 //! Losses of single puzzles beside their mean, and when puzzles are solved.
 
 use anyhow::Result;
-use plotters::{
-    backend::DrawingBackend,
-    style::{Color, RGBColor},
-};
+use plotters::style::{Color, RGBColor};
 
 use super::{
     axes::{Axes, Scale},
@@ -58,10 +55,7 @@ impl Picture for SegmentsPicture<'_> {
         [1400, 1020]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         self.words.draw(canvas, self.size())?;
         self.draw_single(canvas)?;
         self.draw_aligned(canvas)?;
@@ -71,10 +65,7 @@ impl Picture for SegmentsPicture<'_> {
 }
 
 impl SegmentsPicture<'_> {
-    fn draw_single<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_single(&self, canvas: &Canvas<'_>) -> Result<()> {
         let shown = self.runs.len().min(CURVES);
         heading(canvas, SINGLE, &format!("Loss of single puzzles ({shown}) and the mean of all {}", self.runs.len()))?;
         let axes = Axes { frame: SINGLE, x: Scale::counts(1.0, self.segments() as f64), y: self.loss_scale() };
@@ -97,10 +88,7 @@ impl SegmentsPicture<'_> {
     }
 
     /// Each solved puzzle's loss, counted from the segment at which it is right for good.
-    fn draw_aligned<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_aligned(&self, canvas: &Canvas<'_>) -> Result<()> {
         let solved: Vec<(usize, &PuzzleRun)> =
             self.runs.iter().filter_map(|r| Some((r.right_for_good().filter(|&k| k > 1)?, r))).collect();
         heading(canvas, ALIGNED, "The same, counted from each puzzle's own step")?;
@@ -141,10 +129,7 @@ impl SegmentsPicture<'_> {
         legend_line(canvas, at, 400.0, Stroke::solid(INK, 3.4), "median of the solved").map(drop)
     }
 
-    fn draw_steps<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_steps(&self, canvas: &Canvas<'_>) -> Result<()> {
         let grok = &self.summary.grokking;
         let n = self.segments();
         heading(canvas, STEPS, "When puzzles become right for good")?;
@@ -168,10 +153,7 @@ impl SegmentsPicture<'_> {
         canvas.text("never", [x, y + 16.0], tick)
     }
 
-    fn draw_means<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_means(&self, canvas: &Canvas<'_>) -> Result<()> {
         heading(canvas, MEANS, "Means over all puzzles")?;
         let n = self.segments() as f64;
         let most = self.summary.segments.iter().map(|s| s.move_h).fold(1.0, f64::max);

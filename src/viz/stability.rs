@@ -1,7 +1,7 @@
 //! How often a right answer is reached and left again, by the number of blanks; how states move meanwhile.
 
 use anyhow::Result;
-use plotters::{backend::DrawingBackend, style::RGBColor};
+use plotters::style::RGBColor;
 
 use super::{
     axes::{Axes, Scale},
@@ -44,10 +44,7 @@ impl Picture for StabilityPicture<'_> {
         [1500, (self.motion_top() + MOTION_HEIGHT + LEGEND_BELOW + 3.0 * LEGEND_STEP + 40.0) as u32]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         self.words.draw(canvas, self.size())?;
         heading(canvas, RIGHT_SHARE, &format!("Right after segment {}", self.own_segments))?;
         self.draw_shares(canvas, RIGHT_SHARE, "puzzles right", |r| (r.right_at, r.right_at_interval))?;
@@ -75,16 +72,13 @@ impl StabilityPicture<'_> {
     }
 
     /// Shares by the number of blanks, which stand at even distances.
-    fn draw_shares<DB: DrawingBackend>(
+    fn draw_shares(
         &self,
-        canvas: &Canvas<'_, DB>,
+        canvas: &Canvas<'_>,
         frame: Frame,
         name: &str,
         value: impl Fn(&StabilityRow) -> (f64, Interval),
-    ) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    ) -> Result<()> {
         let letters = Lettering::new(size::SMALL, INK);
         let Some(first) = self.series.first() else { return Ok(()) };
         let n = first.rows.len().max(1) as f64;
@@ -123,16 +117,7 @@ impl StabilityPicture<'_> {
         Ok(())
     }
 
-    fn draw_motion<DB: DrawingBackend>(
-        &self,
-        canvas: &Canvas<'_, DB>,
-        frame: Frame,
-        series: &StabilitySeries<'_>,
-        k: usize,
-    ) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_motion(&self, canvas: &Canvas<'_>, frame: Frame, series: &StabilitySeries<'_>, k: usize) -> Result<()> {
         let which = if self.series.len() > 1 { format!(", checkpoint {}", k + 1) } else { String::new() };
         heading(canvas, frame, &format!("How the state moves{which}: median, quartiles"))?;
         let all: Vec<f64> = self

@@ -1,7 +1,7 @@
 //! Several paths on one plane: puzzles, disguises of one puzzle, or checkpoints beside each other.
 
 use anyhow::Result;
-use plotters::{backend::DrawingBackend, style::RGBColor};
+use plotters::style::RGBColor;
 
 use super::{
     axes::{Axes, EqualAxes, Scale},
@@ -36,10 +36,7 @@ impl Picture for PathsPicture<'_> {
         [1280, 850]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         self.words.draw(canvas, self.size())?;
         let all: Vec<[f64; 2]> = self.paths.iter().flat_map(|(_, t)| t.points.iter().copied()).collect();
         let axes = EqualAxes::around(&all, PLOT, 0.06);
@@ -71,10 +68,7 @@ impl Picture for PathsPicture<'_> {
 }
 
 /// A full diamond where the answer is right, a cross where it is not.
-fn end_mark<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, [x, y]: Point, solved: bool, color: RGBColor) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn end_mark(canvas: &Canvas<'_>, [x, y]: Point, solved: bool, color: RGBColor) -> Result<()> {
     if solved {
         let diamond = |r: f64| [[x, y - r], [x + r, y], [x, y + r], [x - r, y]];
         canvas.fill_polygon(&diamond(12.0), &PAPER)?;
@@ -89,10 +83,7 @@ where
 }
 
 impl PathsPicture<'_> {
-    fn draw_legend<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_legend(&self, canvas: &Canvas<'_>) -> Result<()> {
         let letters = Lettering::new(size::SMALL, INK);
         let mut at = [790.0, 132.0];
         for (k, (name, t)) in self.paths.iter().enumerate().take(NAMED) {
@@ -114,10 +105,7 @@ impl PathsPicture<'_> {
         canvas.text("□ start    ◆ end, right    × end, wrong", [at[0], at[1] + 6.0], small)
     }
 
-    fn draw_cells<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
+    fn draw_cells(&self, canvas: &Canvas<'_>) -> Result<()> {
         let known = self.paths.iter().all(|(_, t)| t.puzzle.solution().is_some());
         let n = self.paths.iter().map(|(_, t)| t.segments.len()).max().unwrap_or(1) as f64;
         let value = |t: &Trajectory, k: usize| match t.segments[k].end.cells {

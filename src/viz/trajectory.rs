@@ -2,15 +2,13 @@
 //! led to, and how the answer got better segment by segment.
 
 use anyhow::Result;
-use plotters::{
-    backend::DrawingBackend,
-    style::{Color, RGBColor},
-};
+use plotters::style::{Color, RGBColor};
 
 use super::{
     axes::EqualAxes,
     board::{AnswerBoard, legend_entry},
     canvas::{Canvas, Frame, Lettering, Picture, Point},
+    chart::{Words, bar_tick, color_bar},
     colormap::Colormap,
     style::{FRAME, GRID, INK, PAPER, RIGHT, SOFT_INK, size},
 };
@@ -75,25 +73,17 @@ impl Picture for TrajectoryPicture<'_> {
         [WIDTH, HEIGHT]
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Result<()>
-    where
-        DB::ErrorType: 'static,
-    {
-        let width = f64::from(WIDTH) - 60.0;
-        canvas.text_within(&self.title(), [30.0, 36.0], width, Lettering::new(size::TITLE, INK).bold())?;
-        canvas.text_within(&self.subtitle(), [30.0, 74.0], width, Lettering::new(size::SUBTITLE, SOFT_INK))?;
+    fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
+        let words = Words { title: self.title(), subtitle: self.subtitle(), sources: self.sources.clone() };
+        words.draw(canvas, self.size())?;
         draw_path(canvas, self.trajectory)?;
         draw_color_bar(canvas, self.trajectory)?;
         draw_answer(canvas, self.trajectory)?;
-        draw_progress(canvas, self.trajectory)?;
-        canvas.text_within(&self.sources, [30.0, 784.0], width, Lettering::new(size::SMALL, SOFT_INK))
+        draw_progress(canvas, self.trajectory)
     }
 }
 
-fn draw_path<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, t: &Trajectory) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_path(canvas: &Canvas<'_>, t: &Trajectory) -> Result<()> {
     let axes = EqualAxes::around(&t.points, PLOT, 0.09);
     let share = |k: usize| format!("PC{} ({:.1} % of the variance)", k + 1, 100.0 * t.explained_variance_ratio[k]);
     axes.draw(canvas, [&share(0), &share(1)])?;
@@ -111,13 +101,11 @@ where
 
     let mut labels = Labels { canvas, points: &points, placed: Vec::new() };
     let (Some(&start), Some(&end)) = (points.first(), points.last()) else { return Ok(()) };
-    let square = |r: f64| Frame { left: start[0] - r, top: start[1] - r, width: 2.0 * r, height: 2.0 * r };
-    canvas.fill_rect(square(8.0), &PAPER)?;
-    canvas.outline(square(8.0), &INK, 2.5)?;
-    canvas.fill_rect(square(3.5), &MAP.step(0, n))?;
-    let diamond = |r: f64| [[end[0], end[1] - r], [end[0] + r, end[1]], [end[0], end[1] + r], [end[0] - r, end[1]]];
-    canvas.fill_polygon(&diamond(13.0), &INK)?;
-    canvas.fill_polygon(&diamond(9.5), &MAP.step(n - 1, n))?;
+    canvas.square(start, 9.25, &INK)?;
+    canvas.square(start, 6.75, &PAPER)?;
+    canvas.square(start, 3.5, &MAP.step(0, n))?;
+    canvas.diamond(end, 13.0, &INK)?;
+    canvas.diamond(end, 9.5, &MAP.step(n - 1, n))?;
     let of_segment = |segment: usize| points.get(segment * t.h_cycles - 1).copied();
     if let Some((first, at)) = t.first_solved().and_then(|s| Some((s, of_segment(s)?))) {
         for i in 0..48 {
@@ -138,15 +126,7 @@ where
 }
 
 /// A line with a head at its middle, where no marker hides it.
-pub(super) fn draw_arrow<DB: DrawingBackend>(
-    canvas: &Canvas<'_, DB>,
-    from: Point,
-    to: Point,
-    color: RGBColor,
-) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+pub(super) fn draw_arrow(canvas: &Canvas<'_>, from: Point, to: Point, color: RGBColor) -> Result<()> {
     canvas.line(&[from, to], &color, 2.6)?;
     let [dx, dy] = [to[0] - from[0], to[1] - from[1]];
     let length = dx.hypot(dy);
@@ -162,16 +142,13 @@ where
 }
 
 /// Texts beside points of the path, each put where it hides least.
-struct Labels<'a, 'b, DB: DrawingBackend> {
-    canvas: &'a Canvas<'b, DB>,
+struct Labels<'a, 'b> {
+    canvas: &'a Canvas<'b>,
     points: &'a [Point],
     placed: Vec<Frame>,
 }
 
-impl<DB: DrawingBackend> Labels<'_, '_, DB>
-where
-    DB::ErrorType: 'static,
-{
+impl Labels<'_, '_> {
     fn place(&mut self, text: &str, at: Point, color: RGBColor) -> Result<()> {
         let how = Lettering::new(size::LABEL, color).bold().middle();
         let (width, height) = (self.canvas.text_width(text, how) + 10.0, size::LABEL * 1.3);
@@ -235,23 +212,14 @@ where
     }
 }
 
-fn draw_color_bar<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, t: &Trajectory) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_color_bar(canvas: &Canvas<'_>, t: &Trajectory) -> Result<()> {
     let n = t.points.len();
     let top = |i: usize| COLOR_BAR.at(0.0, 1.0 - i as f64 / n as f64)[1];
-    for i in 0..n {
-        let slice = Frame { top: top(i + 1), height: top(i) - top(i + 1), ..COLOR_BAR };
-        canvas.fill_rect(slice, &MAP.step(i, n))?;
-    }
-    canvas.outline(COLOR_BAR, &FRAME, 1.0)?;
-    let letters = Lettering::new(size::SMALL, INK);
-    canvas.text("segment", [COLOR_BAR.left - 6.0, COLOR_BAR.top - 20.0], letters)?;
+    color_bar(canvas, COLOR_BAR, n, |k| MAP.step(k, n))?;
+    canvas.text("segment", [COLOR_BAR.left - 6.0, COLOR_BAR.top - 20.0], Lettering::new(size::SMALL, INK))?;
     for segment in ticked_segments(t.segments.len(), 8) {
         let y = f64::midpoint(top((segment - 1) * t.h_cycles), top(segment * t.h_cycles));
-        canvas.line(&[[COLOR_BAR.right(), y], [COLOR_BAR.right() + 5.0, y]], &FRAME, 1.0)?;
-        canvas.text(&segment.to_string(), [COLOR_BAR.right() + 10.0, y], letters)?;
+        bar_tick(canvas, COLOR_BAR, y, &segment.to_string())?;
     }
     Ok(())
 }
@@ -264,10 +232,7 @@ pub(super) fn ticked_segments(n: usize, most: usize) -> Vec<usize> {
     ticks
 }
 
-fn draw_answer<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, t: &Trajectory) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_answer(canvas: &Canvas<'_>, t: &Trajectory) -> Result<()> {
     let Some(last) = t.segments.last() else { return Ok(()) };
     let heading = Lettering::new(size::LABEL, INK).middle();
     canvas.text(
@@ -290,10 +255,7 @@ where
 }
 
 /// Bars of what is right after each segment; of what is surely wrong where the solution is unknown.
-fn draw_progress<DB: DrawingBackend>(canvas: &Canvas<'_, DB>, t: &Trajectory) -> Result<()>
-where
-    DB::ErrorType: 'static,
-{
+fn draw_progress(canvas: &Canvas<'_>, t: &Trajectory) -> Result<()> {
     let cells = t.puzzle.tokens().len() as f64;
     let known = t.puzzle.solution().is_some();
     let values: Vec<f64> = t
