@@ -28,7 +28,7 @@ fn on_golden(folder: &Path, words: &[&str]) -> Command {
 
 fn is_png(path: &Path) -> Result<bool> {
     let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(path)?)).read_info()?;
-    let mut pixels = vec![0; reader.output_buffer_size()];
+    let mut pixels = vec![0; reader.output_buffer_size().context("a picture too large")?];
     reader.next_frame(&mut pixels)?;
     Ok(pixels.iter().filter(|&&v| v < 128).count() > 3_000)
 }

@@ -26,7 +26,7 @@ fn on_golden(folder: &Path) -> Command {
 /// Width and height that a PNG's header tells, after checking that it decodes.
 fn png_size(path: &Path) -> Result<[u32; 2]> {
     let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(path)?)).read_info()?;
-    let mut pixels = vec![0; reader.output_buffer_size()];
+    let mut pixels = vec![0; reader.output_buffer_size().context("a picture too large")?];
     let info = reader.next_frame(&mut pixels)?;
     let ink = pixels.iter().filter(|&&v| v < 128).count();
     anyhow::ensure!(ink > 10_000, "the picture is empty");

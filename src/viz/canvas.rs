@@ -294,3 +294,39 @@ impl<'a> Canvas<'a> {
         self.text(text, at, Lettering { size, ..how })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::viz::style::INK;
+
+    /// Two cells that meet within a pixel, and a letter beside them.
+    struct Cells;
+
+    impl Picture for Cells {
+        fn size(&self) -> [u32; 2] {
+            [40, 20]
+        }
+
+        fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
+            let cell = Frame { left: 2.0, top: 2.0, width: 5.25, height: 16.0 };
+            canvas.fill_rect(cell, &INK)?;
+            canvas.fill_rect(Frame { left: cell.right(), ..cell }, &INK)?;
+            canvas.text("H", [30.0, 10.0], Lettering::new(16.0, INK).middle())
+        }
+    }
+
+    #[test]
+    fn cells_have_no_seams_and_letters_stand_around_their_point() {
+        let pixels = pixels(&Cells, 1).unwrap();
+        let dark = |x: usize, y: usize| pixels[3 * (40 * y + x)] < 128;
+        assert!((2..12).all(|x| pixels[3 * (40 * 10 + x)] == INK.0), "{:?}", &pixels[3 * 400..3 * 420]);
+        let ink: Vec<(usize, usize)> =
+            (0..800).map(|i| (i % 40, i / 40)).filter(|&(x, y)| x > 16 && dark(x, y)).collect();
+        let span = |of: fn(&(usize, usize)) -> usize| ink.iter().map(of).min().zip(ink.iter().map(of).max());
+        let (Some((left, right)), Some((top, bottom))) = (span(|p| p.0), span(|p| p.1)) else { panic!("no letter") };
+        // Capitals are 0.729 em high: 11.7 of 16.
+        assert!((10..=12).contains(&(bottom - top + 1)), "{top} to {bottom}");
+        assert!((left + right).abs_diff(2 * 30 - 1) <= 1 && (top + bottom).abs_diff(2 * 10 - 1) <= 1, "{ink:?}");
+    }
+}
