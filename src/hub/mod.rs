@@ -1,7 +1,7 @@
 //! Files of the Hugging Face hub, in the cache that Python's huggingface_hub uses.
 //!
-//! What a server says is taken for granted nowhere: [`http`] bounds what it can make us do, [`download`] checks what it
-//! says and sends, and [`cache`] knows which names there are.
+//! What a server says is taken for granted nowhere: `http` bounds what it can make us do, `download` checks what it
+//! says and sends, and `cache` knows which names there are.
 
 mod cache;
 mod download;
