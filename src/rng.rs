@@ -12,7 +12,7 @@ use rand_chacha::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Disguises of an ensemble's passes.
+    /// Transforms of an ensemble's passes.
     Guesses = 16,
     /// Which puzzles of a list are kept.
     Subsample = 1,

@@ -81,15 +81,15 @@ fn check_finds_every_planted_fault() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let rows = rows()?;
     let mut rng = stream(Purpose::Augment, 11, 0, 0);
-    let mut dressed = |row: usize| {
+    let mut equivalent = |row: usize| {
         let shuffle = SudokuShuffle::draw(&mut rng);
         (shuffle.apply(&rows[row].0), shuffle.apply(&rows[row].1))
     };
     let mut train = rows[..6].to_vec();
-    train.push(dressed(2));
+    train.push(equivalent(2));
     // Without its givens a puzzle has many solutions.
     train.push((Board::from_digits([0; 81])?, rows[7].1));
-    let test = vec![rows[10], dressed(4), rows[11], dressed(10)];
+    let test = vec![rows[10], equivalent(4), rows[11], equivalent(10)];
     fs::create_dir(temp.path().join("lists"))?;
     fs::write(temp.path().join("lists/train.csv"), list(&train))?;
     fs::write(temp.path().join("lists/test.csv"), list(&test))?;

@@ -37,7 +37,7 @@ fn plain(
                 let stored = set.rows_as_stored(rows)?.inputs;
                 let questions: Vec<Vec<u8>> =
                     stored.outer_iter().map(|row| row.iter().map(|&t| t as u8).collect()).collect();
-                let flat: Vec<i32> = questions.iter().flat_map(|q| guess.disguise.apply(q)).map(i32::from).collect();
+                let flat: Vec<i32> = questions.iter().flat_map(|q| guess.transform.apply(q)).map(i32::from).collect();
                 let inputs = Array2::from_shape_vec((rows.len(), set.seq_len()), flat)?;
                 let batch = Batch { labels: inputs.clone(), inputs, puzzle_identifiers: Array1::zeros(rows.len()) };
                 let mut k = 0;
@@ -50,7 +50,7 @@ fn plain(
                         let answers = host_tokens(&segment.predictions())?;
                         for (i, answer) in answers.outer_iter().enumerate() {
                             let answer: Vec<u8> = answer.iter().map(|&t| t as u8).collect();
-                            let answer = guess.disguise.undo(&answer);
+                            let answer = guess.transform.undo(&answer);
                             all.entry((rows[i], pass)).or_insert_with(Vec::new).push(Ending {
                                 verified: geometry.is_right(&questions[i], &answer),
                                 answer: geometry.text(&answer),

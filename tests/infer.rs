@@ -85,7 +85,7 @@ fn check_calls(name: &str) -> Result<()> {
             let halts = numbers(&facts["act_halt"]);
             for (row, (tokens, halt)) in tokens.chunks(81).zip(halts).enumerate() {
                 let found = &passes[&(batch * batch_size + row, pass)];
-                let answer = list[pass % permutes].disguise.undo(&tokens.iter().map(|&t| t as u8).collect::<Vec<_>>());
+                let answer = list[pass % permutes].transform.undo(&tokens.iter().map(|&t| t as u8).collect::<Vec<_>>());
                 let what = format!("{name}, call {call}, row {row}");
                 assert_eq!(found.end.answer, Geometry::SUDOKU.text(&answer), "{what}");
                 assert_eq!(found.end.halted, halt != 0, "{what}");

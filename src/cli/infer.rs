@@ -106,7 +106,7 @@ Examples:
 pub struct InferArgs {
     #[command(flatten)]
     checkpoints: CheckpointsArg,
-    /// Disguises of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes; more with the options for more guesses
+    /// Transforms of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes; more with the options for more guesses
     #[arg(long, value_name = "K", default_value_t = 1, allow_negative_numbers = true)]
     permutes: u32,
     /// Batches to run [default: all rows]

@@ -38,7 +38,7 @@ A Sudoku is 81 characters row by row, 1-9 and . or 0 for blanks; lines, spaces a
 A file may hold several. A maze is lines of # (wall), space, S, G, and needs a checkpoint of mazes.
 
 An exact search tells beforehand whether the puzzle has one solution (a maze: one shortest way). The model then makes as \
-many passes as asked, each a disguise of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
+many passes as asked, each a transform of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
 frequent one of the halted passes is shown, and what is wrong with it.
 
 --steps shows every segment; --animate redraws the grid in place on a terminal, cells that changed highlighted.
@@ -62,7 +62,7 @@ pub struct SolveArgs {
     /// A run folder, a step_N folder, a .safetensors file or upstream's; several with commas [default: the newest]
     #[arg(long, visible_alias = "checkpoints", value_name = "PATH[,PATH...]", value_delimiter = ',')]
     checkpoint: Vec<PathBuf>,
-    /// Most passes of each checkpoint: disguises of the puzzle
+    /// Most passes of each checkpoint: transforms of the puzzle
     #[arg(long, visible_alias = "permutes", value_name = "K", default_value_t = 1)]
     passes: u32,
     /// When a pass ends; verified also ends the passes

@@ -55,7 +55,7 @@ Examples:
   hrm viz trajectory
   hrm viz trajectory --checkpoint runs/a/step_52080 --index 7 -o seven.svg
   hrm viz trajectory --index 0,1,2,3 -o four.png
-  hrm viz trajectory --index 7 --permutes 9 --points segment -o disguises.png
+  hrm viz trajectory --index 7 --permutes 9 --points segment -o transforms.png
   hrm viz trajectory --checkpoint runs/vanilla --against runs/hint --index 7 -o two.png
   hrm viz trajectory --index 7 -o seven.gif
   hrm viz trajectory -o mine.png --puzzle \\
@@ -89,7 +89,7 @@ struct TrajectoryArgs {
     /// A point after every H cycle or after every segment
     #[arg(long, value_name = "cycle|segment", default_value = "cycle", hide_possible_values = true)]
     points: PointsChoice,
-    /// Each puzzle in so many disguises on one plane: 1 to 9 for Sudoku, 1 or 2 for mazes
+    /// Each puzzle in so many transforms on one plane: 1 to 9 for Sudoku, 1 or 2 for mazes
     #[arg(long, value_name = "K", default_value_t = 1)]
     permutes: u32,
     /// A second checkpoint on the same plane

@@ -1,4 +1,4 @@
-//! What is wrong with puzzles, and which of them are the same in other dress.
+//! What is wrong with puzzles, and which of them are equivalent.
 //!
 //! Two Sudokus are equivalent if a symmetry of Sudoku takes one to the other, two mazes if one is the other turned or
 //! mirrored. A test puzzle that is equivalent to a training puzzle has leaked: a model may know its answer.

@@ -164,7 +164,7 @@ impl Effort {
 pub struct Round {
     pub effort: Effort,
     pub found: Vec<Generated>,
-    /// How hard each of them is as a parent: the mean rating of its dresses. Empty where none becomes one.
+    /// How hard each of them is as a parent: the mean rating of its equivalents. Empty where none becomes one.
     pub hardness: Vec<u64>,
 }
 
@@ -252,7 +252,7 @@ pub fn grow_sudokus(
                 } else {
                     let parent = state.pool.parent(draw_part(&state.left, &mut rng), &mut rng)?;
                     let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
-                    dresses(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
+                    equivalents(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
                 };
                 let form = canonical(&grown.first()?.question, &grown.first()?.answer).ok()?;
                 Some((grown, Key::of_form(&form)))
@@ -261,19 +261,19 @@ pub fn grow_sudokus(
         let mut round = Round::default();
         for task in grown {
             round.effort.tries += 1;
-            let Some((dresses, key)) = task else { continue };
+            let Some((equivalents, key)) = task else { continue };
             if state.known.contains(&key) {
                 round.effort.known += 1;
                 continue;
             }
             // The part that is furthest from what it should have.
             let missing = |part: usize| state.left[part] as f64 / quotas[part] as f64;
-            let wanted = dresses.iter().filter_map(|grown| Some((state.wanting(grown.rating)?, grown)));
+            let wanted = equivalents.iter().filter_map(|grown| Some((state.wanting(grown.rating)?, grown)));
             let Some((part, grown)) = wanted.max_by(|a, b| missing(a.0).total_cmp(&missing(b.0))) else {
                 round.effort.unwanted += 1;
                 continue;
             };
-            let hardness = (!options.fast).then(|| mean_rating(&dresses));
+            let hardness = (!options.fast).then(|| mean_rating(&equivalents));
             state.take(key, part, grown.question, hardness);
             round.hardness.extend(hardness);
             let (question, answer) = (grown.question.to_string(), grown.answer.to_string());
@@ -333,7 +333,7 @@ impl Growth<'_> {
     }
 }
 
-/// A seed with one to eight of its blanks filled in, in a random dress. It has one solution because the seed has.
+/// A seed with one to eight of its blanks filled in, under a random symmetry. It has one solution because the seed has.
 fn filled_in(question: &[u8], answer: &[u8], rng: &mut impl RngCore) -> Option<Grown> {
     let answer = Board::from_tokens(answer).ok()?;
     let mut digits = *Board::from_tokens(question).ok()?.digits();
@@ -349,17 +349,17 @@ fn filled_in(question: &[u8], answer: &[u8], rng: &mut impl RngCore) -> Option<G
 }
 
 /// The puzzle written in several ways, each with its own rating: what the solver guesses depends on where things stand.
-fn dresses(grown: Grown, rng: &mut impl RngCore) -> Vec<Grown> {
+fn equivalents(grown: Grown, rng: &mut impl RngCore) -> Vec<Grown> {
     let shuffles = (0..DRESSES).map(|_| SudokuShuffle::draw(rng));
-    let dress = |shuffle: SudokuShuffle| {
+    let equivalent = |shuffle: SudokuShuffle| {
         let question = shuffle.apply(&grown.question);
         Some(Grown { question, answer: shuffle.apply(&grown.answer), rating: rate(&question)? })
     };
-    shuffles.filter_map(dress).collect()
+    shuffles.filter_map(equivalent).collect()
 }
 
-fn mean_rating(dresses: &[Grown]) -> u64 {
-    dresses.iter().map(|grown| grown.rating).sum::<u64>() / (dresses.len() as u64).max(1)
+fn mean_rating(equivalents: &[Grown]) -> u64 {
+    equivalents.iter().map(|grown| grown.rating).sum::<u64>() / (equivalents.len() as u64).max(1)
 }
 
 /// A part of the ratings, each as likely as many puzzles it still wants.
@@ -384,14 +384,14 @@ struct Pool {
 }
 
 impl Pool {
-    /// Rates the seeds, in several dresses each, so that the pool tells how hard puzzles are, not how lucky.
+    /// Rates the seeds, under several symmetries each, so that the pool tells how hard puzzles are, not how lucky.
     fn new(seeds: &PuzzleList, parts: &[RatingPart], seed: u64) -> Result<Self> {
         let mut pool = Self { parts: vec![Vec::new(); parts.len()], others: Vec::new() };
         let rated = (0..seeds.len()).into_par_iter().map(|i| {
             let (question, answer) = (Board::from_tokens(seeds.question(i))?, Board::from_tokens(seeds.answer(i))?);
             let rating = rate(&question).with_context(|| format!("seed {}: no solution", i + 1))?;
             let mut rng = stream(Purpose::Generate, seed, u64::MAX, i as u64);
-            Ok((question, mean_rating(&dresses(Grown { question, answer, rating }, &mut rng))))
+            Ok((question, mean_rating(&equivalents(Grown { question, answer, rating }, &mut rng))))
         });
         for (board, rating) in rated.collect::<Result<Vec<_>>>()? {
             pool.add(board, rating, parts);

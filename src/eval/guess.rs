@@ -1,4 +1,4 @@
-//! The ways in which one puzzle is put before a model: a disguise that is undone in the answer, a starting state, noise.
+//! The ways in which one puzzle is put before a model: a transform that is undone in the answer, a starting state, noise.
 //!
 //! - cyclic shifts of the digits; start and goal of a maze swapped: upstream's permutations, the default
 //! - any of the 9! relabellings, and the board's own symmetries (transpose, bands, stacks; a square's eight for mazes)
@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     model::{ERF_SQRT2, Model, StartStates, rows, truncated_normal_of},
-    puzzle::{Disguise, Geometry},
+    puzzle::{Geometry, Transform},
     rng::{Purpose, stream},
 };
 
@@ -62,7 +62,7 @@ impl GuessOptions {
 /// One way to put a puzzle before a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
-    pub disguise: Disguise,
+    pub transform: Transform,
     pub random_start: bool,
     pub noise: f64,
 }
@@ -87,18 +87,18 @@ pub fn guesses(geometry: Geometry, count: u32, options: &GuessOptions) -> Result
             loop {
                 let other = index > 0;
                 let repeats = geometry.permutations();
-                let mut disguise = Disguise::permuted(geometry, index % repeats);
+                let mut transform = Transform::permuted(geometry, index % repeats);
                 if options.symmetries {
-                    disguise = disguise.turned(geometry, (index / repeats) as usize % 8);
+                    transform = transform.turned(geometry, (index / repeats) as usize % 8);
                 }
                 if other {
-                    disguise = disguise.drawn(geometry, options.relabel, options.symmetries, &mut rng);
+                    transform = transform.drawn(geometry, options.relabel, options.symmetries, &mut rng);
                 }
-                // A disguise that came before is drawn again, as long as there are others.
+                // A transform that came before is drawn again, as long as there are others.
                 let drawn = other && geometry.is_sudoku() && (options.relabel || options.symmetries);
-                if taken.insert(disguise.clone()) || !drawn {
+                if taken.insert(transform.clone()) || !drawn {
                     let noise = if other { options.noise } else { 0.0 };
-                    return Guess { disguise, random_start: other && options.random_start, noise };
+                    return Guess { transform, random_start: other && options.random_start, noise };
                 }
             }
         })
@@ -135,9 +135,9 @@ impl DeviceGuesses {
             let flat: Vec<i64> = rows.concat();
             Tensor::from_slice(&flat).view([rows.len() as i64, -1]).to_device(device)
         };
-        let tokens = |of: &Disguise| of.tokens().iter().map(|&t| i64::from(t)).collect::<Vec<i64>>();
-        let cells = |of: &Disguise| of.cells().iter().map(|&c| i64::from(c)).collect::<Vec<i64>>();
-        let (there, back): (Vec<_>, Vec<_>) = list.iter().map(|g| (&g.disguise, g.disguise.inverse())).unzip();
+        let tokens = |of: &Transform| of.tokens().iter().map(|&t| i64::from(t)).collect::<Vec<i64>>();
+        let cells = |of: &Transform| of.cells().iter().map(|&c| i64::from(c)).collect::<Vec<i64>>();
+        let (there, back): (Vec<_>, Vec<_>) = list.iter().map(|g| (&g.transform, g.transform.inverse())).unzip();
         Self {
             tokens: table(there.iter().copied().map(tokens).collect()),
             tokens_back: table(back.iter().map(tokens).collect()),
@@ -298,19 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn every_disguise_is_a_sudoku_and_comes_back() {
+    fn every_transform_is_a_sudoku_and_comes_back() {
         let (question, answer) = (QUESTION.parse::<Board>().unwrap(), ANSWER.parse::<Board>().unwrap());
         for kinds in ["", "r", "s", "rs"] {
             let list = guesses(Geometry::SUDOKU, 9, &options(kinds)).unwrap();
             let mut seen = HashSet::new();
             for guess in &list {
-                let (q, a) = (guess.disguise.apply(&question.tokens()), guess.disguise.apply(&answer.tokens()));
-                assert_eq!(guess.disguise.undo(&a), answer.tokens(), "{kinds}");
+                let (q, a) = (guess.transform.apply(&question.tokens()), guess.transform.apply(&answer.tokens()));
+                assert_eq!(guess.transform.undo(&a), answer.tokens(), "{kinds}");
                 let board = |tokens: &[u8]| Board::from_tokens(tokens).unwrap();
                 assert_eq!(board(&a).check_solves(&board(&q)), Ok(()), "{kinds}");
-                assert!(seen.insert(a), "{kinds}: a disguise twice");
+                assert!(seen.insert(a), "{kinds}: a transform twice");
             }
-            assert_eq!(list[0].disguise.apply(&question.tokens()), question.tokens(), "guess 0 is the puzzle itself");
+            assert_eq!(list[0].transform.apply(&question.tokens()), question.tokens(), "guess 0 is the puzzle itself");
             let more = guesses(Geometry::SUDOKU, 5, &options(kinds)).unwrap();
             assert_eq!(more, list[..5], "a shorter list is the beginning of a longer one");
         }
@@ -320,9 +320,9 @@ mod tests {
     fn mazes_have_sixteen() {
         let board: Vec<u8> = vec![3, 4, 1, 2, 2, 1, 1, 2, 5, 1, 2, 2, 1, 1, 1, 2];
         let list = guesses(Geometry::maze(4), 16, &options("s")).unwrap();
-        let all: HashSet<Vec<u8>> = list.iter().map(|g| g.disguise.apply(&board)).collect();
+        let all: HashSet<Vec<u8>> = list.iter().map(|g| g.transform.apply(&board)).collect();
         assert_eq!(all.len(), 16);
-        assert!(list.iter().all(|g| g.disguise.undo(&g.disguise.apply(&board)) == board));
+        assert!(list.iter().all(|g| g.transform.undo(&g.transform.apply(&board)) == board));
         assert!(guesses(Geometry::maze(4), 17, &options("s")).is_err());
         assert!(guesses(Geometry::maze(4), 3, &options("")).is_err());
         assert!(guesses(Geometry::maze(4), 2, &options("r")).is_err());
@@ -337,13 +337,13 @@ mod tests {
         let which = Tensor::from_slice(&[5_i64, 0, 3]);
         let boards: Vec<i64> = board.iter().map(|&t| i64::from(t)).collect();
         let rows = Tensor::from_slice(&boards).repeat([3, 1]);
-        let disguised = on_device.apply(&rows, &which);
+        let transformed = on_device.apply(&rows, &which);
         for (row, guess) in [5, 0, 3].into_iter().enumerate() {
-            let found: Vec<i64> = Vec::try_from(disguised.get(row as i64)).unwrap();
-            let wanted: Vec<i64> = list[guess].disguise.apply(&board).iter().map(|&t| i64::from(t)).collect();
+            let found: Vec<i64> = Vec::try_from(transformed.get(row as i64)).unwrap();
+            let wanted: Vec<i64> = list[guess].transform.apply(&board).iter().map(|&t| i64::from(t)).collect();
             assert_eq!(found, wanted);
         }
-        assert!(on_device.undoing(&which).undo(&disguised).equal(&rows));
+        assert!(on_device.undoing(&which).undo(&transformed).equal(&rows));
     }
 
     #[test]

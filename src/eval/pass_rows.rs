@@ -1,4 +1,4 @@
-//! The rows of a batch on the device, each at a pass of its own: disguised, started, judged, refilled.
+//! The rows of a batch on the device, each at a pass of its own: transformed, started, judged, refilled.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Upstream's rule for "solved", over several checkpoints and several disguises of one puzzle.
+//! Upstream's rule for "solved", over several checkpoints and several transforms of one puzzle.
 //!
 //! ```text
 //! pass (checkpoint c, permutation p): exact = every cell of the prediction equals the permuted label

@@ -1,4 +1,4 @@
-//! The canonical form of a Sudoku under its symmetries: two puzzles are one puzzle in other dress exactly if their forms
+//! The canonical form of a Sudoku under its symmetries: two puzzles are equivalent exactly if their forms
 //! are equal.
 //!
 //! The symmetries are those of [`super::shuffle`]: relabelled digits, transposition, bands, stacks, and the lines within

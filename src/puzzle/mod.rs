@@ -4,7 +4,6 @@ pub mod boxes;
 pub mod canonical;
 pub mod clue_swap;
 pub mod dihedral;
-mod disguise;
 mod geometry;
 mod instance;
 mod known;
@@ -15,19 +14,20 @@ pub mod shuffle;
 pub mod solve;
 pub mod sudoku;
 mod text;
+mod transform;
 mod triads;
 mod typed;
 
 pub use boxes::{Boxes, SolutionError, Unit};
 pub use canonical::{Canonical, canonical};
 pub use dihedral::{DIHEDRAL_INVERSE, dihedral, inverse_dihedral};
-pub use disguise::Disguise;
 pub use geometry::{Fault, Geometry, Glyph, Line, UnknownKind};
 pub use instance::{CellMark, Puzzle, PuzzleError};
 pub use known::{Count, Known};
 pub use shuffle::SudokuShuffle;
 pub use sudoku::Board;
 pub use text::{TextError, base36, from_base36};
+pub use transform::Transform;
 pub use typed::{Typed, TypedError};
 
 /// The kinds of puzzle that there are rules for, as flags and files name them; [`Geometry`] adds the size.

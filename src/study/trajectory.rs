@@ -13,7 +13,7 @@ use crate::{
     },
     checkpoint::{Checkpoint, short_names, weights_name},
     model::Model,
-    puzzle::{Disguise, Puzzle},
+    puzzle::{Puzzle, Transform},
     store::write_bytes,
     viz::{animation::render_gif, chart::Words, trajectories::PathsPicture, trajectory::TrajectoryPicture},
 };
@@ -165,9 +165,9 @@ impl<'a> TrajectoryPlan<'a> {
 
 fn permuted(puzzle: &Puzzle, permutation: u32) -> Result<Puzzle> {
     let geometry = puzzle.geometry();
-    let disguise = Disguise::permuted(geometry, permutation);
-    let solution = puzzle.solution().map(|tokens| disguise.apply(tokens));
-    Ok(Puzzle::new(geometry, disguise.apply(puzzle.tokens()), solution)?)
+    let transform = Transform::permuted(geometry, permutation);
+    let solution = puzzle.solution().map(|tokens| transform.apply(tokens));
+    Ok(Puzzle::new(geometry, transform.apply(puzzle.tokens()), solution)?)
 }
 
 /// A path and what it is called.

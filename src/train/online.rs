@@ -10,7 +10,7 @@ use super::TrainPlan;
 use crate::{
     config::Augment,
     dataset::{Batch, give_hints},
-    puzzle::{Disguise, Geometry, SudokuShuffle, dihedral},
+    puzzle::{Geometry, SudokuShuffle, Transform, dihedral},
     rng::{Purpose, below, stream},
 };
 
@@ -69,10 +69,10 @@ impl OnlineAugment {
                     turn(label, symmetry);
                 }
                 geometry => {
-                    let disguise = Disguise::permuted(geometry, 0).drawn(geometry, true, true, &mut rng);
+                    let transform = Transform::permuted(geometry, 0).drawn(geometry, true, true, &mut rng);
                     let (Some(question), Some(answer)) = (bytes(input), bytes(label)) else { continue };
-                    write(input, &disguise.apply(&question));
-                    write(label, &disguise.apply(&answer));
+                    write(input, &transform.apply(&question));
+                    write(label, &transform.apply(&answer));
                 }
             }
         }

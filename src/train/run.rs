@@ -334,7 +334,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The error for a loss that is no number, with the batch that led to it in a file.
+    /// The error for a non-finite loss, with the batch that led to it in a file.
     fn not_finite(&self, done: &Pending, name: &str, value: f64) -> Result<anyhow::Error> {
         let Pending { step, set, .. } = done;
         let examples = &self.trainer.peers.gather_examples(&done.examples)?;

@@ -1,4 +1,4 @@
-//! Several paths on one plane: puzzles, disguises of one puzzle, or checkpoints beside each other.
+//! Several paths on one plane: puzzles, transforms of one puzzle, or checkpoints beside each other.
 
 use anyhow::Result;
 use plotters::style::RGBColor;

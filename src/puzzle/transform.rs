@@ -1,7 +1,7 @@
-//! A puzzle in other dress: relabelled, turned, rearranged, such that its solution changes with it.
+//! An equivalent puzzle: relabelled, turned, rearranged, such that its solution changes with it.
 //!
 //! ```text
-//! disguised[i] = tokens[puzzle[cells[i]]]
+//! transformed[i] = tokens[puzzle[cells[i]]]
 //! ```
 
 use ndarray::Array2;
@@ -18,10 +18,10 @@ use crate::rng::shuffle_front;
 
 /// A permutation of the tokens and one of the cells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Disguise {
+pub struct Transform {
     /// New token of each token. Length V.
     tokens: Vec<u8>,
-    /// The cell that each cell of the disguised board is taken from. Length S.
+    /// The cell that each cell of the transformed board is taken from. Length S.
     cells: Vec<u32>,
 }
 
@@ -67,7 +67,7 @@ impl Geometry {
     }
 }
 
-impl Disguise {
+impl Transform {
     /// Upstream's permutation `perm`; 0 is the puzzle as it is.
     pub fn permuted(geometry: Geometry, perm: u32) -> Self {
         let mut tokens: Vec<i32> = (0..geometry.vocab_size() as i32).collect();
@@ -103,12 +103,12 @@ impl Disguise {
         &self.tokens
     }
 
-    /// The cell that each cell of the disguised board is taken from. Shape `[S]`.
+    /// The cell that each cell of the transformed board is taken from. Shape `[S]`.
     pub fn cells(&self) -> &[u32] {
         &self.cells
     }
 
-    /// The board in this dress.
+    /// The board after the transform.
     ///
     /// # Shapes
     /// - board, result: `[S]`
@@ -124,23 +124,23 @@ impl Disguise {
         Self { tokens, cells }
     }
 
-    /// Undoes [`Disguise::apply`].
+    /// Undoes [`Transform::apply`].
     pub fn undo(&self, board: &[u8]) -> Vec<u8> {
         self.inverse().apply(board)
     }
 }
 
 /// A symmetry of the usual board, drawn as upstream's dataset builder draws it.
-fn of_nine(rng: &mut impl RngCore) -> Disguise {
+fn of_nine(rng: &mut impl RngCore) -> Transform {
     let draws = ShuffleDraws::draw(rng);
     let relabelled = draws.digit_map.iter().map(|digit| digit + 1);
     let cells = SudokuShuffle::from_checked(&draws).cell_map().iter().map(|&cell| u32::from(cell)).collect();
-    Disguise { tokens: [0].into_iter().chain(relabelled).collect(), cells }
+    Transform { tokens: [0].into_iter().chain(relabelled).collect(), cells }
 }
 
 /// A symmetry of a board with such boxes: digits, rows within their band, bands, columns and stacks likewise, and the
 /// transposition where boxes are square.
-fn of_boxes(boxes: Boxes, rng: &mut impl RngCore) -> Disguise {
+fn of_boxes(boxes: Boxes, rng: &mut impl RngCore) -> Transform {
     let (side, height, width) = (boxes.side(), boxes.height(), boxes.width());
     let mut digits: Vec<u8> = (0..side as u8).map(|digit| digit + FIRST_DIGIT).collect();
     shuffle_front(rng, &mut digits, side);
@@ -159,7 +159,7 @@ fn of_boxes(boxes: Boxes, rng: &mut impl RngCore) -> Disguise {
     let (rows, columns) = (lines(height), lines(width));
     let cell = |(row, column): (usize, usize)| if transposed { column * side + row } else { row * side + column };
     let places = rows.iter().flat_map(|&row| columns.iter().map(move |&column| (row, column)));
-    Disguise { tokens: [0, 1].into_iter().chain(digits).collect(), cells: places.map(|at| cell(at) as u32).collect() }
+    Transform { tokens: [0, 1].into_iter().chain(digits).collect(), cells: places.map(|at| cell(at) as u32).collect() }
 }
 
 #[cfg(test)]
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn drawn_disguises_keep_solutions_and_come_back() {
+    fn drawn_transforms_keep_solutions_and_come_back() {
         let six = "123456456123231564564231312645645312";
         let four = "1234341221434321";
         let nine = "534678912672195348198342567859761423426853791713924856961537284287419635345286179";
@@ -194,12 +194,12 @@ mod tests {
             let board = geometry.parse(text).unwrap();
             let mut different = std::collections::HashSet::new();
             for i in 0..50 {
-                let plain = Disguise::permuted(geometry, 0);
+                let plain = Transform::permuted(geometry, 0);
                 let drawn = plain.drawn(geometry, i % 2 == 0, true, &mut stream(Purpose::Guesses, 1, i, 0));
-                let disguised = drawn.apply(&board);
-                assert!(geometry.is_right(&vec![1; board.len()], &disguised), "{side} {i}");
-                assert_eq!(drawn.undo(&disguised), board);
-                different.insert(disguised);
+                let transformed = drawn.apply(&board);
+                assert!(geometry.is_right(&vec![1; board.len()], &transformed), "{side} {i}");
+                assert_eq!(drawn.undo(&transformed), board);
+                different.insert(transformed);
             }
             assert!(different.len() > 25, "{side}: {}", different.len());
         }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_maze_has_eight_symmetries_if_it_is_square() {
-        let cells = |geometry: Geometry, tid| Disguise::permuted(geometry, 0).turned(geometry, tid).cells().to_vec();
+        let cells = |geometry: Geometry, tid| Transform::permuted(geometry, 0).turned(geometry, tid).cells().to_vec();
         let square: std::collections::HashSet<_> = (0..8).map(|tid| cells(Geometry::maze(3), tid)).collect();
         assert_eq!(square.len(), 8);
         let oblong = Geometry::Maze { height: 2, width: 3 };
