@@ -193,6 +193,7 @@ fn whatever_is_wrong_is_said_before_anything_starts() -> Result<()> {
         ("eval_interval=3", "eval_interval"),
         ("data_path=nowhere/x", "hrm build-dataset --output-dir 'nowhere/x'"),
         ("arch.num_heads=3", "divisible by arch.num_heads=3"),
+        ("arch.expansion=0.001", "arch.expansion=0.001: the MLP would have no width"),
         ("global_batch_size=1000", "at most 256 rows in 4 epochs"),
         ("recipe=chess", "known: sudoku"),
         ("arch.preset=chess", "known: sudoku"),
@@ -212,6 +213,19 @@ fn whatever_is_wrong_is_said_before_anything_starts() -> Result<()> {
     let text = fails(hrm(folder.path()).arg("train"))?;
     assert!(text.contains("data/sudoku-extreme-full") && text.contains("hrm build-dataset"), "{text}");
     assert_eq!(names(folder.path())?, ["bad.yaml", "data"], "nothing is left behind");
+    Ok(())
+}
+
+/// A name that is not UTF-8 is a name like any other.
+#[cfg(unix)]
+#[test]
+fn arguments_need_not_be_utf8() -> Result<()> {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = bench()?;
+    let mut command = train(folder.path(), "checkpoint_path=run epochs=1 eval_interval=1 --json");
+    ok(command.arg(OsStr::from_bytes(b"x\xff.json")))?;
+    assert!(folder.path().join(OsStr::from_bytes(b"x\xff.json")).is_file());
+    assert_eq!(lines(&folder.path().join("run"))?[0]["command_line"].as_array().map(Vec::is_empty), Some(false));
     Ok(())
 }
 

@@ -56,6 +56,14 @@ impl Faults {
             "a number above 0, at most 1024",
             config.expansion > 0.0 && config.expansion <= 1024.0,
         );
+        let wide = config.expansion * config.hidden_size as f64 * 2.0 / 3.0;
+        self.require(!(config.expansion > 0.0 && config.hidden_size > 0) || wide.round_ties_even() >= 1.0, || {
+            format!(
+                "arch.expansion={}: the MLP would have no width; give at least {:.2e}",
+                config.expansion,
+                1.5 / config.hidden_size as f64
+            )
+        });
         let p = config.halt_exploration_prob;
         self.real("arch.halt_exploration_prob", p, "a probability from 0 to 1", (0.0..=1.0).contains(&p));
         let eps = config.rms_norm_eps;

@@ -64,7 +64,7 @@ impl MetricsLog {
                 "total_steps": plan.total_steps,
                 "passes": plan.passes,
                 "hrm_version": env!("CARGO_PKG_VERSION"),
-                "command_line": std::env::args().collect::<Vec<_>>(),
+                "command_line": command_line(),
                 "time": now(),
             }))?;
         }
@@ -78,7 +78,7 @@ impl MetricsLog {
             "hrm_version": env!("CARGO_PKG_VERSION"),
             "torch_version": runtime::torch_version(),
             "data_fingerprint": plan.fingerprint,
-            "command_line": std::env::args().collect::<Vec<_>>(),
+            "command_line": command_line(),
             "total_steps": plan.total_steps,
             "passes": plan.passes,
             "time": now(),
@@ -189,4 +189,9 @@ impl TrainMetrics {
         let (key, value) = self.entries().find(|(_, value)| !value.is_finite())?;
         Some((key.trim_start_matches(TRAIN_PREFIX).to_owned(), value))
     }
+}
+
+/// How this program was called; what is not UTF-8 is replaced.
+fn command_line() -> Vec<String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
