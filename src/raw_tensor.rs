@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use half::{bf16, f16};
+use thiserror::Error;
 
 use crate::dtype::Dtype;
 
@@ -11,6 +12,20 @@ pub struct RawTensor {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     pub data: Vec<u8>,
+}
+
+/// Why a tensor cannot be a model's weights.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum BadWeights {
+    #[error("{name} is {dtype}, and weights are floating-point numbers: this is no model's checkpoint")]
+    NotFloat { name: String, dtype: Dtype },
+    #[error(
+        "{name} holds NaN or infinite values (the first is element {element}): the model has diverged, or the file is \
+         damaged; take an earlier checkpoint"
+    )]
+    NotFinite { name: String, element: usize },
+    #[error("{name} holds {value:e} (element {element}), more than a {dtype} can be: choose a wider --dtype")]
+    TooLarge { name: String, element: usize, value: f64, dtype: Dtype },
 }
 
 /// Bytes of a dense tensor, none where the product overflows.
@@ -43,14 +58,7 @@ impl RawTensor {
             return self.clone();
         }
         let mut data = Vec::with_capacity(self.numel() * dtype.size());
-        for element in self.data.chunks_exact(self.dtype.size()) {
-            let x: f64 = match (self.dtype, element) {
-                (Dtype::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                (Dtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).into(),
-                (Dtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).into(),
-                (_, &[a, b]) => bf16::from_le_bytes([a, b]).into(),
-                _ => continue,
-            };
+        for x in self.floats() {
             match dtype {
                 Dtype::F64 => data.extend(x.to_le_bytes()),
                 Dtype::F32 => data.extend((x as f32).to_le_bytes()),
@@ -60,6 +68,43 @@ impl RawTensor {
             }
         }
         Self { dtype, shape: self.shape.clone(), data }
+    }
+
+    /// Whether a model that computes in `dtype` can have it as weights.
+    ///
+    /// # Errors
+    /// Elements that are no floating-point numbers, are NaN or infinite, or would be infinite as `dtype`.
+    pub fn check_weights(&self, name: &str, dtype: Dtype) -> Result<(), BadWeights> {
+        let name = || name.to_owned();
+        if !self.dtype.is_float() {
+            return Err(BadWeights::NotFloat { name: name(), dtype: self.dtype });
+        }
+        // From here on a value is rounded to infinity; a NaN is not below it.
+        let limit = match dtype {
+            Dtype::F16 => (2.0 - 2f64.powi(-11)) * 2f64.powi(15),
+            Dtype::Bf16 => (2.0 - 2f64.powi(-8)) * 2f64.powi(127),
+            Dtype::F32 => (2.0 - 2f64.powi(-24)) * 2f64.powi(127),
+            _ => f64::INFINITY,
+        };
+        let bad = |x: &f64| !matches!(x.abs().partial_cmp(&limit), Some(std::cmp::Ordering::Less));
+        match self.floats().enumerate().find(|(_, x)| bad(x)) {
+            Some((element, value)) if value.is_finite() => {
+                Err(BadWeights::TooLarge { name: name(), element, value, dtype })
+            }
+            Some((element, _)) => Err(BadWeights::NotFinite { name: name(), element }),
+            None => Ok(()),
+        }
+    }
+
+    /// The elements of a floating-point tensor.
+    fn floats(&self) -> impl Iterator<Item = f64> + '_ {
+        self.data.chunks_exact(self.dtype.size()).filter_map(|element| match (self.dtype, element) {
+            (Dtype::F64, &[a, b, c, d, e, f, g, h]) => Some(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            (Dtype::F32, &[a, b, c, d]) => Some(f32::from_le_bytes([a, b, c, d]).into()),
+            (Dtype::F16, &[a, b]) => Some(f16::from_le_bytes([a, b]).into()),
+            (Dtype::Bf16, &[a, b]) => Some(bf16::from_le_bytes([a, b]).into()),
+            _ => None,
+        })
     }
 }
 
@@ -87,6 +132,39 @@ mod tests {
         assert_eq!(wide.data, [1.5f32.to_le_bytes(), f32::from_bits(1 << 16).to_le_bytes()].concat());
         let ints = RawTensor::new(Dtype::U8, vec![2], vec![1, 2]).unwrap();
         assert_eq!(ints.to_float(Dtype::Bf16), ints);
+    }
+
+    #[test]
+    fn weights_are_finite_floating_point_numbers() {
+        let tensor = |values: &[f32]| {
+            let data = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            RawTensor::new(Dtype::F32, vec![values.len()], data).unwrap()
+        };
+        let name = "w".to_owned();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16] {
+                let raw = tensor(&[1.0, bad]).to_float(dtype);
+                let found = raw.check_weights("w", Dtype::F32);
+                assert_eq!(found, Err(BadWeights::NotFinite { name: name.clone(), element: 1 }), "{bad} as {dtype}");
+            }
+        }
+        for (dtype, fits, beyond) in [
+            (Dtype::F32, f64::from(f32::MAX), 3.402_823_57e38),
+            (Dtype::Bf16, f64::from(bf16::MAX), f64::from(f32::MAX)),
+            (Dtype::F16, 65519.0, 65520.0),
+        ] {
+            let wide = |x: f64| RawTensor::new(Dtype::F64, vec![1], x.to_le_bytes().to_vec()).unwrap();
+            assert_eq!(wide(-fits).check_weights("w", dtype), Ok(()));
+            assert_eq!(wide(-fits).to_float(dtype).check_weights("w", dtype), Ok(()), "and it does not overflow");
+            let error = BadWeights::TooLarge { name: name.clone(), element: 0, value: beyond, dtype };
+            assert_eq!(wide(beyond).check_weights("w", dtype), Err(error));
+            assert!(wide(beyond).to_float(dtype).check_weights("w", dtype).is_err());
+        }
+        for dtype in Dtype::ALL.into_iter().filter(|dtype| !dtype.is_float()) {
+            let raw = RawTensor::new(dtype, vec![1], vec![0; dtype.size()]).unwrap();
+            let error = BadWeights::NotFloat { name: name.clone(), dtype };
+            assert_eq!(raw.check_weights("w", Dtype::F32), Err(error));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{
     CONFIG_FILE, Checkpoint, CheckpointMeta, Format, Loaded, META_FILE, WEIGHTS_FILE, safetensors_file, torch_writer,
@@ -35,12 +35,13 @@ impl Conversion {
     /// Writes a checkpoint that was loaded.
     ///
     /// # Errors
-    /// Files in the way; those of the file system.
+    /// Files in the way; weights that are infinite in the wanted element type; those of the file system.
     pub fn run(&self, loaded: Loaded) -> Result<Converted> {
         let Loaded { checkpoint, meta, .. } = loaded;
         let Checkpoint { path, config, step, averaged, mut tensors, .. } = checkpoint;
         if let Some(dtype) = self.dtype {
-            for (_, tensor) in &mut tensors {
+            for (name, tensor) in &mut tensors {
+                tensor.check_weights(name, dtype).with_context(|| path.display().to_string())?;
                 *tensor = tensor.to_float(dtype);
             }
         }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Checkpoint, CheckpointMeta, EMA_FILE, Format, Resolved, resolve, safetensors_file, torch_file};
+use super::{Checkpoint, CheckpointMeta, EMA_FILE, Format, Manifest, Resolved, resolve, safetensors_file, torch_file};
 use crate::{
     config::{ModelConfig, TrainConfig},
     dims::Dims,
@@ -61,16 +61,18 @@ impl Checkpoint {
 }
 
 impl Resolved {
-    /// Reads the files.
+    /// Reads the files. Those of which a `manifest.json` beside them tells must be what it says, and weights must be finite
+    /// floating-point numbers.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`]; weights that were asked for and are not there.
+    /// As [`Checkpoint::load`]; weights that were asked for and are not there; files and weights that are not so.
     pub fn load(&self, weights: Weights) -> Result<Loaded> {
         let at = || format!("{}: not usable as a checkpoint's configuration", self.config.display());
         let size = fs::metadata(&self.config).with_context(at)?.len();
         if size > 1 << 20 {
             bail!("{}: {size} bytes", at());
         }
+        Manifest::verify_beside(&self.config)?;
         let text = fs::read_to_string(&self.config).with_context(at)?;
         let read = TrainConfig::from_checkpoint_yaml(&text).with_context(at)?;
         read.config.arch.check().with_context(at)?;
@@ -96,10 +98,14 @@ impl Resolved {
             _ => &self.weights,
         };
         let averaged = only_ema || self.ema.as_ref() == Some(file);
+        Manifest::verify_beside(file)?;
         let tensors = match self.format {
             Format::Safetensors => safetensors_file::read(file)?,
             Format::Torch => torch_file::read(file)?,
         };
+        for (name, tensor) in &tensors {
+            tensor.check_weights(name, tensor.dtype).with_context(|| file.display().to_string())?;
+        }
         let step = meta.as_ref().and_then(|m| m.step).or(self.step);
         let seq_len = meta.as_ref().and_then(|m| m.seq_len);
         let checkpoint = Checkpoint { path: file.clone(), config: read.config, step, seq_len, averaged, tensors };

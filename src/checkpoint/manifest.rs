@@ -83,6 +83,17 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
+    /// Compares a file with the manifest beside it, where there is one that tells of it.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`] and [`Manifest::verify`].
+    pub fn verify_beside(path: &Path) -> Result<()> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        let Some(mut manifest) = Self::read(folder)? else { return Ok(()) };
+        manifest.files.retain(|file, _| name == file.as_str());
+        manifest.verify(folder)
+    }
+
     /// Writes the manifest into a folder.
     ///
     /// # Errors
@@ -102,7 +113,7 @@ impl Manifest {
             let bytes = fs::metadata(&path).with_context(|| format!("{}: it is missing", path.display()))?.len();
             ensure!(bytes == wanted.bytes, "{}: {bytes} bytes, {} were written", path.display(), wanted.bytes);
             if FileRecord::of(&path)? != *wanted {
-                bail!("{}: its contents are not what was written", path.display());
+                bail!("{}: its contents are not what was written, by the {MANIFEST_FILE} beside it", path.display());
             }
         }
         Ok(())

@@ -105,6 +105,9 @@ impl Model {
             anyhow::bail!("the checkpoint holds {name} {:?}, which its config has no place for: {cause}", raw.shape);
         }
         let params = Params::from_raw(&config, &map, device)?;
+        for (name, raw) in tensors {
+            raw.check_weights(name, config.forward_dtype)?;
+        }
         let kind = Kind::from(config.forward_dtype);
         let start = |name: &str| -> Result<Tensor> {
             Ok(fitting(&map, name, &[config.hidden_size])?.to_kind(kind).to_device(device))

@@ -12,7 +12,7 @@ use super::{
     ModelConfig,
     convert::{to_raw, to_tensor},
 };
-use crate::{config::PosEncodings, raw_tensor::RawTensor};
+use crate::{config::PosEncodings, dtype::Dtype, raw_tensor::RawTensor};
 
 /// Where a parameter lies in the flat buffer and how it is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -261,10 +261,13 @@ impl Params {
     /// The flat buffer whose parts stand in `tensors` under `prefix` and the parameters' names, on the parameters' device.
     ///
     /// # Errors
-    /// A part that is missing or has another shape, by name.
+    /// A part that is missing, has another shape or is not made of finite numbers, by name.
     pub fn flat_from(&self, tensors: &HashMap<&str, &RawTensor>, prefix: &str) -> Result<Tensor> {
         let part = |spec: &ParamSpec| {
-            Ok(fitting(tensors, &format!("{prefix}{}", spec.name), &spec.shape)?.to_kind(Kind::Float))
+            let name = format!("{prefix}{}", spec.name);
+            let tensor = fitting(tensors, &name, &spec.shape)?;
+            tensors.get(name.as_str()).map_or(Ok(()), |raw| raw.check_weights(&name, Dtype::F32))?;
+            Ok(tensor.to_kind(Kind::Float))
         };
         let parts = self.specs.iter().map(part).collect::<Result<Vec<_>>>()?;
         Ok(Self::flatten(&self.specs, &parts).to_device(self.master.device()))

@@ -37,6 +37,20 @@ pub fn train(folder: &Path, more: &str) -> Command {
     command
 }
 
+/// [`bench`] with the tiny model trained in `run`: 32 steps, checkpoints of steps 16 and 32.
+pub fn trained() -> Result<TempDir> {
+    let folder = bench()?;
+    ok(&mut train(folder.path(), "checkpoint_path=run"))?;
+    Ok(folder)
+}
+
+/// `hrm train --resume` of that run.
+pub fn resume(folder: &Path, more: &str) -> Command {
+    let mut command = hrm(folder);
+    command.args(["train", "--resume", "run", "--threads", "1", "--device", "cpu"]).args(more.split_whitespace());
+    command
+}
+
 /// All lines of metrics.jsonl.
 pub fn lines(run: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(run.join("metrics.jsonl"))?;
