@@ -1,27 +1,19 @@
 //! `hrm build-dataset`.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount};
-use serde::Serialize;
 
 use super::{
     GlobalArgs,
     args::choices::{KINDS, one_of},
-    ui::{JsonArg, Ui, warn},
+    ui::{JsonArg, Ui},
     watch::DatasetWatch,
 };
 use crate::{
-    dataset::{
-        Augmentation, BUNDLED_TEST_ROWS, BuildOptions, BuildReport, PuzzleFile, PuzzleInput, PuzzleSource, ReadOptions,
-        Split, SplitFiles, SplitReport, build, check_output_folder, find_list, resolve_sources,
-    },
-    hub::{Hub, RepoId},
+    dataset::{BuildRequest, BuiltDataset, PuzzleSource, RowCount, SplitReport},
+    hub::RepoId,
     puzzle::PuzzleKind,
     runtime, say,
 };
@@ -52,7 +44,7 @@ pub struct BuildDatasetArgs {
     test_source: Option<PuzzleSource>,
     /// Take the first N test rows (default: 2000 of the bundled Sudokus, all of any other)
     #[arg(long, value_name = "N|all")]
-    test_rows: Option<TestRows>,
+    test_rows: Option<RowCount>,
     /// Keep N training puzzles, drawn at random without replacement (default: all, in the file's order)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     subsample_size: Option<usize>,
@@ -101,224 +93,52 @@ HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT are honoured)
   hrm build-dataset --dataset maze --source bundled-small --aug
       mazes that a laptop can train on: 1,000 of 11x11 cells in eight versions each, and 200 to test";
 
-/// `--test-rows N|all`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TestRows {
-    All,
-    First(usize),
-}
-
-impl fmt::Display for TestRows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::First(n) => write!(f, "{n}"),
-        }
-    }
-}
-
-impl FromStr for TestRows {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        if s == "all" { Ok(Self::All) } else { at_least_one(s).map(Self::First) }
-    }
-}
-
 fn at_least_one(s: &str) -> Result<usize, String> {
     s.parse().ok().filter(|&n| n > 0).ok_or_else(|| "wanted a whole number, 1 or more".to_owned())
 }
 
-/// Everything that was asked for, with the defaults filled in and the sources found; no row has been read.
-struct Plan {
-    output_dir: PathBuf,
-    kind: PuzzleKind,
-    files: SplitFiles,
-    /// Rows of the test file to take; none takes all.
-    test_rows: Option<usize>,
-    min_difficulty: Option<i64>,
-    options: BuildOptions,
-    threads: usize,
-}
-
-/// The lists of both splits, checked.
-struct Lists {
-    train: PuzzleInput,
-    test: PuzzleInput,
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    output_dir: &'a Path,
-    dataset: PuzzleKind,
-    seed: u64,
-    train_source: String,
-    test_source: String,
-    num_aug: usize,
-    hint: bool,
-    aug: bool,
-    threads: usize,
-    #[serde(flatten)]
-    built: BuildReport,
-}
-
 pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let plan = Plan::new(&args, global, &ui)?;
-    let output = check_output_folder(&plan.output_dir, args.force)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads).build().context("cannot start the threads")?;
-    let mut watch = DatasetWatch::new(&ui, "checking", "bytes");
-    let lists = pool.install(|| plan.read_lists(&ui, &mut watch))?;
-    watch.next("building", "boards");
-    let built = pool.install(|| build(&lists.train, &lists.test, &plan.options, &output, &watch));
-    watch.done();
-    let built = built?;
-
-    plan.tell(&built, &ui);
-    ui.emit(&Report {
-        output_dir: &plan.output_dir,
-        dataset: plan.kind,
-        seed: plan.options.seed,
-        train_source: plan.files.train.to_string(),
-        test_source: plan.files.test.to_string(),
-        num_aug: plan.options.augmentation.num_aug,
-        hint: plan.options.augmentation.hint,
-        aug: plan.options.augmentation.dihedral,
-        threads: plan.threads,
-        built,
-    })
-}
-
-/// Remembers each default taken, to be told before the work starts.
-#[derive(Default)]
-struct Defaults(Vec<String>);
-
-impl Defaults {
-    fn take<T: std::fmt::Display>(&mut self, flag: &str, given: Option<T>, default: T) -> T {
-        given.unwrap_or_else(|| {
-            self.0.push(format!("{flag} {default}"));
-            default
-        })
-    }
-}
-
-impl Plan {
-    fn new(args: &BuildDatasetArgs, global: &GlobalArgs, ui: &Ui) -> Result<Self> {
-        let mut defaults = Defaults::default();
-        let kind = defaults.take("--dataset", args.dataset, PuzzleKind::Sudoku);
-        let folder = match (kind, args.hint) {
-            (PuzzleKind::Sudoku, false) => "data/sudoku-extreme-full",
-            (PuzzleKind::Sudoku, true) => "data/sudoku-extreme-full-hint",
-            (PuzzleKind::Maze, _) if args.source == Some(PuzzleSource::BundledSmall) => "data/maze-11x11",
-            (PuzzleKind::Maze, _) => "data/maze-30x30-hard-1k",
-        };
-        let given = args.output_dir.as_ref().map(|path| path.display().to_string());
-        let shown = defaults.take("--output-dir", given, folder.to_owned());
-        let output_dir = args.output_dir.clone().unwrap_or_else(|| shown.into());
-        match kind {
-            PuzzleKind::Sudoku => ensure!(!args.aug, "--aug turns mazes; a Sudoku is shuffled with --num-aug N"),
-            PuzzleKind::Maze if args.num_aug.is_some() => {
-                bail!("--num-aug shuffles Sudokus; a maze is turned with --aug")
-            }
-            PuzzleKind::Maze => ensure!(!args.hint, "--hint is for Sudoku"),
-        }
-        let num_aug = match kind {
-            PuzzleKind::Sudoku => defaults.take("--num-aug", args.num_aug, 0),
-            PuzzleKind::Maze => 0,
-        };
-        let files = match &args.source_repo {
-            Some(repo) => from_hub(kind, repo, args.test_source.as_ref(), ui)?,
-            None => {
-                let source = defaults.take("--source", args.source.clone(), PuzzleSource::Bundled);
-                resolve_sources(kind, &source, args.test_source.as_ref())?
-            }
-        };
-        let test_rows = if matches!(files.test, PuzzleFile::Bundled(_)) {
-            defaults.take("--test-rows", args.test_rows, TestRows::First(BUNDLED_TEST_ROWS))
-        } else {
-            args.test_rows.unwrap_or(TestRows::All)
-        };
-        let seed = defaults.take("--seed", global.seed, 0);
-        if !defaults.0.is_empty() {
-            say!(ui, "defaults taken: {}", defaults.0.join(", "));
-        }
-        Ok(Self {
-            output_dir,
-            kind,
-            files,
-            test_rows: match test_rows {
-                TestRows::All => None,
-                TestRows::First(n) => Some(n),
-            },
-            min_difficulty: args.min_difficulty,
-            options: BuildOptions {
-                augmentation: Augmentation { num_aug, hint: args.hint, dihedral: args.aug },
-                subsample_size: args.subsample_size,
-                seed,
-            },
-            threads: runtime::cpu_threads(global.threads),
-        })
-    }
-
-    fn read_lists(&self, ui: &Ui, watch: &mut DatasetWatch) -> Result<Lists> {
-        let mut read = |file: &PuzzleFile, first_rows: Option<usize>| {
-            watch.next("checking", "bytes");
-            let options = ReadOptions { kind: self.kind, min_difficulty: self.min_difficulty, first_rows };
-            let input = PuzzleInput::read(file, &options, watch);
-            watch.done();
-            input
-        };
-        let train = read(&self.files.train, None)?;
-        let test = read(&self.files.test, self.test_rows)?;
-        if let Some(size) = self.options.subsample_size.filter(|&size| size > train.len()) {
-            say!(ui, "--subsample-size {size}: all {} training puzzles are kept, in order", count(train.len()));
-        }
-        if let Some(rows) = self.test_rows
-            && self.min_difficulty.is_none()
-            && test.len() < rows
-        {
-            warn(format_args!("--test-rows {rows}: {} has only {}", self.files.test, count(test.len())));
-        }
-        Ok(Lists { train, test })
-    }
-
-    fn tell(&self, built: &BuildReport, ui: &Ui) {
-        let split = |split: &SplitReport| {
-            let rating = format!("mean rating {:.1}", split.mean_rating);
-            format!("{} puzzles, {} boards, {rating}", count(split.puzzles), count(split.boards))
-        };
-        say!(ui, "train: {} ({})", split(&built.train), self.files.train);
-        say!(ui, "test:  {} ({})", split(&built.test), self.files.test);
-        say!(
-            ui,
-            "wrote {}: {} in {:.2} s on {} thread{}, seed {}",
-            self.output_dir.display(),
-            HumanBytes(built.bytes),
-            built.seconds,
-            self.threads,
-            if self.threads == 1 { "" } else { "s" },
-            self.options.seed
-        );
-        say!(ui, "train on it: hrm train data_path={}", self.output_dir.display());
-    }
-}
-
-/// A repository's lists. A failure never falls back on other puzzles.
-fn from_hub(kind: PuzzleKind, repo: &RepoId, test_source: Option<&PuzzleSource>, ui: &Ui) -> Result<SplitFiles> {
-    let file = |split: Split| -> Result<PuzzleFile> {
-        let path = Hub::from_env()?.dataset_file(repo, &format!("{split}.csv"))?;
-        say!(ui, "{split} puzzles: {split}.csv of {repo}, cached as {}", path.display());
-        Ok(PuzzleFile::File(path))
+    let watch = DatasetWatch::new(&ui);
+    let request = BuildRequest {
+        output_dir: args.output_dir,
+        kind: args.dataset,
+        source: args.source,
+        source_repo: args.source_repo,
+        test_source: args.test_source,
+        test_rows: args.test_rows,
+        subsample_size: args.subsample_size,
+        num_aug: args.num_aug,
+        min_difficulty: args.min_difficulty,
+        hint: args.hint,
+        aug: args.aug,
+        force: args.force,
+        seed: global.seed,
+        threads: runtime::cpu_threads(global.threads),
     };
-    let fetch = || -> Result<SplitFiles> {
-        let test = match test_source {
-            Some(source) => find_list(kind, source, Split::Test)?,
-            None => file(Split::Test)?,
-        };
-        Ok(SplitFiles { train: file(Split::Train)?, test })
-    };
-    fetch().context("no puzzles were taken (--source bundled needs no network)")
+    let built = request.plan(&watch)?.run(&watch)?;
+    drop(watch);
+    tell(&ui, &built);
+    ui.emit(&built)
 }
 
-fn count(n: usize) -> HumanCount {
-    HumanCount(n as u64)
+fn tell(ui: &Ui, dataset: &BuiltDataset) {
+    let BuiltDataset { built, threads, .. } = dataset;
+    let split = |split: &SplitReport| {
+        let count = |n: usize| HumanCount(n as u64);
+        let rating = format!("mean rating {:.1}", split.mean_rating);
+        format!("{} puzzles, {} boards, {rating}", count(split.puzzles), count(split.boards))
+    };
+    say!(ui, "train: {} ({})", split(&built.train), dataset.train_source);
+    say!(ui, "test:  {} ({})", split(&built.test), dataset.test_source);
+    say!(
+        ui,
+        "wrote {}: {} in {:.2} s on {threads} thread{}, seed {}",
+        dataset.output_dir.display(),
+        HumanBytes(built.bytes),
+        built.seconds,
+        if *threads == 1 { "" } else { "s" },
+        dataset.seed
+    );
+    say!(ui, "train on it: hrm train data_path={}", dataset.output_dir.display());
 }

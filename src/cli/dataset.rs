@@ -1,15 +1,11 @@
 //! `hrm dataset`: a look into datasets, a search for mistakes in them, new puzzles.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow};
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanCount};
-use serde::Serialize;
+use serde_json::json;
 
 use super::{
     GlobalArgs,
@@ -20,12 +16,8 @@ use super::{
 };
 use crate::{
     dataset::{
-        Boards, BoardsReport, CheckReport, Dataset, DatasetBoards, Effort, Finding, GrowOptions, Keep, ListBoards,
-        Made, MazeOptions, Progress, PuzzleFile, PuzzleList, PuzzleSource, RatingTarget, ReadOptions, Round, Split,
-        SplitInspection, check, find_list, grow_sudokus, make_mazes, write_list,
+        BoardsReport, CheckRequest, Dataset, Effort, Finding, GenerateRequest, RatingTarget, SplitInspection, inspect,
     },
-    journal::{Existing, Identity, Journal},
-    outcome::Interrupted,
     puzzle::{Geometry, PuzzleKind},
     runtime, say,
 };
@@ -51,9 +43,9 @@ enum DatasetCommand {
 
 pub fn run(args: DatasetArgs, global: &GlobalArgs) -> Result<()> {
     match args.command {
-        DatasetCommand::Inspect(args) => inspect(&args),
-        DatasetCommand::Check(args) => check_command(&args, global),
-        DatasetCommand::Generate(args) => generate(&args, global),
+        DatasetCommand::Inspect(args) => inspect_command(&args),
+        DatasetCommand::Check(args) => check_command(args, global),
+        DatasetCommand::Generate(args) => generate(args, global),
     }
 }
 
@@ -80,29 +72,15 @@ struct InspectArgs {
     json: JsonArg,
 }
 
-#[derive(Serialize)]
-struct Inspection {
-    path: PathBuf,
-    splits: Vec<SplitInspection>,
-}
-
-fn inspect(args: &InspectArgs) -> Result<()> {
+fn inspect_command(args: &InspectArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let present = |split: &Split| args.path.join(split.name()).exists();
-    let mut splits: Vec<Split> = [Split::Train, Split::Test].into_iter().filter(present).collect();
-    if splits.is_empty() {
-        splits.push(Split::Train); // to fail with the error that tells how to build it
+    let found = inspect(&args.path, !args.no_fingerprint)?;
+    for (dataset, inspection) in &found {
+        tell_split(&ui, inspection);
+        show_boards(&ui, dataset, inspection.kind, args.show);
     }
-    let mut found = Vec::new();
-    for split in splits {
-        let begin = Instant::now();
-        let dataset = Dataset::open(&args.path, split)?;
-        let inspection = SplitInspection::of(&dataset, begin.elapsed().as_secs_f64(), !args.no_fingerprint)?;
-        tell_split(&ui, &inspection);
-        show_boards(&ui, &dataset, inspection.kind, args.show);
-        found.push(inspection);
-    }
-    ui.emit(&Inspection { path: args.path.clone(), splits: found })
+    let splits: Vec<&SplitInspection> = found.iter().map(|(_, inspection)| inspection).collect();
+    ui.emit(&json!({ "path": args.path, "splits": splits }))
 }
 
 fn tell_split(ui: &Ui, split: &SplitInspection) {
@@ -149,8 +127,7 @@ fn tell_split(ui: &Ui, split: &SplitInspection) {
             say!(ui, "  sources      {}{more}", sources[..sources.len().min(12)].join(", "));
         }
     }
-    if !split.cells.is_empty() {
-        let what = if split.kind.kind() == Some(PuzzleKind::Maze) { "free cells" } else { "given cells" };
+    if let Some((what, _)) = split.kind.counted().filter(|_| !split.cells.is_empty()) {
         say!(ui, "  {what}");
         let wide = split.cells.len() > 20;
         let cells: BTreeMap<i64, usize> = split.cells.iter().map(|(&cells, &n)| (cells as i64, n)).collect();
@@ -223,84 +200,20 @@ struct CheckArgs {
     json: JsonArg,
 }
 
-/// Puzzles as a list or as a dataset's split.
-enum Subject {
-    List { name: String, list: PuzzleList },
-    Split { dataset: Box<Dataset>, geometry: Geometry },
-}
-
-impl Subject {
-    fn split(root: &Path, split: Split) -> Result<Self> {
-        let dataset = Box::new(Dataset::open(root, split)?);
-        let geometry = dataset.geometry().known().with_context(|| root.display().to_string())?;
-        Ok(Self::Split { dataset, geometry })
-    }
-
-    fn list(file: &PuzzleFile, kind: PuzzleKind) -> Result<Self> {
-        let options = ReadOptions { kind, min_difficulty: None, first_rows: None };
-        Ok(Self::List { name: file.to_string(), list: file.read(&options)? })
-    }
-
-    /// The training or test half of what a path names.
-    fn find(path: &Path, split: Split, kind: PuzzleKind) -> Result<Self> {
-        let other = if split == Split::Train { Split::Test } else { Split::Train };
-        if [split, other].iter().any(|split| path.join(split.name()).join("dataset.json").exists()) {
-            return Self::split(path, split);
-        }
-        let source = match path.to_str() {
-            Some(text) => text.parse()?,
-            None => PuzzleSource::Path(path.into()),
-        };
-        Self::list(&find_list(kind, &source, split)?, kind)
-    }
-
-    fn with_boards<T>(&self, act: impl FnOnce(&dyn Boards) -> T) -> T {
-        match self {
-            Self::List { name, list } => act(&ListBoards { name: name.clone(), list }),
-            Self::Split { dataset, geometry } => act(&DatasetBoards { dataset, geometry: *geometry }),
-        }
-    }
-
-    fn geometry(&self) -> Geometry {
-        self.with_boards(|boards| boards.geometry())
-    }
-}
-
-fn check_command(args: &CheckArgs, global: &GlobalArgs) -> Result<()> {
+fn check_command(args: CheckArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let train = Subject::find(&args.path, Split::Train, args.dataset)?;
-    let has_test = ["bundled", "bundled-small"].iter().any(|name| args.path == Path::new(name))
-        || ["test", "test.csv", "test.csv.gz"].iter().any(|name| args.path.join(name).exists());
-    let test = match &args.test {
-        Some(path) => Some(Subject::find(path, Split::Test, args.dataset)?),
-        None if has_test => Some(Subject::find(&args.path, Split::Test, args.dataset)?),
-        None => None,
-    };
-    let kind = train.geometry().kind();
-    if let Some(test) = test.as_ref().map(Subject::geometry) {
-        ensure!(test.kind() == kind, "training puzzles are of kind {}, test puzzles of kind {test}", train.geometry());
-    }
-
-    let watch = DatasetWatch::new(&ui, "checking", "boards");
-    let report = pool(global)?.install(|| {
-        train.with_boards(|train| match &test {
-            Some(test) => test.with_boards(|test| check(train, Some(test), &watch)),
-            None => check(train, None, &watch),
-        })
-    });
-    watch.done();
-    let report = report?;
-    report.checked.iter().for_each(|checked| tell_checked(&ui, checked, kind));
+    let shown = args.path.display().to_string();
+    let CheckArgs { path, test, dataset: kind, .. } = args;
+    let request = CheckRequest { path, test, kind, threads: runtime::cpu_threads(global.threads) };
+    let report = request.run(&DatasetWatch::new(&ui))?;
+    report.checked.iter().for_each(|checked| tell_checked(&ui, checked, report.kind));
     if let Some(leakage) = &report.leakage {
         let groups = HumanCount(leakage.test_groups as u64);
-        tell_finding(
-            &ui,
-            &format!("test boards equivalent to a training board ({groups} groups)"),
-            &leakage.test_boards,
-        );
+        let what = format!("test boards equivalent to a training board ({groups} groups)");
+        tell_finding(&ui, &what, &leakage.test_boards);
     }
     ui.emit(&report)?;
-    ensure!(report.is_clean(kind), "{}: {}", args.path.display(), summary(&report));
+    report.check_clean().context(shown)?;
     say!(ui, "nothing wrong was found");
     Ok(())
 }
@@ -309,10 +222,8 @@ fn tell_checked(ui: &Ui, report: &BoardsReport, kind: Option<PuzzleKind>) {
     let (boards, groups) = (HumanCount(report.boards as u64), HumanCount(report.groups as u64));
     say!(ui, "{}: {boards} boards in {groups} groups", report.name);
     tell_finding(ui, "wrong answers", &report.wrong_answers);
-    let several = match kind {
-        Some(PuzzleKind::Maze) => "several shortest paths (no fault)",
-        _ => "several solutions",
-    };
+    let fault = kind.is_none_or(PuzzleKind::has_one_solution);
+    let several = if fault { "several solutions" } else { "several shortest paths (no fault)" };
     tell_finding(ui, several, &report.several_solutions);
     tell_finding(ui, "groups equivalent to an earlier group", &report.duplicates);
 }
@@ -325,17 +236,6 @@ fn tell_finding(ui: &Ui, what: &str, finding: &Finding) {
     if finding.count > finding.examples.len() {
         say!(ui, "    and {} more", HumanCount((finding.count - finding.examples.len()) as u64));
     }
-}
-
-fn summary(report: &CheckReport) -> String {
-    let sum = |count: fn(&BoardsReport) -> usize| report.checked.iter().map(count).sum::<usize>();
-    format!(
-        "{} wrong answers, {} with several solutions, {} duplicates, {} leaked test boards",
-        sum(|r| r.wrong_answers.count),
-        sum(|r| r.several_solutions.count),
-        sum(|r| r.duplicates.count),
-        report.leakage.as_ref().map_or(0, |leakage| leakage.test_boards.count)
-    )
 }
 
 /// Make new puzzles
@@ -397,224 +297,38 @@ struct GenerateArgs {
     json: JsonArg,
 }
 
-#[derive(Serialize)]
-struct GenerateReport<'a> {
-    output: &'a Path,
-    dataset: PuzzleKind,
-    count: usize,
-    seed: u64,
-    threads: usize,
-    seconds: f64,
-    mean_rating: f64,
-    /// Puzzles by rating.
-    ratings: BTreeMap<i64, usize>,
-    #[serde(flatten)]
-    effort: Effort,
-}
-
-fn generate(args: &GenerateArgs, global: &GlobalArgs) -> Result<()> {
+fn generate(args: GenerateArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let at = || format!("{}", args.output.display());
-    ensure!(args.force || !args.output.exists(), "{}: a file exists here; replace it with --force", at());
-    writable(&args.output).map_err(|e| anyhow::anyhow!("{}: {e}", at()))?;
-    let seed = global.seed.unwrap_or(0);
-    let begin = Instant::now();
-    let watch = DatasetWatch::new(&ui, "generating", "puzzles");
-    let (made, partial) = match args.dataset {
-        PuzzleKind::Sudoku => generate_sudokus(args, global, seed, &ui, &watch)?,
-        PuzzleKind::Maze => generate_mazes(args, global, seed, &ui, &watch)?,
-    };
-    if made.stopped || watch.cancelled() {
-        let (done, count, place) = (made.puzzles.len(), args.count, args.partial());
-        let place = place.display();
-        say!(ui, "interrupted after {done} of {count}; what was found lies in {place}, and --resume goes on");
-        bail!(Interrupted::TOLD);
-    }
-    let Made { puzzles, effort, .. } = made;
-    write_list(&args.output, "hrm_generated", &puzzles)
-        .with_context(|| format!("what was found lies in {}, --resume goes on", args.partial().display()))?;
-    partial.remove()?;
-
-    let mut ratings = BTreeMap::new();
-    puzzles.iter().for_each(|puzzle| *ratings.entry(puzzle.rating as i64).or_default() += 1);
-    let report = GenerateReport {
-        output: &args.output,
-        dataset: args.dataset,
-        count: puzzles.len(),
-        seed,
+    writable(&args.output).map_err(|why| anyhow!("{}: {why}", args.output.display()))?;
+    let request = GenerateRequest {
+        kind: args.dataset,
+        count: args.count,
+        output: args.output,
+        seeds: args.seeds,
+        exclude: args.exclude,
+        ratings: args.ratings,
+        fast: args.fast,
+        side: args.side.map(usize::try_from).transpose()?,
+        min_steps: args.min_steps,
+        resume: args.resume,
+        force: args.force,
+        seed: global.seed.unwrap_or(0),
         threads: runtime::cpu_threads(global.threads),
-        seconds: begin.elapsed().as_secs_f64(),
-        mean_rating: puzzles.iter().map(|p| p.rating as f64).sum::<f64>() / puzzles.len().max(1) as f64,
-        ratings,
-        effort,
     };
+    let report = request.run(&DatasetWatch::new(&ui))?;
+    let Effort { tries, known, unwanted } = report.effort;
     say!(
         ui,
-        "wrote {}: {} puzzles in {:.1} s ({} tries, {} known, {} of other ratings), mean rating {:.1}, seed {seed}",
-        args.output.display(),
+        "wrote {}: {} puzzles in {:.1} s ({} tries, {} known, {} of other ratings), mean rating {:.1}, seed {}",
+        report.output.display(),
         HumanCount(report.count as u64),
         report.seconds,
-        HumanCount(effort.tries),
-        HumanCount(effort.known),
-        HumanCount(effort.unwanted),
-        report.mean_rating
+        HumanCount(tries),
+        HumanCount(known),
+        HumanCount(unwanted),
+        report.mean_rating,
+        report.seed
     );
     print_bars(&ui, &grouped(&report.ratings));
     ui.emit(&report)
-}
-
-/// What decides the puzzles of a generation.
-#[derive(Serialize)]
-struct GenerateIdentity {
-    /// The program's version, as another may draw otherwise.
-    hrm: &'static str,
-    dataset: PuzzleKind,
-    count: u64,
-    seed: u64,
-    #[serde(flatten)]
-    options: GenerateOptions,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum GenerateOptions {
-    Sudoku {
-        fast: bool,
-        ratings: RatingTarget,
-        /// Digests of the lists.
-        seeds: String,
-        exclude: Vec<String>,
-    },
-    Maze {
-        side: usize,
-        min_steps: usize,
-    },
-}
-
-impl Identity for GenerateIdentity {
-    const IS: &'static str = "what a stopped generation leaves";
-}
-
-type RoundJournal = Journal<GenerateIdentity, Round>;
-
-impl GenerateArgs {
-    fn identity(&self, seed: u64, options: GenerateOptions) -> GenerateIdentity {
-        let Self { dataset, count, .. } = *self;
-        GenerateIdentity { hrm: env!("CARGO_PKG_VERSION"), dataset, count, seed, options }
-    }
-
-    /// The file beside the output that holds what was found so far.
-    fn partial(&self) -> PathBuf {
-        let mut name = self.output.clone().into_os_string();
-        name.push(".partial");
-        name.into()
-    }
-
-    /// Makes puzzles with `make`, each round kept on disk.
-    fn keeping(
-        &self,
-        asked: &GenerateIdentity,
-        ui: &Ui,
-        watch: &DatasetWatch,
-        make: impl FnOnce(Vec<Round>, &mut Keep<'_>) -> Result<Made>,
-    ) -> Result<(Made, RoundJournal)> {
-        let path = self.partial();
-        let existing = match (self.resume, self.force) {
-            (true, _) => Existing::Resume,
-            (_, true) => Existing::Replace,
-            _ => Existing::Refuse,
-        };
-        let (mut journal, done) = RoundJournal::open(&path, asked, existing)?;
-        let resumed = !done.is_empty();
-        if resumed {
-            let found = done.iter().map(|round| round.found.len() as u64).sum();
-            say!(ui, "{} of {} puzzles were found already", HumanCount(found), HumanCount(self.count));
-        }
-        let mut lost = false;
-        let mut keep = |round: &Round| {
-            let kept = journal.append(std::slice::from_ref(round));
-            lost = kept.is_err();
-            kept.context("what was found before is kept, --resume goes on")
-        };
-        let made = make(done, &mut keep);
-        watch.done();
-        match made {
-            Ok(made) => Ok((made, journal)),
-            // The same command would end like this again.
-            Err(e) if !resumed && !lost => {
-                journal.remove()?;
-                Err(e)
-            }
-            Err(e) if lost => Err(e),
-            Err(e) => Err(e.context(format!("{}: cannot be gone on with (--force begins anew)", path.display()))),
-        }
-    }
-}
-
-fn generate_sudokus(
-    args: &GenerateArgs,
-    global: &GlobalArgs,
-    seed: u64,
-    ui: &Ui,
-    watch: &DatasetWatch,
-) -> Result<(Made, RoundJournal)> {
-    ensure!(args.side.is_none() && args.min_steps.is_none(), "--side and --min-steps are for --dataset maze");
-    let bundled = || PathBuf::from("bundled");
-    let read = |path: &Path, split: Split| match Subject::find(path, split, PuzzleKind::Sudoku)? {
-        Subject::List { list, .. } => Ok(list),
-        Subject::Split { .. } => bail!("{}: a dataset folder; wanted a list of puzzles", path.display()),
-    };
-    let seeds = read(&args.seeds.clone().unwrap_or_else(bundled), Split::Train)?;
-    let exclude = if args.exclude.is_empty() { vec![bundled()] } else { args.exclude.clone() };
-    let shown: Vec<String> = exclude.iter().map(|path| path.display().to_string()).collect();
-    let exclude = exclude.iter().map(|path| read(path, Split::Test)).collect::<Result<Vec<_>>>()?;
-    let ratings = match &args.ratings {
-        Some(ratings) => ratings.clone(),
-        None if args.fast => RatingTarget::any(),
-        None => RatingTarget::like(&read(&bundled(), Split::Test)?),
-    };
-    say!(
-        ui,
-        "growing from {} seeds; none is equivalent to a seed or to {} puzzles of {}",
-        HumanCount(seeds.len() as u64),
-        HumanCount(exclude.iter().map(PuzzleList::len).sum::<usize>() as u64),
-        shown.join(", ")
-    );
-    let asked = args.identity(
-        seed,
-        GenerateOptions::Sudoku {
-            fast: args.fast,
-            ratings: ratings.clone(),
-            seeds: seeds.digest(),
-            exclude: exclude.iter().map(PuzzleList::digest).collect(),
-        },
-    );
-    let options = GrowOptions { count: args.count, ratings, fast: args.fast, seed };
-    let pool = pool(global)?;
-    args.keeping(&asked, ui, watch, |done, keep| {
-        pool.install(|| grow_sudokus(&seeds, &exclude, &options, done, keep, watch))
-    })
-}
-
-fn generate_mazes(
-    args: &GenerateArgs,
-    global: &GlobalArgs,
-    seed: u64,
-    ui: &Ui,
-    watch: &DatasetWatch,
-) -> Result<(Made, RoundJournal)> {
-    let sudoku_only = args.seeds.is_some() || !args.exclude.is_empty() || args.ratings.is_some() || args.fast;
-    ensure!(!sudoku_only, "--seeds, --exclude, --ratings and --fast are for Sudoku");
-    let side = args.side.unwrap_or(30) as usize;
-    let min_steps = args.min_steps.unwrap_or((side * side * 110 / 900).max(1));
-    say!(ui, "mazes of {side}×{side} cells with a shortest path of {min_steps} steps or more");
-    let asked = args.identity(seed, GenerateOptions::Maze { side, min_steps });
-    let options = MazeOptions { count: args.count, side, min_steps, seed };
-    let pool = pool(global)?;
-    args.keeping(&asked, ui, watch, |done, keep| pool.install(|| make_mazes(&options, done, keep, watch)))
-}
-
-fn pool(global: &GlobalArgs) -> Result<rayon::ThreadPool> {
-    let threads = runtime::cpu_threads(global.threads);
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start the threads")
 }

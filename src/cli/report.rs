@@ -6,12 +6,12 @@ use super::{
     GlobalArgs,
     args::{
         output::OutputArgs,
-        puzzles::{Count, RunArgs, SeveralArgs},
+        puzzles::{RunArgs, SeveralArgs},
     },
     table::Table,
     watch::StudyWatch,
 };
-use crate::{say, study::report::ReportPlan};
+use crate::{dataset::RowCount, say, study::report::ReportPlan};
 
 const DETAILS: &str = "\
 Runs every checkpoint on the first --count test puzzles and writes one HTML file that anybody can open: a table of \
@@ -36,7 +36,7 @@ pub struct ReportArgs {
     several: SeveralArgs,
     /// How many test puzzles; with --resume also more or fewer than the folder has
     #[arg(long, value_name = "N|all", default_value = "200")]
-    count: Count,
+    count: RowCount,
     /// Puzzles in the explorer, for each checkpoint
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=500))]
     explore: u32,

@@ -8,13 +8,14 @@ use super::{
     args::{
         checkpoints::CheckpointArg,
         output::OutputArgs,
-        puzzles::{Count, DataPathArg, RunArgs, check_kind, open_test_set},
+        puzzles::{DataPathArg, RunArgs, check_kind, open_test_set},
     },
     ui::Ui,
     watch::StudyWatch,
 };
 use crate::{
     analysis::{facts::SegmentFacts, trajectory::trace_puzzle},
+    dataset::RowCount,
     model::Model,
     puzzle::{Geometry, Puzzle},
     say,
@@ -56,7 +57,7 @@ pub struct TraceArgs {
     index: Vec<usize>,
     /// The first N test rows [default: 16]
     #[arg(long, value_name = "N|all")]
-    count: Option<Count>,
+    count: Option<RowCount>,
     /// Print the segments of the one puzzle that --index names; write nothing
     #[arg(long, conflicts_with_all = ["output_dir", "resume", "force", "z_l", "f32", "count"])]
     print: bool,
@@ -88,7 +89,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     let puzzles = open_test_set(&ui, &args.data, &checkpoint)?;
     check_kind(&puzzles, &checkpoint)?;
     let items: Vec<Puzzle> = if args.index.is_empty() && !args.print {
-        puzzles.rows_from(0, args.count.unwrap_or(Count::Rows(16)).rows())?
+        puzzles.rows_from(0, args.count.unwrap_or(RowCount::First(16)).rows())?
     } else {
         let wanted = if args.index.is_empty() { &[0][..] } else { &args.index };
         puzzles.rows("--index", wanted)?

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -47,45 +47,47 @@ impl Watcher for StudyWatch {
 
 /// Shows work on datasets, and stops it at Ctrl-C.
 pub struct DatasetWatch {
-    bar: OnceLock<ProgressBar>,
     ui: Ui,
-    what: &'static str,
-    unit: &'static str,
+    bar: Mutex<ProgressBar>,
     stop: Arc<AtomicBool>,
 }
 
 impl DatasetWatch {
     /// To be called once in a process.
-    pub fn new(ui: &Ui, what: &'static str, unit: &'static str) -> Self {
-        Self { bar: OnceLock::new(), ui: ui.clone(), what, unit, stop: stop_flag("") }
+    pub fn new(ui: &Ui) -> Self {
+        Self { ui: ui.clone(), bar: Mutex::new(ProgressBar::hidden()), stop: stop_flag("") }
     }
 
-    /// Goes over to the next piece of work, which has a bar of its own.
-    pub fn next(&mut self, what: &'static str, unit: &'static str) {
-        self.done();
-        (self.bar, self.what, self.unit) = (OnceLock::new(), what, unit);
-    }
-
-    /// Removes the bar.
-    pub fn done(&self) {
-        if let Some(bar) = self.bar.get() {
-            bar.finish_and_clear();
-        }
+    fn bar(&self) -> MutexGuard<'_, ProgressBar> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Progress for DatasetWatch {
-    fn start(&self, total: u64) {
-        self.bar.get_or_init(|| self.ui.progress(total, self.what, self.unit));
+    fn start(&self, what: &'static str, total: u64, unit: &'static str) {
+        self.done();
+        *self.bar() = self.ui.progress(total, what, unit);
+    }
+
+    fn done(&self) {
+        std::mem::replace(&mut *self.bar(), ProgressBar::hidden()).finish_and_clear();
+    }
+
+    fn note(&self, text: fmt::Arguments<'_>) {
+        self.bar().suspend(|| self.ui.say(text));
     }
 
     fn advance(&self, by: u64) {
-        if let Some(bar) = self.bar.get() {
-            bar.inc(by);
-        }
+        self.bar().inc(by);
     }
 
     fn cancelled(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for DatasetWatch {
+    fn drop(&mut self) {
+        self.done();
     }
 }

@@ -6,6 +6,7 @@
 //! on the number of threads nor on which other puzzles were kept.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{BufWriter, Write},
     os::unix::fs::FileExt,
@@ -49,6 +50,20 @@ pub struct Augmentation {
     pub dihedral: bool,
 }
 
+impl Augmentation {
+    /// Whether puzzles of that kind can be multiplied so.
+    pub(super) fn check(self, kind: PuzzleKind) -> Result<()> {
+        match kind {
+            PuzzleKind::Sudoku => ensure!(!self.dihedral, "--aug turns mazes; a Sudoku is shuffled with --num-aug N"),
+            PuzzleKind::Maze => {
+                ensure!(self.num_aug == 0, "--num-aug shuffles Sudokus; a maze is turned with --aug");
+                ensure!(!self.hint, "--hint is for Sudoku");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildOptions {
@@ -60,8 +75,12 @@ pub struct BuildOptions {
 
 /// Watches long work and may end it.
 pub trait Progress: Sync {
-    /// How much there is to do (boards, puzzles, bytes), told once before the first.
-    fn start(&self, _total: u64) {}
+    /// A piece of work begins: what it does, and how much there is of it in which unit (boards, puzzles, bytes).
+    fn start(&self, _what: &'static str, _total: u64, _unit: &'static str) {}
+    /// The piece of work that began last is over.
+    fn done(&self) {}
+    /// A sentence for the user.
+    fn note(&self, _text: fmt::Arguments<'_>) {}
     /// What was done since the last call.
     fn advance(&self, _by: u64) {}
     /// True ends the work with an error; nothing is left behind.
@@ -126,7 +145,7 @@ pub fn build(
     );
     let train = Expansion::new(train, options)?;
     let test = Expansion::plain(test)?;
-    progress.start((train.boards + test.boards) as u64);
+    progress.start("building", (train.boards + test.boards) as u64, "boards");
 
     let staging = output.stage()?;
     let write = |split: Split, expansion: &Expansion| {
@@ -222,13 +241,7 @@ impl<'a> Expansion<'a> {
 
     fn new(input: &'a PuzzleInput, options: &BuildOptions) -> Result<Self> {
         let augmentation = options.augmentation;
-        match input.kind() {
-            PuzzleKind::Sudoku => ensure!(!augmentation.dihedral, "--aug is for mazes; Sudoku takes --num-aug N"),
-            PuzzleKind::Maze => {
-                ensure!(augmentation.num_aug == 0, "--num-aug is for Sudoku; mazes take --aug");
-                ensure!(!augmentation.hint, "--hint is for Sudoku");
-            }
-        }
+        augmentation.check(input.kind())?;
         let count = u32::try_from(input.len()).ok().context("more puzzles than 32 bits can number")?;
         let (groups, puzzles) = match options.subsample_size {
             Some(size) if size < input.len() => {

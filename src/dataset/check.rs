@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Dataset, Progress, PuzzleList, Split};
+use super::{Dataset, Progress, PuzzleList};
 use crate::{
     outcome::Interrupted,
     puzzle::{
@@ -178,18 +178,27 @@ pub struct Leakage {
 /// All findings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
+    /// Of the puzzles; none where it is unknown.
+    #[serde(skip)]
+    pub kind: Option<PuzzleKind>,
     pub checked: Vec<BoardsReport>,
     pub leakage: Option<Leakage>,
 }
 
 impl CheckReport {
-    /// Whether anything is wrong. Another solution of a maze is none: upstream's mazes have several, and one is the label.
-    pub fn is_clean(&self, kind: Option<PuzzleKind>) -> bool {
-        let clean = |report: &BoardsReport| {
-            let several = kind == Some(PuzzleKind::Sudoku) && report.several_solutions.count > 0;
-            report.wrong_answers.count == 0 && !several && report.duplicates.count == 0
-        };
-        self.checked.iter().all(clean) && self.leakage.as_ref().is_none_or(|leak| leak.test_boards.count == 0)
+    /// # Errors
+    /// Anything that is wrong, counted. Another solution is nothing wrong where [`PuzzleKind::has_one_solution`] says so.
+    pub fn check_clean(&self) -> Result<()> {
+        let sum = |count: fn(&BoardsReport) -> usize| self.checked.iter().map(count).sum::<usize>();
+        let [wrong, several, duplicates] =
+            [sum(|r| r.wrong_answers.count), sum(|r| r.several_solutions.count), sum(|r| r.duplicates.count)];
+        let leaked = self.leakage.as_ref().map_or(0, |leakage| leakage.test_boards.count);
+        let faults = if self.kind.is_some_and(PuzzleKind::has_one_solution) { several } else { 0 };
+        ensure!(
+            wrong + faults + duplicates + leaked == 0,
+            "{wrong} wrong answers, {several} with several solutions, {duplicates} duplicates, {leaked} leaked test boards"
+        );
+        Ok(())
     }
 }
 
@@ -208,9 +217,10 @@ struct Place {
 /// # Errors
 /// A cancelled run.
 pub fn check(train: &dyn Boards, test: Option<&dyn Boards>, progress: &dyn Progress) -> Result<CheckReport> {
-    progress.start((train.len() + test.map_or(0, |test| test.len())) as u64);
+    progress.start("checking", (train.len() + test.map_or(0, |test| test.len())) as u64, "boards");
+    let kind = train.geometry().kind();
     let (train_report, train_places) = check_boards(train, progress)?;
-    let Some(test) = test else { return Ok(CheckReport { checked: vec![train_report], leakage: None }) };
+    let Some(test) = test else { return Ok(CheckReport { kind, checked: vec![train_report], leakage: None }) };
     let (test_report, test_places) = check_boards(test, progress)?;
 
     let mut boards: Vec<(u32, u32, u32)> = Vec::new();
@@ -229,7 +239,7 @@ pub fn check(train: &dyn Boards, test: Option<&dyn Boards>, progress: &dyn Progr
     let mut groups: Vec<u32> = boards.iter().map(|&(_, group, _)| group).collect();
     groups.dedup();
     let leakage = Leakage { train: train.name(), test: test.name(), test_boards: leaked, test_groups: groups.len() };
-    Ok(CheckReport { checked: vec![train_report, test_report], leakage: Some(leakage) })
+    Ok(CheckReport { kind, checked: vec![train_report, test_report], leakage: Some(leakage) })
 }
 
 /// One board's faults, in words, and its key.
@@ -320,14 +330,4 @@ fn judge(geometry: Geometry, question: &[u8], answer: &[u8]) -> (Option<String>,
         },
         _ => (geometry.check(question, answer).err().map(|fault| fault.to_string()), None),
     }
-}
-
-/// Opens both splits of a dataset folder; the test split where there is one.
-///
-/// # Errors
-/// As [`Dataset::open`].
-pub fn open_splits(root: &std::path::Path) -> Result<(Dataset, Option<Dataset>)> {
-    let train = Dataset::open(root, Split::Train)?;
-    let test = if root.join("test").exists() { Some(Dataset::open(root, Split::Test)?) } else { None };
-    Ok((train, test))
 }

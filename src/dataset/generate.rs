@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, fmt, str::FromStr};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,51 @@ impl Made {
     }
 }
 
+/// Work that goes in rounds.
+trait Rounds {
+    /// Takes what an earlier run found in a round.
+    fn replay(&mut self, round: &Round) -> Result<()>;
+    /// Whether no puzzle is missing.
+    fn is_done(&self) -> bool;
+    /// An error where so many tries say that the missing puzzles will not be found.
+    fn check_effort(&self, tries: u64) -> Result<()>;
+    /// Runs round `number`.
+    fn next(&mut self, number: u64) -> Round;
+}
+
+/// Runs the rounds that come after `done` until no puzzle of `count` is missing.
+fn run_rounds(
+    work: &mut dyn Rounds,
+    count: u64,
+    done: Vec<Round>,
+    keep: &mut Keep<'_>,
+    progress: &dyn Progress,
+) -> Result<Made> {
+    let mut made = Made::default();
+    progress.start("generating", count, "puzzles");
+    let begin = done.len() as u64;
+    for (number, round) in done.into_iter().enumerate() {
+        work.replay(&round).with_context(|| format!("round {number} is none of this work"))?;
+        progress.advance(round.found.len() as u64);
+        made.add(round);
+    }
+    for number in begin.. {
+        if work.is_done() {
+            break;
+        }
+        if progress.cancelled() {
+            made.stopped = true;
+            break;
+        }
+        work.check_effort(made.effort.tries)?;
+        let round = work.next(number);
+        keep(&round)?;
+        progress.advance(round.found.len() as u64);
+        made.add(round);
+    }
+    Ok(made)
+}
+
 /// Grows Sudokus from `seeds`, none equivalent to a seed, to a puzzle of `exclude` or to each other. `done` holds the
 /// first rounds of the same work where it was begun earlier.
 ///
@@ -202,105 +247,38 @@ pub fn grow_sudokus(
     keep: &mut Keep<'_>,
     progress: &dyn Progress,
 ) -> Result<Made> {
-    for list in exclude.iter().chain([seeds]) {
-        ensure!(list.kind() == PuzzleKind::Sudoku, "mazes are made from nothing: they take no seeds and no exclusions");
-    }
-    let quotas = options.ratings.quotas(options.count);
-    let parts = options.ratings.parts();
-    let mut state = Growth {
-        left: quotas.clone(),
-        pool: Pool::new(seeds, parts, options.seed)?,
-        parts,
-        fast: options.fast,
-        known: HashSet::new(),
-    };
-    for list in exclude.iter().chain([seeds]) {
-        let keys = (0..list.len()).into_par_iter().map(|i| Key::of(list.geometry(), list.question(i), list.answer(i)));
-        state.known.par_extend(keys);
-    }
-    let mut made = Made::default();
-    progress.start(options.count);
-    let begin = done.len() as u64;
-    for (number, round) in done.into_iter().enumerate() {
-        state.replay(&round).with_context(|| misfit(number))?;
-        progress.advance(round.found.len() as u64);
-        made.add(round);
-    }
-    for number in begin.. {
-        let Some(unfilled) = state.left.iter().position(|&left| left > 0) else { break };
-        if progress.cancelled() {
-            made.stopped = true;
-            break;
-        }
-        if made.effort.tries > MOST_TRIES.saturating_mul(options.count.max(ROUND)) {
-            bail!(
-                "{} puzzles rated {} are still missing after {} tries: give harder seeds with --seeds, or a smaller share \
-                 with --ratings",
-                state.left[unfilled],
-                parts[unfilled],
-                made.effort.tries
-            );
-        }
-        let tasks = (2 * state.left.iter().sum::<u64>()).clamp(64, ROUND);
-        let grown: Vec<_> = (0..tasks)
-            .into_par_iter()
-            .map(|task| {
-                let mut rng = stream(Purpose::Generate, options.seed, number, task);
-                let grown = if options.fast {
-                    let seed = below(&mut rng, seeds.len() as u32) as usize;
-                    vec![filled_in(seeds.question(seed), seeds.answer(seed), &mut rng)?]
-                } else {
-                    let parent = state.pool.parent(draw_part(&state.left, &mut rng), &mut rng)?;
-                    let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
-                    equivalents(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
-                };
-                let form = canonical(&grown.first()?.question, &grown.first()?.answer).ok()?;
-                Some((grown, Key::of_form(&form)))
-            })
-            .collect();
-        let mut round = Round::default();
-        for task in grown {
-            round.effort.tries += 1;
-            let Some((equivalents, key)) = task else { continue };
-            if state.known.contains(&key) {
-                round.effort.known += 1;
-                continue;
-            }
-            // The part that is furthest from what it should have.
-            let missing = |part: usize| state.left[part] as f64 / quotas[part] as f64;
-            let wanted = equivalents.iter().filter_map(|grown| Some((state.wanting(grown.rating)?, grown)));
-            let Some((part, grown)) = wanted.max_by(|a, b| missing(a.0).total_cmp(&missing(b.0))) else {
-                round.effort.unwanted += 1;
-                continue;
-            };
-            let hardness = (!options.fast).then(|| mean_rating(&equivalents));
-            state.take(key, part, grown.question, hardness);
-            round.hardness.extend(hardness);
-            let (question, answer) = (grown.question.to_string(), grown.answer.to_string());
-            round.found.push(Generated { question, answer, rating: grown.rating });
-        }
-        keep(&round)?;
-        progress.advance(round.found.len() as u64);
-        made.add(round);
-    }
-    Ok(made)
-}
-
-fn misfit(number: usize) -> String {
-    format!("round {number} is none of this work")
+    let mut growth = Growth::new(seeds, exclude, options)?;
+    run_rounds(&mut growth, options.count, done, keep, progress)
 }
 
 /// What a round of growing sees of those before it.
 struct Growth<'a> {
-    /// Puzzles that each part still wants.
-    left: Vec<u64>,
+    seeds: &'a PuzzleList,
+    options: &'a GrowOptions,
     parts: &'a [RatingPart],
+    /// Puzzles that each part wants in all, and those that it still wants.
+    quotas: Vec<u64>,
+    left: Vec<u64>,
     pool: Pool,
-    fast: bool,
     known: HashSet<Key>,
 }
 
-impl Growth<'_> {
+impl<'a> Growth<'a> {
+    fn new(seeds: &'a PuzzleList, exclude: &[PuzzleList], options: &'a GrowOptions) -> Result<Self> {
+        let mut known = HashSet::new();
+        for list in exclude.iter().chain([seeds]) {
+            ensure!(
+                list.kind() == PuzzleKind::Sudoku,
+                "mazes are made from nothing: they take no seeds and no exclusions"
+            );
+            let key = |i| Key::of(list.geometry(), list.question(i), list.answer(i));
+            known.par_extend((0..list.len()).into_par_iter().map(key));
+        }
+        let (quotas, parts) = (options.ratings.quotas(options.count), options.ratings.parts());
+        let pool = Pool::new(seeds, parts, options.seed)?;
+        Ok(Self { seeds, options, parts, left: quotas.clone(), quotas, pool, known })
+    }
+
     /// The part that still wants a puzzle of this rating.
     fn wanting(&self, rating: u64) -> Option<usize> {
         self.parts.iter().position(|part| part.holds(rating)).filter(|&part| self.left[part] > 0)
@@ -314,9 +292,25 @@ impl Growth<'_> {
         }
     }
 
-    /// Takes what an earlier run found in a round.
+    /// One try: a puzzle in its equivalents, and its key.
+    fn try_one(&self, number: u64, task: u64) -> Option<(Vec<Grown>, Key)> {
+        let mut rng = stream(Purpose::Generate, self.options.seed, number, task);
+        let grown = if self.options.fast {
+            let seed = below(&mut rng, self.seeds.len() as u32) as usize;
+            vec![filled_in(self.seeds.question(seed), self.seeds.answer(seed), &mut rng)?]
+        } else {
+            let parent = self.pool.parent(draw_part(&self.left, &mut rng), &mut rng)?;
+            let removed = if below(&mut rng, 4) > 0 { 1 } else { 2 };
+            equivalents(swap_clues(&parent, removed, true, &mut rng)?, &mut rng)
+        };
+        let form = canonical(&grown.first()?.question, &grown.first()?.answer).ok()?;
+        Some((grown, Key::of_form(&form)))
+    }
+}
+
+impl Rounds for Growth<'_> {
     fn replay(&mut self, round: &Round) -> Result<()> {
-        let parents = if self.fast { 0 } else { round.found.len() };
+        let parents = if self.options.fast { 0 } else { round.found.len() };
         ensure!(round.hardness.len() == parents, "{} parents, wanted {parents}", round.hardness.len());
         let read = |puzzle: &Generated| -> Result<(Board, Key)> {
             let (question, answer): (Board, Board) = (puzzle.question.parse()?, puzzle.answer.parse()?);
@@ -330,6 +324,49 @@ impl Growth<'_> {
             self.take(key, part, question, round.hardness.get(i).copied());
         }
         Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.iter().all(|&left| left == 0)
+    }
+
+    fn check_effort(&self, tries: u64) -> Result<()> {
+        let unfilled = self.left.iter().position(|&left| left > 0).unwrap_or(0);
+        ensure!(
+            tries <= MOST_TRIES.saturating_mul(self.options.count.max(ROUND)),
+            "{} puzzles rated {} are still missing after {tries} tries: give harder seeds with --seeds, or a smaller share \
+             with --ratings",
+            self.left[unfilled],
+            self.parts[unfilled]
+        );
+        Ok(())
+    }
+
+    fn next(&mut self, number: u64) -> Round {
+        let tasks = (2 * self.left.iter().sum::<u64>()).clamp(64, ROUND);
+        let tried: Vec<_> = (0..tasks).into_par_iter().map(|task| self.try_one(number, task)).collect();
+        let mut round = Round::default();
+        for task in tried {
+            round.effort.tries += 1;
+            let Some((equivalents, key)) = task else { continue };
+            if self.known.contains(&key) {
+                round.effort.known += 1;
+                continue;
+            }
+            // The part that is furthest from what it should have.
+            let missing = |part: usize| self.left[part] as f64 / self.quotas[part] as f64;
+            let wanted = equivalents.iter().filter_map(|grown| Some((self.wanting(grown.rating)?, grown)));
+            let Some((part, grown)) = wanted.max_by(|a, b| missing(a.0).total_cmp(&missing(b.0))) else {
+                round.effort.unwanted += 1;
+                continue;
+            };
+            let hardness = (!self.options.fast).then(|| mean_rating(&equivalents));
+            self.take(key, part, grown.question, hardness);
+            round.hardness.extend(hardness);
+            let (question, answer) = (grown.question.to_string(), grown.answer.to_string());
+            round.found.push(Generated { question, answer, rating: grown.rating });
+        }
+        round
     }
 }
 
@@ -441,46 +478,53 @@ pub fn make_mazes(
     progress: &dyn Progress,
 ) -> Result<Made> {
     let geometry = Geometry::maze(options.side);
-    let mut known = HashSet::new();
-    let mut made = Made::default();
-    progress.start(options.count);
-    let begin = done.len() as u64;
-    for (number, round) in done.into_iter().enumerate() {
+    let mut search = MazeSearch { options, geometry, known: HashSet::new(), missing: options.count };
+    run_rounds(&mut search, options.count, done, keep, progress)
+}
+
+/// What a round of mazes sees of those before it.
+struct MazeSearch<'a> {
+    options: &'a MazeOptions,
+    geometry: Geometry,
+    known: HashSet<Key>,
+    missing: u64,
+}
+
+impl Rounds for MazeSearch<'_> {
+    fn replay(&mut self, round: &Round) -> Result<()> {
         for puzzle in &round.found {
-            let read = |text: &str| geometry.parse(text).with_context(|| misfit(number));
-            let key = Key::of(geometry, &read(&puzzle.question)?, &read(&puzzle.answer)?);
-            ensure!(known.insert(key), "{}: a maze is known", misfit(number));
+            let read = |text: &str| self.geometry.parse(text);
+            let key = Key::of(self.geometry, &read(&puzzle.question)?, &read(&puzzle.answer)?);
+            ensure!(self.known.insert(key), "a maze is known");
         }
-        progress.advance(round.found.len() as u64);
-        made.add(round);
+        self.missing = self.missing.saturating_sub(round.found.len() as u64);
+        Ok(())
     }
-    for number in begin.. {
-        let missing = options.count.saturating_sub(made.puzzles.len() as u64);
-        if missing == 0 {
-            break;
-        }
-        if progress.cancelled() {
-            made.stopped = true;
-            break;
-        }
+
+    fn is_done(&self) -> bool {
+        self.missing == 0
+    }
+
+    fn check_effort(&self, tries: u64) -> Result<()> {
+        let MazeOptions { count, side, min_steps, .. } = *self.options;
         ensure!(
-            made.effort.tries <= MOST_TRIES.saturating_mul(options.count),
-            "{} of {} mazes after {} tries: mazes of {2}×{2} cells hardly have paths of {} steps; lower --min-steps, or \
-             raise --side",
-            made.puzzles.len(),
-            options.count,
-            options.side,
-            options.min_steps
+            tries <= MOST_TRIES.saturating_mul(count),
+            "{} of {count} mazes after {tries} tries: mazes of {side}×{side} cells hardly have paths of {min_steps} steps; \
+             lower --min-steps, or raise --side",
+            count - self.missing
         );
-        let tried: Vec<_> = (0..ROUND / 8)
-            .into_par_iter()
-            .map(|task| {
-                let mut rng = stream(Purpose::Generate, options.seed, number, task);
-                let made = make_maze(options.side, options.min_steps, &mut rng)?;
-                let key = Key::of(geometry, &made.question, &made.answer);
-                Some((made, key))
-            })
-            .collect();
+        Ok(())
+    }
+
+    fn next(&mut self, number: u64) -> Round {
+        let (options, geometry) = (self.options, self.geometry);
+        let try_one = |task| {
+            let mut rng = stream(Purpose::Generate, options.seed, number, task);
+            let made = make_maze(options.side, options.min_steps, &mut rng)?;
+            let key = Key::of(geometry, &made.question, &made.answer);
+            Some((made, key))
+        };
+        let tried: Vec<_> = (0..ROUND / 8).into_par_iter().map(try_one).collect();
         let mut round = Round::default();
         for task in tried {
             round.effort.tries += 1;
@@ -488,21 +532,19 @@ pub fn make_mazes(
                 round.effort.unwanted += 1;
                 continue;
             };
-            if round.found.len() as u64 == missing {
+            if self.missing == 0 {
                 break;
             }
-            if !known.insert(key) {
+            if !self.known.insert(key) {
                 round.effort.known += 1;
                 continue;
             }
+            self.missing -= 1;
             let (question, answer) = (geometry.text(&maze.question), geometry.text(&maze.answer));
             round.found.push(Generated { question, answer, rating: maze.steps as u64 });
         }
-        keep(&round)?;
-        progress.advance(round.found.len() as u64);
-        made.add(round);
+        round
     }
-    Ok(made)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl PuzzleInput {
     pub fn read(file: &PuzzleFile, options: &ReadOptions, progress: &dyn Progress) -> Result<Self> {
         let name = file.to_string();
         if let Some(size) = file.size().filter(|&size| size >= LONG) {
-            progress.start(size);
+            progress.start("checking", size, "bytes");
         }
         let mut kept = (!file.is_lasting()).then(|| PuzzleList::empty(options.kind));
         let mut reader = ListReader::new(file.open(progress)?, &name, options)?;
@@ -48,6 +48,7 @@ impl PuzzleInput {
                 list.append(&block);
             }
         }
+        progress.done();
         let (seq_len, digest) = (reader.seq_len(), reader.digest());
         let rows = match kept {
             Some(list) => Rows::List(list),

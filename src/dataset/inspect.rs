@@ -1,12 +1,12 @@
 //! What a dataset holds: counts, ratings and sources, sizes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{Dataset, DatasetMeta, DatasetSet, RowInfo, Split};
-use crate::puzzle::{Geometry, boxes::BLANK, maze::WALL};
+use crate::puzzle::Geometry;
 
 /// What one split of a dataset holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,7 +27,7 @@ pub struct SplitInspection {
     pub open_seconds: f64,
     pub fingerprint: Option<String>,
     pub ratings: Option<Ratings>,
-    /// Boards by their number of given cells (Sudoku), or of free cells (maze).
+    /// Boards by their number of cells of [`Geometry::counted`].
     pub cells: BTreeMap<usize, usize>,
 }
 
@@ -44,6 +44,25 @@ pub struct Ratings {
     pub sources: BTreeMap<String, usize>,
 }
 
+/// Opens the splits of a dataset folder and counts what they hold.
+///
+/// # Errors
+/// Those of [`Dataset::open`], and of reading the splits.
+pub fn inspect(root: &Path, fingerprint: bool) -> Result<Vec<(Dataset, SplitInspection)>> {
+    let present = |split: &Split| root.join(split.name()).exists();
+    let mut splits: Vec<Split> = [Split::Train, Split::Test].into_iter().filter(present).collect();
+    if splits.is_empty() {
+        splits.push(Split::Train); // to fail with the error that tells how to build it
+    }
+    let open = |split| {
+        let begin = Instant::now();
+        let dataset = Dataset::open(root, split)?;
+        let inspection = SplitInspection::of(&dataset, begin.elapsed().as_secs_f64(), fingerprint)?;
+        Ok((dataset, inspection))
+    };
+    splits.into_iter().map(open).collect()
+}
+
 impl SplitInspection {
     /// Counts everything; `open_seconds` is what opening the split took.
     ///
@@ -54,15 +73,10 @@ impl SplitInspection {
         let kind = dataset.geometry();
         let sum = |count: fn(&DatasetSet) -> usize| dataset.sets().iter().map(count).sum::<usize>();
         let mut cells = BTreeMap::new();
-        let blank = match kind {
-            Geometry::Sudoku(_) => Some(BLANK),
-            Geometry::Maze { .. } => Some(WALL),
-            Geometry::Unknown { .. } => None,
-        };
-        if let Some(blank) = blank {
+        if let Some((_, other)) = kind.counted() {
             for set in dataset.sets() {
-                for (blanks, boards) in set.count_inputs(blank) {
-                    *cells.entry(set.seq_len() - blanks).or_default() += boards;
+                for (others, boards) in set.count_inputs(other) {
+                    *cells.entry(set.seq_len() - others).or_default() += boards;
                 }
             }
         }

@@ -21,16 +21,20 @@
 //! ```
 
 mod build;
+mod build_request;
 mod check;
+mod check_request;
 mod draws;
 mod format;
 mod generate;
+mod generate_request;
 mod input;
 mod inspect;
 mod list_reader;
 mod list_writer;
 mod npy;
 mod puzzle_list;
+mod row_count;
 mod sequential;
 mod source;
 mod staging;
@@ -38,22 +42,28 @@ mod train_sampler;
 
 use std::fmt;
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use crate::batch::{Batch, IGNORE_LABEL};
 pub(crate) use build::give_hints;
 pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, build};
-pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leakage, ListBoards, check, open_splits};
+pub use build_request::{BuildPlan, BuildRequest, BuiltDataset};
+pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leakage, ListBoards, check};
+pub use check_request::CheckRequest;
+use check_request::CheckedBoards;
 pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
 pub use format::{Dataset, DatasetSet, Memory, SetArrays};
 pub use generate::{
     Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingPart, RatingTarget, Round, grow_sudokus, make_mazes,
 };
+pub use generate_request::{GenerateReport, GenerateRequest};
 pub use input::PuzzleInput;
-pub use inspect::{Ratings, SplitInspection};
+pub use inspect::{Ratings, SplitInspection, inspect};
 pub use list_reader::ReadOptions;
 pub use list_writer::write_list;
 pub use puzzle_list::{PuzzleList, RowInfo};
+pub use row_count::RowCount;
 pub use sequential::{SequentialSampler, SequentialState};
 pub use source::{PuzzleFile, PuzzleSource, SplitFiles, find_list, resolve_sources};
 pub use staging::{OutputFolder, check_output_folder};
@@ -84,6 +94,11 @@ impl From<&DatasetMeta> for Dims {
 
 /// Rows of the bundled test file that stand for it unless more are asked for.
 pub const BUNDLED_TEST_ROWS: usize = 2000;
+
+/// Threads for long work on datasets.
+fn thread_pool(threads: usize) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start the threads")
+}
 
 /// What a sampler yields: one rank's part of a global batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -200,6 +200,24 @@ impl Geometry {
         }
     }
 
+    /// How full a question is: what cells are counted for that, and the token that the other cells hold. None for an
+    /// unknown kind.
+    pub fn counted(self) -> Option<(&'static str, u8)> {
+        match self {
+            Self::Sudoku(_) => Some(("given cells", BLANK)),
+            Self::Maze { .. } => Some(("free cells", WALL)),
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// What a right answer is, in words.
+    pub fn right_answer(self) -> &'static str {
+        match self {
+            Self::Maze { .. } => "a shortest way from S to G",
+            Self::Sudoku(_) | Self::Unknown { .. } => "complete, keeps the givens, breaks no rule",
+        }
+    }
+
     /// Checks an answer by the rules, without any label: a Sudoku's is complete, keeps the givens and repeats no digit; a
     /// maze's marks a shortest way, and what it has in other cells does not count.
     ///

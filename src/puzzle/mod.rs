@@ -51,6 +51,11 @@ impl PuzzleKind {
         (geometry.cells() == cells).then_some(geometry)
     }
 
+    /// Whether a puzzle with several solutions is faulty. A maze may have several shortest ways, of which one is the label.
+    pub fn has_one_solution(self) -> bool {
+        self == Self::Sudoku
+    }
+
     /// As a title begins with it; in running text the kind displays itself.
     pub fn title(self) -> &'static str {
         match self {

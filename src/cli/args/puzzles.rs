@@ -1,6 +1,6 @@
 //! Which puzzles a command works on, and how they go through a model.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -9,6 +9,7 @@ use crate::{
     analysis::test_puzzles::TestPuzzles,
     checkpoint::Checkpoint,
     cli::ui::{Ui, warn},
+    dataset::RowCount,
     model::{Dims, Model},
     runtime::Runtime,
     say,
@@ -46,35 +47,6 @@ pub fn check_kind(puzzles: &TestPuzzles, checkpoint: &Checkpoint) -> Result<()> 
         warn(format_args!("{warning}"));
     }
     Ok(())
-}
-
-/// `--count`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
-    Rows(usize),
-    All,
-}
-
-impl FromStr for Count {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.parse()) {
-            ("all", _) => Ok(Self::All),
-            (_, Ok(n)) if n > 0 => Ok(Self::Rows(n)),
-            _ => Err("give a number from 1, or `all`".to_owned()),
-        }
-    }
-}
-
-impl Count {
-    /// None for all.
-    pub fn rows(self) -> Option<usize> {
-        match self {
-            Self::Rows(n) => Some(n),
-            Self::All => None,
-        }
-    }
 }
 
 /// How puzzles go through a model.
@@ -128,7 +100,7 @@ pub struct ManyArgs {
     pub data: DataPathArg,
     /// How many test puzzles; with --resume also more or fewer than the folder has
     #[arg(long, value_name = "N|all", default_value = "200")]
-    pub count: Count,
+    pub count: RowCount,
     /// Their first row, from 0
     #[arg(long, value_name = "ROW", default_value_t = 0)]
     pub first: usize,
