@@ -98,7 +98,7 @@ impl Identity for GenerateIdentity {
 
 /// What is made, with the lists read.
 enum Work {
-    Sudokus { seeds: PuzzleList, exclude: Vec<PuzzleList>, options: GrowOptions },
+    Sudokus { seeds: Box<PuzzleList>, exclude: Vec<PuzzleList>, options: GrowOptions },
     Mazes(MazeOptions),
 }
 
@@ -162,7 +162,7 @@ impl GenerateRequest {
             CheckedBoards::List { list, .. } => Ok(list),
             CheckedBoards::Split { .. } => bail!("{}: a dataset folder; wanted a list of puzzles", path.display()),
         };
-        let seeds = read(self.seeds.as_ref().unwrap_or(&bundled), Split::Train)?;
+        let seeds = Box::new(read(self.seeds.as_ref().unwrap_or(&bundled), Split::Train)?);
         let paths = if self.exclude.is_empty() { slice::from_ref(&bundled) } else { &self.exclude };
         let exclude = paths.iter().map(|path| read(path, Split::Test)).collect::<Result<Vec<_>>>()?;
         let ratings = match &self.ratings {
