@@ -9,15 +9,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
 pub enum Dtype {
+    /// float64
     F64,
+    /// float32
     F32,
+    /// float16
     F16,
+    /// bfloat16
     Bf16,
+    /// int64
     I64,
+    /// int32
     I32,
+    /// int16
     I16,
+    /// int8
     I8,
+    /// uint8
     U8,
+    /// bool, a byte each
     Bool,
 }
 

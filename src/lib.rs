@@ -1,36 +1,45 @@
-//! `hrm`: train, evaluate and take apart Hierarchical Reasoning Models (HRM) on libtorch.
+//! `hrm`: train, evaluate and analyse Hierarchical Reasoning Models (HRM) on libtorch.
 //!
-//! Arrows between the modules point one way: `cli` calls everything and nothing calls `cli`; `model` knows no file
-//! formats; `puzzle` knows no tensors; `viz` draws what `analysis` computed.
+//! - [`config`] and [`train`]: a run from upstream's configuration; [`train::Trainer`] is a single step.
+//! - [`checkpoint::Checkpoint`] loads weights, [`model::Model`] runs segments, [`eval`] runs puzzles through models.
+//! - [`dataset`] reads and builds datasets, [`puzzle`] holds the rules of Sudokus and mazes.
+//! - [`analysis`] computes what `hrm analyze` and `hrm viz` show.
+//!
+//! Imports between the modules point one way: `model` knows no file formats, `puzzle` knows no tensors. Shapes are given
+//! in brackets: B rows, S cells, T positions, h hidden size, V tokens.
+
+// Errors are returned; `cli` alone prints.
+#![cfg_attr(not(test), warn(clippy::exit, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used))]
 
 pub mod analysis;
 pub mod batch;
+#[doc(hidden)]
 pub mod bench;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;
 pub mod config;
 pub mod dataset;
-pub mod difference;
+mod difference;
 pub mod dims;
-pub mod doctor;
+mod doctor;
 pub mod dtype;
 pub mod eval;
-pub mod hub;
-pub mod journal;
-pub mod json;
+mod hub;
+mod journal;
+mod json;
 pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;
-pub mod outcome;
+mod outcome;
 pub mod puzzle;
 pub mod raw_tensor;
 pub mod rng;
 pub mod runtime;
-pub mod signals;
-pub mod store;
-pub mod study;
-pub mod terminal;
+mod signals;
+mod store;
+mod study;
+mod terminal;
 pub mod train;
-pub mod viz;
+mod viz;

@@ -1,3 +1,5 @@
+//! The program `hrm`.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -22,8 +22,11 @@ pub enum Metric {
     QHaltAccuracy,
     /// Segments that a row has worked on its puzzle.
     Steps,
+    /// Token loss of a row, the mean over its labelled cells.
     LmLoss,
+    /// Binary cross-entropy of q_halt against "solved".
     QHaltLoss,
+    /// Binary cross-entropy of q_continue against its target.
     QContinueLoss,
 }
 
@@ -66,13 +69,21 @@ impl Metric {
 /// A value for each [`Metric`]: sums over rows, or means.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MetricValues {
+    /// Of [`Metric::Count`].
     pub count: f64,
+    /// Of [`Metric::Accuracy`].
     pub accuracy: f64,
+    /// Of [`Metric::ExactAccuracy`].
     pub exact_accuracy: f64,
+    /// Of [`Metric::QHaltAccuracy`].
     pub q_halt_accuracy: f64,
+    /// Of [`Metric::Steps`].
     pub steps: f64,
+    /// Of [`Metric::LmLoss`].
     pub lm_loss: f64,
+    /// Of [`Metric::QHaltLoss`].
     pub q_halt_loss: f64,
+    /// Of [`Metric::QContinueLoss`].
     pub q_continue_loss: f64,
 }
 
@@ -107,12 +118,16 @@ impl MetricValues {
 /// What every segment of an evaluation has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentMetric {
+    /// As [`Metric::LmLoss`].
     Loss,
+    /// As [`Metric::Accuracy`].
     Accuracy,
+    /// As [`Metric::ExactAccuracy`].
     ExactAccuracy,
 }
 
 impl SegmentMetric {
+    /// In the order of upstream's JSON.
     pub const ALL: [Self; 3] = [Self::Loss, Self::Accuracy, Self::ExactAccuracy];
 
     /// The metric of which it is the value in one segment.
@@ -152,6 +167,7 @@ pub fn train_key(metric: Metric) -> String {
 pub struct SetName {
     /// By the moving average.
     pub averaged: bool,
+    /// The set's name in the dataset.
     pub set: String,
 }
 

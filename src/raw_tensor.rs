@@ -9,13 +9,17 @@ use crate::dtype::Dtype;
 /// A dense little-endian row-major tensor in host memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawTensor {
+    /// Element type.
     pub dtype: Dtype,
+    /// Sizes of the dimensions; none for a scalar.
     pub shape: Vec<usize>,
+    /// The elements' bytes.
     pub data: Vec<u8>,
 }
 
 /// Why a tensor cannot be a model's weights.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum BadWeights {
     #[error("{name} is {dtype}, and weights are floating-point numbers: this is no model's checkpoint")]
     NotFloat { name: String, dtype: Dtype },

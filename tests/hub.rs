@@ -385,6 +385,7 @@ fn check_cache(temp: &Path, folder: &Path) -> Result<()> {
 /// What a hostile hub does to one answer, and what the error says.
 struct Case(&'static str, Stage, &'static str, Twist);
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn hostile_cases() -> Vec<Case> {
     use Stage::{Bytes, Listing, Metadata};
     let none = "none of the hub's";

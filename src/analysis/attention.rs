@@ -36,15 +36,12 @@ pub struct HeadShares {
 /// The maps of a puzzle after some segments.
 #[derive(Debug)]
 pub struct PuzzleMaps {
-    pub segment: usize,
     /// Positions in front of the cells.
     pub in_front: usize,
     /// One row each.
     pub maps: Vec<AttentionMap>,
     /// The largest difference between a layer's output and what the recomputed map gives, over the output's largest value.
     pub largest_difference: f64,
-    /// Tokens answered after the segment.
-    pub answer: Vec<u8>,
 }
 
 /// Runs a puzzle up to `segment` (from 1) and takes the maps of its last updates.
@@ -53,7 +50,7 @@ pub fn attention_of(model: &Model, puzzle: &Puzzle, segment: usize) -> Result<Pu
     let batch = batch_of(model, std::slice::from_ref(puzzle))?;
     let mut session = model.unroll(model.fresh_carry(batch));
     session.run(segment - 1, |_, _| Ok(()))?;
-    let (done, maps) = model.attention_maps(session.carry())?;
+    let maps = model.attention_maps(session.carry())?;
     let mut largest_difference = 0.0_f64;
     for map in &maps {
         let out = map.out.f_to_kind(Kind::Float)?;
@@ -61,14 +58,7 @@ pub fn attention_of(model: &Model, puzzle: &Puzzle, segment: usize) -> Result<Pu
         let scale = out.f_abs()?.f_max()?.f_double_value(&[])?;
         largest_difference = largest_difference.max(worst / scale.max(1e-12));
     }
-    let answer = crate::eval::infer::host_tokens(&done.predictions())?;
-    Ok(PuzzleMaps {
-        segment,
-        in_front: usize::try_from(model.config().puzzle_emb_len())?,
-        maps,
-        largest_difference,
-        answer: answer.iter().map(|&t| u8::try_from(t)).collect::<Result<_, _>>()?,
-    })
+    Ok(PuzzleMaps { in_front: usize::try_from(model.config().puzzle_emb_len())?, maps, largest_difference })
 }
 
 impl PuzzleMaps {

@@ -26,6 +26,7 @@ pub struct CellsAt {
     pub right: f64,
     /// Mean confidence in those that are right, and in those that are wrong; none where there are none.
     pub sure_of_right: Option<f64>,
+    /// As `sure_of_right`, for the wrong ones.
     pub sure_of_wrong: Option<f64>,
 }
 
@@ -34,15 +35,20 @@ pub struct CellsAt {
 pub struct Reliability {
     /// From this tenth on, 0.0 to 0.9.
     pub from: f64,
+    /// Open cells whose confidence lies in this tenth.
     pub cells: usize,
+    /// Their mean confidence.
     pub confidence: f64,
+    /// Share of them that is right.
     pub right: f64,
 }
 
 /// Open cells with the same number of candidates.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ByCandidates {
+    /// Digits that the givens of row, column and box leave.
     pub candidates: usize,
+    /// Open cells with so many.
     pub cells: usize,
     /// Share that is right at the end.
     pub right: f64,
@@ -53,11 +59,15 @@ pub struct ByCandidates {
 /// What `hrm analyze cells` finds. Givens are left out everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CellsSummary {
+    /// Puzzles looked at.
     pub puzzles: usize,
+    /// Open cells of all puzzles.
     pub open_cells: usize,
+    /// One entry a segment.
     pub by_segment: Vec<CellsAt>,
     /// Cells right from segment k on to the end, k = 1, 2, ...
     pub right_from: Vec<usize>,
+    /// Cells that are wrong at the end.
     pub never: usize,
     /// At the last segment, by tenths of confidence; tenths without cells are left out.
     pub reliability: Vec<Reliability>,

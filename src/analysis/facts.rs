@@ -24,7 +24,9 @@ pub struct SegmentFacts {
     pub blanks: u64,
     /// Sudoku only: broken rules, see [`crate::puzzle::Boxes::conflicts`].
     pub conflict: Option<u32>,
+    /// The model's q of halting after this segment.
     pub q_halt: f32,
+    /// The model's q of going on.
     pub q_continue: f32,
     /// Mean token loss over the labelled cells, as in training (nats); none where the solution is unknown.
     pub loss: Option<f64>,

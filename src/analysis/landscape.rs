@@ -36,6 +36,7 @@ pub struct Plane {
     centre_at: [f64; 2],
     batch: DeviceBatch,
     boxes: Boxes,
+    /// Length of one grid unit, in the units of the principal components.
     pub scale: f64,
     /// Where z_H was after every H cycle.
     pub trajectory: Vec<[f64; 2]>,
@@ -77,8 +78,11 @@ impl GridPoint {
 /// The grid's corners and how far its points are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Grid {
+    /// First coordinate on both axes.
     pub low: f64,
+    /// Last coordinate on both axes.
     pub high: f64,
+    /// Distance between neighbouring points.
     pub step: f64,
 }
 
@@ -227,12 +231,17 @@ fn tokens(logits: &Tensor) -> Result<Vec<Vec<u8>>> {
 /// A landscape or a flow: a grid of points on the plane of one puzzle's trace.
 #[derive(Clone, Debug, Serialize)]
 pub struct Landscape {
+    /// The grid that was explored.
     pub grid: Grid,
+    /// See [`Plane::scale`].
     pub scale: f64,
+    /// Segment (from 1) whose end is the grid's centre.
     pub centre_segment: usize,
     /// Where z_H was after every H cycle, in the grid's units.
     pub trajectory: Vec<[f64; 2]>,
+    /// H cycles a segment, which is points of `trajectory` a segment.
     pub h_cycles: usize,
+    /// Share of the trace's variance along each of the two components.
     pub explained_variance_ratio: [f64; 2],
     /// Further segments from each point.
     pub segments: usize,
@@ -261,14 +270,17 @@ impl Landscape {
 /// What to explore.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LandscapePlan {
+    /// The grid to explore.
     pub grid: Grid,
     /// 1 is upstream's landscape.
     pub segments: usize,
+    /// Segment (from 1) whose end is the grid's centre.
     pub centre_segment: usize,
+    /// Grid points that the model computes at once.
     pub batch_size: usize,
 }
 
-/// Explores the grid batch by batch; see [`run_batches`] for the journal. None where `watch` stopped it.
+/// Explores the grid batch by batch; see `run_batches` for the journal. None where `watch` stopped it.
 pub fn explore(
     model: &Model,
     plane: &Plane,
@@ -297,6 +309,7 @@ pub fn explore(
 pub struct Basin {
     /// 81 characters.
     pub answer: String,
+    /// Grid points that end there.
     pub points: usize,
     /// Conflict loss of the answer.
     pub error: u32,

@@ -34,13 +34,18 @@ impl Default for Criteria {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
+    /// Right for good by segment [`Criteria::quick`].
     TrivialSuccess,
+    /// Right for good, later than that.
     NonTrivialSuccess,
+    /// Wrong at the end, and not settled.
     TrivialFailure,
+    /// Wrong at the end, and settled: neither answer nor state moves any more.
     NonTrivialFailure,
 }
 
 impl Mode {
+    /// In the order of the report.
     pub const ALL: [Self; 4] =
         [Self::TrivialSuccess, Self::NonTrivialSuccess, Self::TrivialFailure, Self::NonTrivialFailure];
 
@@ -74,9 +79,13 @@ fn settled(run: &PuzzleRun, criteria: &Criteria) -> bool {
 /// One mode's share and members.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModeCount {
+    /// The mode.
     pub mode: Mode,
+    /// Puzzles that end so.
     pub count: usize,
+    /// The same as a share of all puzzles.
     pub share: f64,
+    /// 95 % interval of `share`.
     pub interval: Interval,
     /// Indices of the puzzles.
     pub puzzles: Vec<usize>,
@@ -85,7 +94,9 @@ pub struct ModeCount {
 /// What `hrm analyze modes` finds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModesSummary {
+    /// What told the modes apart.
     pub criteria: Criteria,
+    /// Puzzles looked at.
     pub puzzles: usize,
     /// In the order of [`Mode::ALL`].
     pub modes: Vec<ModeCount>,
@@ -95,6 +106,7 @@ pub struct ModesSummary {
     pub lost: usize,
     /// Wrong answers that are settled, as a share of all failures.
     pub settled_of_failures: f64,
+    /// 95 % interval of `settled_of_failures`.
     pub settled_of_failures_interval: Interval,
     /// Settled wrong answers that break no rule of Sudoku.
     pub settled_without_conflict: usize,

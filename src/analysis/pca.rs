@@ -20,6 +20,7 @@ const BLOCK: i64 = 4096;
 
 /// Why a cloud of points has no principal components.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum PcaError {
     #[error("PCA needs a matrix [points, numbers] of floating-point values, got {kind:?} of shape {shape:?}")]
     NotAMatrix { shape: Vec<i64>, kind: Kind },

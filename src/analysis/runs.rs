@@ -17,6 +17,7 @@ use crate::{
 /// One puzzle's run. All lists have an entry a segment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PuzzleRun {
+    /// The puzzle's place in the set.
     pub index: usize,
     /// Cells to fill in.
     pub open: usize,
@@ -28,7 +29,9 @@ pub struct PuzzleRun {
     pub right: Vec<usize>,
     /// Sudoku: broken rules of the answer; empty for mazes.
     pub conflict: Vec<u32>,
+    /// The model's q of halting.
     pub q_halt: Vec<f32>,
+    /// The model's q of going on.
     pub q_continue: Vec<f32>,
     /// |Δz_H| / |z_H|, against the state before the segment.
     pub move_h: Vec<f32>,

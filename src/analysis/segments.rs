@@ -10,17 +10,25 @@ use crate::eval::stats::{Interval, bootstrap_mean, wilson};
 pub struct SegmentMean {
     /// From 1.
     pub segment: usize,
+    /// Mean token loss (nats).
     pub loss: f64,
+    /// 95 % interval of `loss`.
     pub loss_interval: Interval,
+    /// Share of the puzzles whose cells are all right.
     pub exact: f64,
+    /// 95 % interval of `exact`.
     pub exact_interval: Interval,
+    /// Mean share of the labelled cells that are right.
     pub cells: f64,
     /// Share of the puzzles for which q says halt.
     pub halts: f64,
+    /// Mean q_halt.
     pub q_halt: f64,
+    /// Mean q_continue.
     pub q_continue: f64,
     /// Mean |Δz_H| / |z_H| and |Δz_L| / |z_L|.
     pub move_h: f64,
+    /// As `move_h`, of z_L.
     pub move_l: f64,
 }
 
@@ -50,8 +58,11 @@ impl Grokking {
 /// What `hrm analyze segments` finds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SegmentsSummary {
+    /// Puzzles looked at.
     pub puzzles: usize,
+    /// One entry a segment.
     pub segments: Vec<SegmentMean>,
+    /// When single puzzles are solved.
     pub grokking: Grokking,
 }
 

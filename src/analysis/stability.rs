@@ -88,8 +88,10 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// In the order of the report.
     pub const ALL: [Self; 3] = [Self::Stays, Self::Leaves, Self::Never];
 
+    /// As reports call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stays => "stay right",
@@ -111,19 +113,25 @@ impl Fate {
 /// One checkpoint at one number of blanks.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StabilityRow {
+    /// Blanks of each puzzle.
     pub blanks: Blanks,
+    /// Puzzles looked at.
     pub puzzles: usize,
     /// Right after segment `at`, the model's own number of segments.
     pub right_at: f64,
+    /// 95 % interval of `right_at`.
     pub right_at_interval: Interval,
     /// Right at the last segment.
     pub right_at_end: f64,
+    /// 95 % interval of `right_at_end`.
     pub right_at_end_interval: Interval,
     /// Right at any segment.
     pub reached: f64,
+    /// 95 % interval of `reached`.
     pub reached_interval: Interval,
     /// Left again by the last segment, of those that were right at some segment.
     pub left: f64,
+    /// 95 % interval of `left`.
     pub left_interval: Interval,
     /// The same by segment `at`.
     pub left_by_at: f64,
@@ -136,8 +144,11 @@ pub struct StabilityRow {
 /// Median |Δz_H| / |z_H| of the runs of one fate, by segment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Motion {
+    /// The fate.
     pub fate: Fate,
+    /// Runs with it.
     pub puzzles: usize,
+    /// Median over those runs, an entry a segment.
     pub median: Vec<f64>,
     /// First and third quartile.
     pub quartiles: Vec<[f64; 2]>,

@@ -20,6 +20,7 @@ use crate::{
 /// A projected trace, and what the model answered along it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trajectory {
+    /// The puzzle, in the frame that the model saw.
     #[serde(flatten)]
     pub puzzle: Puzzle,
     /// Points per segment.
@@ -57,7 +58,9 @@ impl Trajectory {
 /// A model at work on a puzzle.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
+    /// The model.
     pub model: &'a Model,
+    /// The puzzle, whose geometry must fit the model's.
     pub puzzle: &'a Puzzle,
 }
 

@@ -19,14 +19,18 @@ pub enum Weights {
     /// The average where there is one.
     #[default]
     Auto,
+    /// The weights of the step itself.
     Raw,
+    /// The average; an error where the checkpoint has none.
     Ema,
 }
 
 /// A checkpoint and what was noticed on the way.
 #[derive(Clone, Debug)]
 pub struct Loaded {
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
+    /// How its weights are stored.
     pub format: Format,
     /// From `meta.json`; upstream's files have none.
     pub meta: Option<CheckpointMeta>,

@@ -14,12 +14,14 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// What a checkpoint folder consists of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// By name within the folder.
     pub files: BTreeMap<String, FileRecord>,
 }
 
 /// One file as it was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRecord {
+    /// Size of the file.
     pub bytes: u64,
     /// Hexadecimal.
     pub sha256: String,

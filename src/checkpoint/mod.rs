@@ -15,7 +15,7 @@
 
 mod convert;
 mod inspect;
-pub mod lfs;
+pub(crate) mod lfs;
 mod load;
 mod manifest;
 mod meta;
@@ -31,12 +31,12 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-pub use convert::{Conversion, Converted};
-pub use inspect::{CheckpointReport, TensorLine};
+pub(crate) use convert::Conversion;
+pub(crate) use inspect::CheckpointReport;
 pub use load::{Loaded, Weights};
 pub use manifest::{FileRecord, MANIFEST_FILE, Manifest};
 pub use meta::CheckpointMeta;
-pub use names::{short_names, weights_name};
+pub(crate) use names::{short_names, weights_name};
 pub use resolve::{Format, Resolved, resolve, resolve_or_default};
 
 pub use crate::raw_tensor::RawTensor;
@@ -57,6 +57,7 @@ pub const META_FILE: &str = "meta.json";
 pub struct Checkpoint {
     /// The weights file.
     pub path: PathBuf,
+    /// The configuration of the run that wrote it.
     pub config: TrainConfig,
     /// Training step, where meta.json or the file name tells it.
     pub step: Option<u64>,

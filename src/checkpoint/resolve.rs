@@ -24,7 +24,9 @@ use super::{
 /// How the weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// A safetensors file.
     Safetensors,
+    /// A file of `torch.save`, as upstream writes it.
     Torch,
 }
 
@@ -41,12 +43,15 @@ impl Format {
 /// The files of one checkpoint. The weights exist; nothing is read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
+    /// The weights file.
     pub weights: PathBuf,
+    /// The configuration, `all_config.yaml`.
     pub config: PathBuf,
     /// The moving average of the weights, where there is one.
     pub ema: Option<PathBuf>,
     /// `meta.json`, where there is one.
     pub meta: Option<PathBuf>,
+    /// How the weights are stored.
     pub format: Format,
     /// The step in the name of the folder or file.
     pub step: Option<u64>,

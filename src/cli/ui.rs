@@ -184,6 +184,7 @@ fn unless_broken_pipe(done: io::Result<()>) -> io::Result<()> {
 }
 
 /// `say!(ui, "text {x}")`: one line for people.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! say {
     ($ui:expr, $($arg:tt)*) => { $ui.say(format_args!($($arg)*)) };

@@ -19,6 +19,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The configuration beside a checkpoint, and what in it was not understood.
 #[derive(Clone, Debug)]
 pub struct CheckpointConfig {
+    /// The configuration, with defaults for what the file lacks.
     pub config: TrainConfig,
     /// One line for each key that this version does not know.
     pub warnings: Vec<String>,

@@ -10,10 +10,15 @@ pub enum Kind {
     Int,
     /// An integer from 0.
     Natural,
+    /// A finite number.
     Float,
+    /// True or false; `yes`, `on`, `1` and their opposites are read too.
     Bool,
+    /// Text; a number counts as its digits.
     Text,
+    /// One of these texts.
     Choice(&'static [&'static str]),
+    /// A list of texts.
     TextList,
     /// The other kind, or `null`.
     Optional(&'static Kind),
@@ -24,6 +29,7 @@ pub enum Kind {
 pub struct Key {
     /// As typed: `arch.hidden_size`.
     pub name: &'static str,
+    /// What it may hold.
     pub kind: Kind,
     /// One line for `--help`.
     pub help: &'static str,

@@ -40,7 +40,9 @@ use crate::dtype::Dtype;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LossConfig {
+    /// The token loss.
     pub loss_type: LossType,
+    /// Upstream's loss head, [`ArchConfig::LOSS_NAME`].
     pub name: String,
 }
 
@@ -53,9 +55,11 @@ impl Default for LossConfig {
 /// The token loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LossType {
+    /// Cross-entropy over stablemax, s(x) = x + 1 for x ≥ 0 and 1 / (1 − x) below, in f64.
     #[default]
     #[serde(rename = "stablemax_cross_entropy")]
     Stablemax,
+    /// Cross-entropy over softmax, in f32.
     #[serde(rename = "softmax_cross_entropy")]
     Softmax,
 }
@@ -64,8 +68,10 @@ pub enum LossType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PosEncodings {
+    /// Rotary embedding of queries and keys.
     #[default]
     Rope,
+    /// A learned vector for each position, added to the input.
     Learned,
 }
 
@@ -74,29 +80,42 @@ pub enum PosEncodings {
 #[serde(default)]
 #[allow(non_snake_case)]
 pub struct ArchConfig {
+    /// Upstream's model, [`ArchConfig::MODEL_NAME`].
     pub name: String,
+    /// The loss head.
     pub loss: LossConfig,
+    /// H cycles a segment.
     pub H_cycles: i64,
+    /// L cycles an H cycle.
     pub L_cycles: i64,
+    /// Layers of the H module.
     pub H_layers: i64,
+    /// Layers of the L module.
     pub L_layers: i64,
+    /// Width of the states.
     pub hidden_size: i64,
+    /// Attention heads; divides `hidden_size`.
     pub num_heads: i64,
     /// Width of the MLP over `hidden_size`; written without a point when it is a whole number, as upstream's file is.
     #[serde(serialize_with = "whole_as_int")]
     pub expansion: f64,
+    /// How positions enter the model.
     pub pos_encodings: PosEncodings,
     /// Follows `hidden_size` unless set.
     pub puzzle_emb_ndim: i64,
+    /// Segments after which every row halts.
     pub halt_max_steps: i64,
+    /// Chance that a training row must go on for a random number of segments, 0 to 1.
     pub halt_exploration_prob: f64,
     /// Ours, after TRM: no target-Q pass and no continue loss; a row halts when q_halt > 0.
     pub no_act_continue: bool,
     /// None means bfloat16; see [`ArchConfig::dtype`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_dtype: Option<Dtype>,
+    /// Epsilon of the RMS norms; see [`ArchConfig::norm_eps`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rms_norm_eps: Option<f64>,
+    /// Base of the rotary angles; see [`ArchConfig::theta`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
 }
@@ -128,6 +147,7 @@ impl Default for ArchConfig {
 impl ArchConfig {
     /// The only model that upstream has, and its loss head.
     pub const MODEL_NAME: &str = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1";
+    /// The loss head that upstream has.
     pub const LOSS_NAME: &str = "losses@ACTLossHead";
 
     /// `forward_dtype`, bfloat16 where the file has none.
@@ -162,38 +182,60 @@ fn whole_as_int<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainConfig {
+    /// The model.
     pub arch: ArchConfig,
+    /// The dataset's folder.
     pub data_path: String,
+    /// Rows a step, over all processes.
     pub global_batch_size: i64,
+    /// Passes over the training groups.
     pub epochs: i64,
     /// In epochs; none means once, at the end.
     pub eval_interval: Option<i64>,
+    /// Save at every evaluation, else at the end only.
     pub checkpoint_every_eval: bool,
+    /// Learning rate of the dense parameters.
     pub lr: f64,
+    /// Lowest learning rate of the cosine schedule, as a share of `lr`; 1 is a constant rate.
     pub lr_min_ratio: f64,
+    /// Steps of linear warm-up.
     pub lr_warmup_steps: i64,
+    /// Decay of Adam-atan2's first moment.
     pub beta1: f64,
+    /// Decay of Adam-atan2's second moment.
     pub beta2: f64,
+    /// Decoupled weight decay of the dense parameters.
     pub weight_decay: f64,
+    /// Learning rate of the puzzle embedding.
     pub puzzle_emb_lr: f64,
+    /// Weight decay of the puzzle embedding.
     pub puzzle_emb_weight_decay: f64,
+    /// Seed of initialisation and sampling.
     pub seed: u64,
+    /// Folder under `checkpoints/`; none means a name from `data_path`.
     pub project_name: Option<String>,
+    /// Folder under the project's; none means the model's name and two random words.
     pub run_name: Option<String>,
+    /// Folder of the run; none means `checkpoints/<project_name>/<run_name>`.
     pub checkpoint_path: Option<String>,
+    /// Names of the tensors that every evaluation saves, such as `inputs` and `logits`.
     pub eval_save_outputs: Vec<String>,
     // From here on ours, see keys::Key::ours.
     /// Decay of the exponential moving average of the weights; 0 = none.
     pub ema_decay: f64,
+    /// Where the shuffles of training boards come from.
     pub augment: Augment,
     /// With online augmentation: half of the boards get hints.
     pub augment_hint: bool,
     /// Parts that a process works its rows off in, one after the other.
     pub grad_accum: i64,
+    /// Log the gradient's norm.
     pub log_grad_norm: bool,
+    /// Save every so many steps, beside evaluations; none means not.
     pub checkpoint_every_steps: Option<i64>,
     /// Checkpoints kept; none means all weights.
     pub keep_last: Option<i64>,
+    /// Save and stop in time to end within so many minutes; none means no limit.
     pub max_minutes: Option<f64>,
     /// A checkpoint whose weights the run begins with.
     pub init_from: Option<String>,

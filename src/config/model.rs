@@ -12,29 +12,39 @@ use crate::{dims::Dims, dtype::Dtype};
 /// Sizes and switches of a Hierarchical Reasoning Model with Adaptive Computation Time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// Sizes of the dataset's puzzles.
     pub dims: Dims,
     /// H cycles in a segment.
     pub h_cycles: i64,
     /// L updates in an H cycle.
     pub l_cycles: i64,
+    /// Layers of the H module.
     pub h_layers: i64,
+    /// Layers of the L module.
     pub l_layers: i64,
     /// h
     pub hidden_size: i64,
     /// n
     pub num_heads: i64,
+    /// Width of the MLP over `hidden_size`.
     pub expansion: f64,
+    /// How positions enter the model.
     pub pos_encodings: PosEncodings,
     /// Width of a puzzle embedding row; 0 means no puzzle embedding.
     pub puzzle_emb_ndim: i64,
+    /// Epsilon of the RMS norms.
     pub rms_norm_eps: f64,
+    /// Base of the rotary angles.
     pub rope_theta: f64,
     /// Segments after which every row halts.
     pub halt_max_steps: i64,
+    /// Chance that a training row must go on for a random number of segments, 0 to 1.
     pub halt_exploration_prob: f64,
     /// No target Q: q_continue is 0 everywhere, so that a row halts when q_halt > 0 (TRM).
     pub no_act_continue: bool,
+    /// Dtype of states, activations and casted weights; parameters are kept in f32.
     pub forward_dtype: Dtype,
+    /// The token loss.
     pub loss_type: LossType,
 }
 

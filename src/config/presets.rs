@@ -3,6 +3,7 @@
 /// A named set of `KEY=VALUE` lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
+    /// What `arch.preset=` or `recipe=` calls it.
     pub name: &'static str,
     /// One line for help and for what a run prints.
     pub help: &'static str,

@@ -15,6 +15,7 @@ use super::{
 /// A checked configuration and what was decided without being asked for.
 #[derive(Clone, Debug)]
 pub struct ResolvedConfig {
+    /// The configuration; every key is in its range.
     pub config: TrainConfig,
     /// One sentence for each preset, recipe or default that was taken, to be printed.
     pub taken: Vec<String>,

@@ -67,9 +67,11 @@ impl Augmentation {
 /// What to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildOptions {
+    /// How training puzzles are multiplied.
     pub augmentation: Augmentation,
     /// Keep this many training puzzles, drawn without replacement, in the order drawn. More than there are keeps all.
     pub subsample_size: Option<usize>,
+    /// Of the subsample and of all shuffles.
     pub seed: u64,
 }
 
@@ -89,7 +91,7 @@ pub trait Progress: Sync {
     }
 
     /// # Errors
-    /// [`Interrupted`] once the work is cancelled.
+    /// `Interrupted` once the work is cancelled.
     fn check(&self) -> Result<()> {
         ensure!(!self.cancelled(), Interrupted("stopped: nothing was written"));
         Ok(())
@@ -102,7 +104,9 @@ impl Progress for () {}
 /// What was built.
 #[derive(Clone, Debug, Serialize)]
 pub struct BuildReport {
+    /// The training split.
     pub train: SplitReport,
+    /// The test split.
     pub test: SplitReport,
     /// Bytes of all files.
     pub bytes: u64,
@@ -117,6 +121,7 @@ pub struct SplitReport {
     pub puzzles: usize,
     /// Rows of the arrays.
     pub boards: usize,
+    /// Mean of the puzzles' ratings, 0 where the list has none.
     pub mean_rating: f64,
 }
 

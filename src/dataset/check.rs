@@ -60,9 +60,6 @@ pub trait Boards: Sync {
     fn name(&self) -> String;
     fn geometry(&self) -> Geometry;
     fn len(&self) -> usize;
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
     /// The group of a board; groups come one after the other.
     fn group(&self, board: usize) -> usize;
     /// Tokens of question and answer.

@@ -10,6 +10,7 @@ use crate::rng::{Purpose, below, permutation, shuffle_front, stream};
 /// Which pass of a sampler draws are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassKey {
+    /// The run's seed.
     pub seed: u64,
     /// 1 for the first pass over a set; one more with every set and every pass, as upstream counts.
     pub iteration: u64,

@@ -210,6 +210,7 @@ impl Dataset {
         self.sets.iter().map(DatasetSet::len).sum()
     }
 
+    /// Whether there is no example.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -407,6 +408,7 @@ impl DatasetSet {
         self.examples
     }
 
+    /// Whether there is no example.
     pub fn is_empty(&self) -> bool {
         self.examples == 0
     }

@@ -27,7 +27,7 @@ const ROUND: u64 = 2048;
 /// Tries for each puzzle wanted before generation gives up on an unfilled part.
 const MOST_TRIES: u64 = 2000;
 /// Ways of writing a grown puzzle that are rated, of which one that is wanted is taken.
-const DRESSES: usize = 8;
+const EQUIVALENTS: usize = 8;
 
 /// A generated puzzle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,7 +211,7 @@ fn run_rounds(
     progress.start("generating", count, "puzzles");
     let begin = done.len() as u64;
     for (number, round) in done.into_iter().enumerate() {
-        work.replay(&round).with_context(|| format!("round {number} is none of this work"))?;
+        work.replay(&round).with_context(|| format!("round {number} does not belong to this work"))?;
         progress.advance(round.found.len() as u64);
         made.add(round);
     }
@@ -387,7 +387,7 @@ fn filled_in(question: &[u8], answer: &[u8], rng: &mut impl RngCore) -> Option<G
 
 /// The puzzle written in several ways, each with its own rating: what the solver guesses depends on where things stand.
 fn equivalents(grown: Grown, rng: &mut impl RngCore) -> Vec<Grown> {
-    let shuffles = (0..DRESSES).map(|_| SudokuShuffle::draw(rng));
+    let shuffles = (0..EQUIVALENTS).map(|_| SudokuShuffle::draw(rng));
     let equivalent = |shuffle: SudokuShuffle| {
         let question = shuffle.apply(&grown.question);
         Some(Grown { question, answer: shuffle.apply(&grown.answer), rating: rate(&question)? })

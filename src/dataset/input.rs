@@ -73,6 +73,7 @@ impl PuzzleInput {
         self.len
     }
 
+    /// Whether there is no puzzle.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -12,6 +12,7 @@ use crate::puzzle::{Board, PuzzleKind, sudoku};
 /// Which rows of a list to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
+    /// The kind of the list's puzzles.
     pub kind: PuzzleKind,
     /// Keep rows rated at least this; none keeps all.
     pub min_difficulty: Option<i64>,

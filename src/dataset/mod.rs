@@ -48,20 +48,20 @@ use serde::{Deserialize, Serialize};
 pub use crate::batch::{Batch, IGNORE_LABEL};
 pub(crate) use build::give_hints;
 pub use build::{Augmentation, BuildOptions, BuildReport, Progress, SplitReport, build};
-pub use build_request::{BuildPlan, BuildRequest, BuiltDataset};
-pub use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, Leakage, ListBoards, check};
-pub use check_request::CheckRequest;
+pub(crate) use build_request::{BuildRequest, BuiltDataset};
+pub(crate) use check::{Boards, BoardsReport, CheckReport, DatasetBoards, Finding, ListBoards, check};
+pub(crate) use check_request::CheckRequest;
 use check_request::CheckedBoards;
 pub use draws::{DrawSource, PassDraws, PassKey, SeededDraws};
 pub use format::{Dataset, DatasetSet, Memory, SetArrays};
-pub use generate::{
-    Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingPart, RatingTarget, Round, grow_sudokus, make_mazes,
+pub(crate) use generate::{
+    Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingTarget, Round, grow_sudokus, make_mazes,
 };
-pub use generate_request::{GenerateReport, GenerateRequest};
+pub(crate) use generate_request::GenerateRequest;
 pub use input::PuzzleInput;
-pub use inspect::{Ratings, SplitInspection, inspect};
+pub(crate) use inspect::{SplitInspection, inspect};
 pub use list_reader::ReadOptions;
-pub use list_writer::write_list;
+pub(crate) use list_writer::write_list;
 pub use puzzle_list::{PuzzleList, RowInfo};
 pub use row_count::RowCount;
 pub use sequential::{SequentialSampler, SequentialState};
@@ -74,15 +74,23 @@ use crate::dims::Dims;
 /// `dataset.json` of one split, fields in upstream's order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetMeta {
+    /// Token of padding.
     pub pad_id: i64,
     /// Label that counts as "no label"; batches carry [`IGNORE_LABEL`] in its place.
     pub ignore_label_id: Option<i64>,
+    /// Puzzle identifier of padded rows.
     pub blank_identifier_id: i64,
+    /// Tokens that there are, padding included.
     pub vocab_size: i64,
+    /// Tokens of an example.
     pub seq_len: i64,
+    /// Rows of the puzzle embedding.
     pub num_puzzle_identifiers: i64,
+    /// Groups of all sets together.
     pub total_groups: i64,
+    /// Mean number of examples of a puzzle.
     pub mean_puzzle_examples: f64,
+    /// Names of the sets, which begin the names of their array files.
     pub sets: Vec<String>,
 }
 
@@ -117,7 +125,9 @@ pub struct SampledBatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
+    /// `train/`.
     Train,
+    /// `test/`.
     Test,
 }
 

@@ -9,6 +9,7 @@ use crate::puzzle::{Geometry, PuzzleKind};
 /// Where a puzzle comes from and how hard it is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RowInfo {
+    /// Name of the collection that it is from.
     pub source: String,
     /// For Sudoku-Extreme: guesses of the tdoku solver up to the first solution.
     pub rating: i64,
@@ -81,6 +82,7 @@ impl PuzzleList {
         self.ratings.len()
     }
 
+    /// Whether there is no puzzle.
     pub fn is_empty(&self) -> bool {
         self.ratings.is_empty()
     }

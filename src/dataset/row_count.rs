@@ -7,6 +7,7 @@ use std::{fmt, str::FromStr};
 pub enum RowCount {
     /// At least one; fewer where there are no more.
     First(usize),
+    /// Every row.
     All,
 }
 

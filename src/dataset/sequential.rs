@@ -13,6 +13,7 @@ use super::{Dataset, SampledBatch};
 /// Where a sequential sampler stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequentialState {
+    /// Index of the set in [`Dataset::sets`](super::Dataset::sets).
     pub set: usize,
     /// The next global example of the set.
     pub start: usize,

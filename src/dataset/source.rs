@@ -59,7 +59,7 @@ impl fmt::Display for PuzzleSource {
 pub enum PuzzleFile {
     /// The 1,000 training puzzles of Sudoku-Extreme's training subset, or 10,000 rows of its test set.
     Bundled(Split),
-    /// 160 training mazes of 30×30 cells, or 40 test mazes, made by [`super::make_mazes`].
+    /// 160 training mazes of 30×30 cells, or 40 test mazes, made by `hrm dataset generate`.
     BundledMazes(Split),
     /// 1,000 training mazes of 11×11 cells, or 200 test mazes, made in the same way.
     BundledSmallMazes(Split),
@@ -146,7 +146,9 @@ impl<R: Read> Read for Counted<'_, R> {
 /// The lists of both splits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitFiles {
+    /// List of the training puzzles.
     pub train: PuzzleFile,
+    /// List of the test puzzles.
     pub test: PuzzleFile,
 }
 

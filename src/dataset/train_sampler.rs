@@ -17,11 +17,13 @@ use super::{
 /// What a training sampler needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplerConfig {
+    /// Of all draws.
     pub seed: u64,
     /// Rows over all ranks.
     pub global_batch_size: usize,
     /// Epochs between two evaluations.
     pub epochs_per_pass: usize,
+    /// This process, from 0.
     pub rank: usize,
     /// Number of ranks.
     pub world: usize,
@@ -49,8 +51,11 @@ impl SamplerConfig {
 /// Where a sampler stands, for an exact resume: [`TrainSampler::restore`] continues with the very next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplerState {
+    /// As in [`SamplerConfig`].
     pub seed: u64,
+    /// As in [`SamplerConfig`].
     pub global_batch_size: usize,
+    /// As in [`SamplerConfig`].
     pub epochs_per_pass: usize,
     /// Set passes begun before the current one.
     pub iterations_done: u64,

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::runtime::{self, CudaObstacle, CudaState, Runtime, SdpBackend, SdpFlags, device_name, driver, libtorch};
 
-pub use host::Memory;
-pub use reach::{Checkpoints, Data, Dataset, Run, SplitSize};
+use host::Memory;
+pub(crate) use reach::{Checkpoints, Data};
 
 /// The document of `hrm doctor --json`.
 #[derive(Debug, Serialize)]
@@ -20,12 +20,12 @@ pub struct Report {
     pub libtorch: Libtorch,
     pub cuda: Cuda,
     pub cpu: Cpu,
-    pub memory: host::Memory,
+    pub memory: Memory,
     /// Where `--device` (auto unless given) computes.
     pub device: String,
     pub attention: Vec<Attention>,
-    pub data: reach::Data,
-    pub checkpoints: reach::Checkpoints,
+    pub data: Data,
+    pub checkpoints: Checkpoints,
     /// What to do, one entry per thing that is missing or wrong.
     pub advice: Vec<String>,
 }

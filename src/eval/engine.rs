@@ -43,12 +43,14 @@ pub struct FinishedPass {
 pub enum Progress {
     /// A segment has ended; nothing else may happen for many of them.
     Segment,
+    /// A pass has ended.
     Pass(FinishedPass),
 }
 
 /// A puzzle to run, without the passes that are known already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Todo {
+    /// The puzzle's place in the set.
     pub puzzle: usize,
     /// [`PassId::number`] of each.
     pub done: Vec<u32>,
@@ -57,10 +59,13 @@ pub struct Todo {
 /// What an engine is to do.
 #[derive(Clone, Debug)]
 pub struct EnginePlan<'a> {
+    /// The kind of the puzzles.
     pub geometry: Geometry,
+    /// The guesses of each checkpoint.
     pub guesses: &'a [Guess],
     /// Of everything that guesses draw.
     pub seed: u64,
+    /// When a pass ends.
     pub stop: StopRule,
     /// With [`StopRule::Never`]: the endings under the other rules, too.
     pub compare: bool,

@@ -52,6 +52,7 @@ impl Serialize for SetMetrics {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Evaluation {
+    /// By test set.
     pub sets: BTreeMap<SetName, SetMetrics>,
 }
 

@@ -62,8 +62,11 @@ impl GuessOptions {
 /// One way to put a puzzle before a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
+    /// Turns the puzzle into an equivalent one.
     pub transform: Transform,
+    /// Start from random states in place of the model's own.
     pub random_start: bool,
+    /// Standard deviation of the noise that is added to the states before every segment; 0 = none.
     pub noise: f64,
 }
 
@@ -130,6 +133,7 @@ pub struct Undo {
 rows!(Undo { tokens, cells });
 
 impl DeviceGuesses {
+    /// Puts guesses on a device; `seed` is of everything that they draw.
     pub fn new(list: &[Guess], seed: u64, device: Device) -> Self {
         let table = |rows: Vec<Vec<i64>>| {
             let flat: Vec<i64> = rows.concat();

@@ -45,10 +45,13 @@ pub fn permuted_rows(set: &DatasetSet, rows: Range<usize>, geometry: Geometry, p
 /// What to run over a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InferPlan {
+    /// The kind of the puzzles.
     pub geometry: Geometry,
     /// Guesses of each checkpoint.
     pub permutes: u32,
+    /// What guesses consist of.
     pub options: GuessOptions,
+    /// When a pass ends.
     pub stop: StopRule,
     /// With [`StopRule::Never`]: keep the endings under the other rules, too.
     pub compare: bool,
@@ -121,7 +124,14 @@ pub enum Event<'a> {
     /// A segment has ended.
     Segment,
     /// A pass has ended.
-    Pass { puzzle: usize, row: Option<&'a RowInfo>, pass: &'a PassRecord },
+    Pass {
+        /// The puzzle's place in the set.
+        puzzle: usize,
+        /// Where it is from, if that is known.
+        row: Option<&'a RowInfo>,
+        /// The pass.
+        pass: &'a PassRecord,
+    },
     /// All passes of a puzzle have ended, those that were known before included.
     Puzzle(&'a PuzzleRecord),
 }
@@ -131,6 +141,7 @@ pub enum Event<'a> {
 pub struct InferOutcome {
     /// Over the puzzles that are done.
     pub tally: Tally,
+    /// What was computed.
     pub work: Work,
 }
 

@@ -39,8 +39,10 @@ pub enum StopRule {
 }
 
 impl StopRule {
+    /// In the order of reports.
     pub const ALL: [Self; 3] = [Self::Never, Self::Halt, Self::Verified];
 
+    /// As flags and files call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Never => "never",

@@ -10,6 +10,7 @@ use crate::{dataset::RowInfo, puzzle::Geometry};
 pub struct PassRecord {
     /// [`PassId::number`](super::pass::PassId::number)
     pub pass: u32,
+    /// How the pass stood at its stop.
     #[serde(flatten)]
     pub end: Ending,
     /// Its first halt, else the last segment; with `--compare-stops` only, as the next.
@@ -28,6 +29,7 @@ pub struct PuzzleRecord {
     /// Where it is from and how hard it is, if that is known.
     #[serde(flatten)]
     pub row: Option<RowInfo>,
+    /// In the order of their numbers.
     pub passes: Vec<PassRecord>,
 }
 

@@ -20,6 +20,7 @@ use crate::{model::Model, puzzle::Geometry};
 pub struct Step {
     /// [`PassId::number`]
     pub pass: u32,
+    /// How the pass stood after it.
     pub end: Ending,
     /// Of the answer. Length S.
     pub tokens: Vec<u8>,
@@ -53,21 +54,26 @@ pub struct Solved {
     pub end: Ending,
     /// The number of that pass.
     pub pass: u32,
+    /// Passes that ran.
     pub passes_run: u32,
     /// Passes with this answer.
     pub agreeing: u32,
     /// Of all passes.
     pub segments_total: u32,
+    /// Every segment of every pass, in the order of the passes.
     pub steps: Vec<Step>,
 }
 
 /// How a puzzle is to be solved.
 #[derive(Clone, Debug)]
 pub struct SolvePlan<'a> {
+    /// The kind of the puzzle.
     pub geometry: Geometry,
     /// Passes of each checkpoint.
     pub guesses: &'a [Guess],
+    /// Of everything that guesses draw.
     pub seed: u64,
+    /// When a pass ends.
     pub stop: StopRule,
 }
 

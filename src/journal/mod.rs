@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-pub use batches::{Batches, run_batches};
+pub use batches::run_batches;
 pub use identity::{Identity, Name};
 pub use lines::{LineFile, Lines, open_regular};
 
@@ -175,7 +175,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::*;
+    use super::{batches::Batches, *};
 
     #[derive(Serialize, serde::Deserialize)]
     struct Asked {

@@ -47,6 +47,7 @@ rows!(DeviceBatch { inputs, labels, puzzle_identifiers });
 pub struct Carry {
     /// `[B, T, h]` each, forward dtype.
     pub z_h: Tensor,
+    /// As `z_h`, of the L module.
     pub z_l: Tensor,
     /// Segments done since the row's start. `[B]`, int32.
     pub steps: Tensor,
@@ -76,7 +77,9 @@ impl Carry {
 /// The states that rows start from: `[h]`, or `[B, 1, h]` or `[B, T, h]` for states of each row's own; forward dtype.
 #[derive(Debug)]
 pub struct StartStates {
+    /// Of the H module.
     pub z_h: Tensor,
+    /// Of the L module.
     pub z_l: Tensor,
 }
 rows!(StartStates { z_h, z_l });
@@ -84,11 +87,13 @@ rows!(StartStates { z_h, z_l });
 /// One evaluation segment's result.
 #[derive(Debug)]
 pub struct Segment {
+    /// States and steps after it; rows that halted start anew in the next.
     pub carry: Carry,
     /// `[B, S, V]`, forward dtype.
     pub logits: Tensor,
     /// `[B]`, f32.
     pub q_halt: Tensor,
+    /// `[B]`, f32.
     pub q_continue: Tensor,
     /// z_H after each H cycle, `[B, T, h]` each; empty unless captured.
     pub trace: Vec<Tensor>,
@@ -121,6 +126,7 @@ rows!(Exploration { uniform, min_steps });
 /// One training segment's result, ready for its backward pass.
 #[derive(Debug)]
 pub struct TrainSegment {
+    /// The forward pass.
     pub segment: Segment,
     /// `[B]`, f32; none when halt_max_steps is 1 or without the target-Q pass.
     pub target_q_continue: Option<Tensor>,

@@ -1,9 +1,9 @@
 //! Where the layers look within one segment.
 
 use anyhow::{Context, Result};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
-use super::{Carry, Model, Segment, inner::Tape};
+use super::{Carry, Model, inner::Tape};
 
 /// Where one layer looked in the last update of its module within a segment.
 #[derive(Debug)]
@@ -21,25 +21,22 @@ pub struct AttentionMap {
 }
 
 impl Model {
-    /// One evaluation segment, and where each layer of both modules looked in the module's last update.
+    /// Runs one evaluation segment: the attention of each layer of both modules in the module's last update.
     ///
     /// # Errors
     /// A form of attention that keeps nothing.
-    pub fn attention_maps(&self, carry: &Carry) -> Result<(Segment, Vec<AttentionMap>)> {
+    pub fn attention_maps(&self, carry: &Carry) -> Result<Vec<AttentionMap>> {
         no_grad(|| {
             let start = self.restart(carry, &carry.batch, &self.start_states());
             let e = self.embed(&start.batch);
             let mut tape = Tape::default();
-            let inner = self.inner(&start.z_h, &start.z_l, &e, false, Some(&mut tape));
+            let _ = self.inner(&start.z_h, &start.z_l, &e, false, Some(&mut tape));
             let maps = tape.attended().map(|(module, layer, attended)| {
                 let plain = attended.probabilities(self.config().num_heads, self.rope_tables());
                 let (probabilities, recomputed) = plain.context("attention kept neither q nor k")?;
                 Ok(AttentionMap { module, layer, probabilities, recomputed, out: attended.out.shallow_clone() })
             });
-            let maps = maps.collect::<Result<Vec<_>>>()?;
-            let steps = start.steps + 1;
-            let halted = steps.zeros_like().to_kind(Kind::Bool);
-            Ok((inner.into_segment(steps, halted, start.batch), maps))
+            maps.collect()
         })
     }
 }

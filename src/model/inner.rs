@@ -170,6 +170,7 @@ impl Model {
         }
     }
 
+    /// Sizes and switches.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
@@ -185,6 +186,7 @@ impl Model {
         self.ops = ops;
     }
 
+    /// Where its tensors are.
     pub fn device(&self) -> Device {
         self.device
     }
@@ -193,10 +195,12 @@ impl Model {
         self.rope.as_ref()
     }
 
+    /// The dense parameters.
     pub fn params(&self) -> &Params {
         &self.params
     }
 
+    /// The dense parameters, to be changed.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
     }
@@ -206,6 +210,7 @@ impl Model {
         self.puzzle_emb.as_ref()
     }
 
+    /// As [`Self::puzzle_emb`], to be changed.
     pub fn puzzle_emb_mut(&mut self) -> Option<&mut Tensor> {
         self.puzzle_emb.as_mut()
     }

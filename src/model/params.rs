@@ -19,13 +19,16 @@ use crate::{config::PosEncodings, dtype::Dtype, raw_tensor::RawTensor};
 pub struct ParamSpec {
     /// Upstream's name, `model.inner.` included.
     pub name: String,
+    /// Sizes of its dimensions.
     pub shape: Vec<i64>,
+    /// First element in the flat buffer.
     pub offset: i64,
     /// Standard deviation of the truncated normal that it starts from; 0 for constants.
     pub std: f64,
 }
 
 impl ParamSpec {
+    /// Number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }
@@ -135,6 +138,7 @@ impl Params {
         Ok(Self::from_master(specs, master, config.forward_dtype.into()))
     }
 
+    /// In the order of the flat buffer.
     pub fn list(&self) -> &[ParamSpec] {
         &self.specs
     }

@@ -9,7 +9,9 @@ use tch::{Device, Kind, Tensor};
 /// cos and sin of every position, each `[T, d]` in f32 (the d/2 angles twice).
 #[derive(Debug)]
 pub struct RopeTables {
+    /// `[T, d]`, f32.
     pub cos: Tensor,
+    /// `[T, d]`, f32.
     pub sin: Tensor,
 }
 

@@ -14,8 +14,11 @@ use crate::ops::{FlatState, Ops};
 /// The constants of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
+    /// Decay of the first moment.
     pub beta1: f64,
+    /// Decay of the second moment.
     pub beta2: f64,
+    /// Decoupled weight decay; each step takes lr × weight_decay of a parameter off.
     pub weight_decay: f64,
 }
 
@@ -36,6 +39,7 @@ pub struct AdamAtan2 {
     config: AdamConfig,
     /// First and second moment, f32, shaped as the parameters.
     pub m: Tensor,
+    /// Second moment.
     pub v: Tensor,
     /// Steps done.
     pub steps: u64,

@@ -4,8 +4,11 @@
 /// The learning-rate schedule of both optimisers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CosineSchedule {
+    /// Steps of linear warm-up from 0.
     pub warmup_steps: i64,
+    /// Steps until the lowest rate.
     pub total_steps: i64,
+    /// Lowest rate, as a share of the base rate.
     pub min_ratio: f64,
 }
 

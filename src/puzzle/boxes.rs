@@ -22,9 +22,13 @@ pub struct Boxes {
 /// A row, a column or a box, numbered from 0 (boxes in row order).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
+    /// A row, from the top.
     Row(usize),
+    /// A column, from the left.
     Column(usize),
+    /// A box.
     Box {
+        /// Its number, row by row.
         index: usize,
         /// Boxes side by side.
         across: usize,
@@ -33,6 +37,7 @@ pub enum Unit {
 
 /// Why a board is not the solution of a question. Rows and columns count from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum SolutionError {
     #[error("row {}, column {} of the answer is blank", .row + 1, .column + 1)]
     Blank { row: usize, column: usize },

@@ -19,7 +19,9 @@ const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2,
 /// A puzzle and its solution in the arrangement that stands for all equivalent ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Canonical {
+    /// The puzzle.
     pub question: Board,
+    /// Its solution, in the same arrangement.
     pub answer: Board,
 }
 

@@ -17,9 +17,19 @@ pub enum Geometry {
     /// N×N cells; tokens: 1 blank, 2 to N + 1 digits.
     Sudoku(Boxes),
     /// Tokens: 1 wall, 2 free, 3 start, 4 goal, 5 path.
-    Maze { height: usize, width: usize },
+    Maze {
+        /// Rows of cells.
+        height: usize,
+        /// Cells of a row.
+        width: usize,
+    },
     /// Rows of tokens that no rules are known for.
-    Unknown { vocab_size: usize, cells: usize },
+    Unknown {
+        /// Tokens that there are, padding included.
+        vocab_size: usize,
+        /// Tokens of a row.
+        cells: usize,
+    },
 }
 
 /// Puzzles without rules, where rules are needed.
@@ -29,12 +39,15 @@ pub enum Geometry {
      tokens: 1 for a blank, from 2 on for digits) nor mazes (6 tokens, one start and one goal each)"
 )]
 pub struct UnknownKind {
+    /// Tokens that there are, padding included.
     pub vocab_size: usize,
+    /// Tokens of a row.
     pub cells: usize,
 }
 
 /// Why an answer does not solve its puzzle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum Fault {
     #[error("{found} cells; this puzzle has {wanted}")]
     Cells { found: usize, wanted: usize },
@@ -49,6 +62,7 @@ pub enum Fault {
 /// What is drawn between a cell and the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
+    /// Nothing.
     None,
     /// Between two cells of a box.
     Thin,
@@ -63,7 +77,9 @@ pub enum Glyph {
     Symbol(char),
     /// No digit.
     Blank,
+    /// A wall.
     Wall,
+    /// A free cell.
     Free,
     /// A cell of a path.
     Dot,

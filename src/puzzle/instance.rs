@@ -18,6 +18,7 @@ pub struct Puzzle {
 
 /// Why tokens are no puzzle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum PuzzleError {
     #[error("the puzzle has {found} cells; a {geometry} puzzle here has {}", .geometry.cells())]
     Cells { found: usize, geometry: Geometry },
@@ -30,8 +31,11 @@ pub enum PuzzleError {
 /// What a cell of an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CellMark {
+    /// Part of the puzzle.
     Given,
+    /// Open, and answered as the solution has it.
     Right,
+    /// Open, and answered otherwise.
     Wrong,
     /// Filled in, and nobody knows whether rightly.
     Unknown,

@@ -2,14 +2,14 @@
 
 pub mod boxes;
 pub mod canonical;
-pub mod clue_swap;
+pub(crate) mod clue_swap;
 pub mod dihedral;
 mod geometry;
 mod instance;
 mod known;
 pub mod maze;
-pub mod maze_maker;
-pub mod shortest_path;
+pub(crate) mod maze_maker;
+pub(crate) mod shortest_path;
 pub mod shuffle;
 pub mod solve;
 pub mod sudoku;
@@ -23,12 +23,13 @@ pub use canonical::{Canonical, canonical};
 pub use dihedral::{DIHEDRAL_INVERSE, dihedral, inverse_dihedral};
 pub use geometry::{Fault, Geometry, Glyph, Line, UnknownKind};
 pub use instance::{CellMark, Puzzle, PuzzleError};
-pub use known::{Count, Known};
+pub(crate) use known::{Count, Known};
 pub use shuffle::SudokuShuffle;
 pub use sudoku::Board;
-pub use text::{TextError, base36, from_base36};
+pub use text::TextError;
+pub(crate) use text::{base36, from_base36};
 pub use transform::Transform;
-pub use typed::{Typed, TypedError};
+pub(crate) use typed::Typed;
 
 /// The kinds of puzzle that there are rules for, as flags and files name them; [`Geometry`] adds the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -32,6 +32,7 @@ pub struct ShuffleDraws {
 
 /// Why draws are no symmetry of Sudoku.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum ShuffleError {
     #[error("digit map {found:?} is no permutation of 0..=9 that keeps 0")]
     DigitMap { found: [u8; SIDE + 1] },

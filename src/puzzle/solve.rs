@@ -13,6 +13,7 @@ const MOST_GUESSES: u64 = 2_000_000;
 pub enum Solutions {
     /// The givens contradict each other, at once or after some steps.
     None,
+    /// Exactly one, this.
     One(Board),
     /// At least two.
     Several,

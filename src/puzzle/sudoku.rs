@@ -15,6 +15,7 @@ pub struct Board(pub(super) [u8; CELLS]);
 
 /// Why a text or a list of numbers is no board.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum BoardError {
     #[error("a board has 81 cells, this one has {found}")]
     Length { found: usize },

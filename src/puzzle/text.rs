@@ -15,6 +15,7 @@ const PADDING: char = '?';
 
 /// Why a text is no puzzle of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says it")]
 pub enum TextError {
     #[error("{found} cells; this puzzle has {} ({} rows of {})", .geometry.cells(), .geometry.height(), .geometry.width())]
     Cells { found: usize, geometry: Geometry },

@@ -40,7 +40,9 @@ impl Acceleration {
 /// A device and what may be used there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend {
+    /// Where tensors are.
     pub device: Device,
+    /// What may be used there beside libtorch's own calls.
     pub acceleration: Acceleration,
 }
 

@@ -13,8 +13,11 @@ use super::{
 /// What the user asked to compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum DeviceChoice {
+    /// The first GPU that works, else the CPU.
     Auto,
+    /// The CPU.
     Cpu,
+    /// The GPU of this number, or an error.
     Cuda(usize),
 }
 

@@ -61,7 +61,9 @@ fn ask() -> Result<Driver, String> {
     // SAFETY: the NVIDIA driver's own library; its initialisers have no preconditions.
     let library = unsafe { Library::new("libcuda.so.1") }.map_err(|e| loader_message(&e))?;
     let cuda = Calls { library };
-    cuda.check("cuInit", cuda.function::<unsafe extern "C" fn(u32) -> c_int>("cuInit").map(|f| unsafe { f(0) })?)?;
+    let init = cuda.function::<unsafe extern "C" fn(u32) -> c_int>("cuInit")?;
+    // SAFETY: the signature that cuda.h gives; the flags must be 0.
+    cuda.check("cuInit", unsafe { init(0) })?;
     let mut version = 0;
     cuda.out("cuDriverGetVersion", &mut version)?;
     let mut count = 0;
@@ -93,6 +95,7 @@ impl Calls {
         let known = self
             .function::<GetErrorString>("cuGetErrorString")
             .is_ok_and(|f| unsafe { f(status, &mut text) } == 0 && !text.is_null());
+        // SAFETY: the call stored a static string.
         let text = if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "unknown error".into() };
         Err(format!("{name} failed with {status} ({text})"))
     }

@@ -2,11 +2,11 @@
 
 mod backend;
 mod device;
-pub mod dist;
-pub mod driver;
+pub(crate) mod dist;
+pub(crate) mod driver;
 mod graph;
-pub mod launch;
-pub mod libtorch;
+pub(crate) mod launch;
+pub(crate) mod libtorch;
 mod memory;
 mod plugin;
 mod shim;
@@ -18,17 +18,16 @@ use anyhow::Result;
 
 pub use backend::{Acceleration, Backend};
 pub use device::{CudaObstacle, CudaState, DeviceChoice};
-pub use graph::{CudaGraph, Recorded};
-pub use memory::{OutOfMemory, catch_out_of_memory};
-pub use shim::{
-    DeviceMemory, SdpBackend, SdpFlags, ShimError, cpu_capability, cuda_stream, device_memory, reset_peak_memory,
-    torch_version,
-};
-pub use threads::resolve as cpu_threads;
+pub(crate) use graph::{CudaGraph, Recorded};
+pub(crate) use memory::{OutOfMemory, catch_out_of_memory};
+pub use shim::{SdpBackend, SdpFlags, ShimError};
+pub(crate) use shim::{cpu_capability, cuda_stream, device_memory, reset_peak_memory, torch_version};
+pub(crate) use threads::resolve as cpu_threads;
 
 /// Where and how wide this process computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runtime {
+    /// Where tensors are made.
     pub device: tch::Device,
     /// CPU threads of torch and of rayon.
     pub threads: usize,

@@ -28,18 +28,26 @@ pub struct DeviceMemory {
 /// Which implementations of scaled dot-product attention torch may choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SdpFlags {
+    /// FlashAttention.
     pub flash: bool,
+    /// Memory-efficient attention.
     pub efficient: bool,
+    /// cuDNN's.
     pub cudnn: bool,
+    /// Plain matrix products.
     pub math: bool,
 }
 
 /// One implementation of scaled dot-product attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SdpBackend {
+    /// FlashAttention.
     Flash,
+    /// Memory-efficient attention.
     Efficient,
+    /// cuDNN's.
     Cudnn,
+    /// Plain matrix products.
     Math,
 }
 
@@ -82,6 +90,7 @@ pub fn cpu_capability() -> Result<&'static str, ShimError> {
     let mut text = std::ptr::null();
     // SAFETY: the pointer is valid; on success it points to a static string.
     check(unsafe { hrm_cpu_capability(&mut text) })?;
+    // SAFETY: the call stored a static C string.
     Ok(unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("unknown"))
 }
 
@@ -104,6 +113,7 @@ pub fn pin(host: &tch::Tensor) -> Result<tch::Tensor, ShimError> {
     let mut pinned = std::ptr::null_mut();
     // SAFETY: a live tensor in; on success a new tensor out, owned by the caller.
     check(unsafe { hrm_pin(host.as_ptr().cast_mut().cast(), &mut pinned) })?;
+    // SAFETY: the new tensor has no other owner.
     Ok(unsafe { tch::Tensor::from_ptr(pinned.cast()) })
 }
 
@@ -149,6 +159,7 @@ impl SdpBackend {
     /// In torch's order of preference.
     pub const ALL: [Self; 4] = [Self::Flash, Self::Efficient, Self::Cudnn, Self::Math];
 
+    /// As `hrm doctor` shows it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Flash => "flash",
@@ -210,6 +221,7 @@ impl SdpFlags {
         check(unsafe { hrm_set_sdp_flags(bits) })
     }
 
+    /// Whether torch may choose this one.
     pub fn allows(self, backend: SdpBackend) -> bool {
         match backend {
             SdpBackend::Flash => self.flash,

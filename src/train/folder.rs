@@ -28,9 +28,13 @@ const RESUMABLE: usize = 2;
 /// Everything of one checkpoint, on the host.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// The run's configuration.
     pub config: TrainConfig,
+    /// What `meta.json` says.
     pub meta: CheckpointMeta,
+    /// What `training.json` says.
     pub state: TrainingState,
+    /// By upstream's names.
     pub weights: Vec<(String, RawTensor)>,
     /// Named as the weights.
     pub ema: Option<Vec<(String, RawTensor)>>,
@@ -181,9 +185,11 @@ fn steps(run: &Path) -> Result<Vec<(i64, PathBuf)>> {
 /// A checkpoint that a run can go on from.
 #[derive(Clone, Debug)]
 pub struct ResumePoint {
+    /// The run's folder.
     pub run_dir: PathBuf,
     /// The `step_N` folder.
     pub folder: PathBuf,
+    /// What `training.json` says.
     pub state: TrainingState,
     /// As the run was started with.
     pub config: TrainConfig,

@@ -104,6 +104,7 @@ impl MetricsLog {
         self.flush()
     }
 
+    /// Hands what is buffered to the file system.
     pub fn flush(&mut self) -> Result<()> {
         self.file.as_mut().map_or(Ok(()), LineFile::flush)
     }
@@ -154,11 +155,13 @@ fn now() -> f64 {
 /// A step's metrics as upstream logs them: losses per row of the global batch, the others per valid row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainMetrics {
+    /// Means over rows.
     pub means: MetricValues,
     /// Whether there is a [`Metric::QContinueLoss`].
     pub with_continue: bool,
     /// The gradient's norm, where it is logged.
     pub grad_norm: Option<f64>,
+    /// Learning rate of the dense parameters.
     pub lr: f64,
 }
 

@@ -33,14 +33,17 @@ impl Peers {
         Self { group: Some(group) }
     }
 
+    /// Whether this process trains alone.
     pub fn are_none(&self) -> bool {
         self.group.is_none()
     }
 
+    /// This process, from 0.
     pub fn rank(&self) -> usize {
         self.group.as_ref().map_or(0, Group::rank)
     }
 
+    /// Number of processes.
     pub fn world(&self) -> usize {
         self.group.as_ref().map_or(1, Group::world)
     }

@@ -21,10 +21,15 @@ use crate::{
 pub struct TrainPlan {
     /// With project_name, run_name and checkpoint_path filled in.
     pub config: TrainConfig,
+    /// The model, from the configuration and the dataset.
     pub model: ModelConfig,
+    /// The training split.
     pub train: Arc<Dataset>,
+    /// The test split.
     pub test: Arc<Dataset>,
+    /// How rows are drawn.
     pub sampler: SamplerConfig,
+    /// Training steps of the whole run.
     pub total_steps: i64,
     /// Training passes, each followed by an evaluation.
     pub passes: i64,
@@ -45,7 +50,9 @@ pub struct TrainPlan {
 /// Numbers that follow from a plan, for the user to see first.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Derived {
+    /// Training steps of the whole run.
     pub total_steps: i64,
+    /// Tokens of a global batch, puzzle embedding not counted.
     pub tokens_per_step: i64,
     /// Upstream's `num_params`: without the puzzle embedding, which is a buffer there.
     pub parameters: i64,

@@ -23,6 +23,7 @@ pub struct TrainRequest {
     pub seed: Option<u64>,
     /// In place of `arch.forward_dtype`.
     pub dtype: Option<Dtype>,
+    /// Where to go on from.
     pub resume: Resume,
     /// Go on in spite of changed settings or data.
     pub force: bool,
@@ -45,9 +46,11 @@ pub enum Resume {
 /// A plan, and what was decided on the way without being asked for.
 #[derive(Debug)]
 pub struct PlannedRun {
+    /// The plan.
     pub plan: TrainPlan,
     /// Sentences for the user.
     pub notes: Vec<String>,
+    /// The same, of what is probably not meant.
     pub warnings: Vec<String>,
 }
 

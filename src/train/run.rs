@@ -31,7 +31,9 @@ pub trait TrainObserver {
     fn step(&mut self, step: i64, metrics: &TrainMetrics) -> bool;
     /// After each test batch of an evaluation.
     fn evaluating(&mut self, batch: usize, batches: usize) -> bool;
+    /// After an evaluation.
     fn evaluated(&mut self, step: i64, evaluation: &Evaluation);
+    /// After a checkpoint is complete in `folder`.
     fn saved(&mut self, step: i64, folder: &Path);
     /// Something that the user should know, in a sentence.
     fn warn(&mut self, text: &str);
@@ -40,13 +42,17 @@ pub trait TrainObserver {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct TrainSummary {
+    /// The run's folder.
     pub run_dir: PathBuf,
+    /// Steps done.
     pub steps: i64,
+    /// Steps of the whole run.
     pub total_steps: i64,
     /// The step of the checkpoint that the run went on from.
     pub resumed_at: Option<i64>,
     /// The run stopped before its end.
     pub stopped: bool,
+    /// Why, where it stopped.
     pub stopped_by: Option<StopReason>,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
@@ -60,6 +66,7 @@ pub struct TrainSummary {
 pub enum StopReason {
     /// The observer asked for it.
     Asked,
+    /// The time limit `max_minutes` was near.
     MaxMinutes,
 }
 

@@ -28,6 +28,7 @@ pub const STATE_FILE: &str = "training.json";
 /// `training.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingState {
+    /// [`Self::VERSION`] of the program that wrote it.
     pub version: u32,
     /// Training steps done.
     pub step: i64,
@@ -35,6 +36,7 @@ pub struct TrainingState {
     pub adam_steps: u64,
     /// Passes over the data whose evaluation is done.
     pub passes: i64,
+    /// Where the sampler stands.
     pub sampler: SamplerState,
     /// Of the training split.
     pub data_fingerprint: String,
@@ -48,12 +50,14 @@ pub struct TrainingState {
 /// An evaluation's exact accuracy and where its weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
+    /// Training steps of those weights.
     pub step: i64,
     /// The higher of raw and averaged weights, in the last segment.
     pub exact_accuracy: f64,
 }
 
 impl TrainingState {
+    /// Version of the file's layout; others are refused.
     pub const VERSION: u32 = 1;
 
     /// Reads `training.json` of a checkpoint folder.

@@ -21,8 +21,11 @@ use crate::{
 /// Everything that the next step depends on.
 #[derive(Debug)]
 pub struct Trainer {
+    /// The model.
     pub model: Model,
+    /// State of the dense optimiser.
     pub adam: AdamAtan2,
+    /// What the rows keep between steps.
     pub carry: Carry,
     /// Steps done.
     pub step: i64,

@@ -15,10 +15,13 @@ use crate::{
 /// Everything that decides the results, and what they are called.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunIdentity {
+    /// What decides how passes are counted.
     pub shape: RunShape,
     /// Whether the endings under other rules are kept.
     pub compare_stops: bool,
+    /// What guesses consist of.
     pub options: GuessOptions,
+    /// In the order of the pass numbers.
     pub checkpoints: Vec<CheckpointIdentity>,
     /// Of the data.
     pub data_fingerprint: String,
@@ -28,11 +31,14 @@ pub struct RunIdentity {
     pub puzzles: usize,
 }
 
+/// A checkpoint of a run: what decides its results, and what it is called.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointIdentity {
     /// SHA-256 of the weights' names, shapes and bytes.
     pub weights: String,
+    /// Training steps, where the checkpoint tells.
     pub step: Option<u64>,
+    /// Forward dtype.
     pub dtype: String,
     /// Where it was read from, for people.
     pub path: String,

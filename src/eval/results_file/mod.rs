@@ -89,10 +89,13 @@ enum Line {
 /// What a results file holds.
 #[derive(Clone, Debug)]
 pub struct StoredResults {
+    /// What the results are of.
     pub run: RunIdentity,
+    /// The part of the set that the file is for.
     pub puzzles: Range<usize>,
     /// By puzzle; some may lack passes.
     pub records: BTreeMap<usize, PuzzleRecord>,
+    /// Wall time of the work in it.
     pub seconds: f64,
     /// The last mark says that nothing is missing.
     pub complete: bool,

@@ -33,11 +33,11 @@ pub struct ResultsWriter {
 }
 
 impl ResultsWriter {
-    /// Begins a file, or with [`Existing::Resume`] goes on with one of the same run and the same puzzles; also returns what
+    /// Begins a file, or with `Existing::Resume` goes on with one of the same run and the same puzzles; also returns what
     /// it holds, none where it was begun.
     ///
     /// # Errors
-    /// Those of [`Journal::open`]; passes that the run cannot have.
+    /// Those of the journal; passes that the run cannot have.
     pub fn open(
         path: &Path,
         run: &RunIdentity,

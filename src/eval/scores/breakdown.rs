@@ -12,16 +12,22 @@ const RATINGS: [i64; 8] = [0, 1, 3, 10, 30, 100, 300, 1000];
 /// Puzzles of one source or of one range of ratings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
+    /// Number of puzzles.
     pub total: u64,
+    /// Mean over puzzles of the share of exact passes.
     pub exact_accuracy: f64,
+    /// Share of puzzles with a verified answer.
     pub verified: f64,
+    /// Share of puzzles whose vote equals the label.
     pub vote: f64,
+    /// Share of puzzles whose best halt equals the label.
     pub best_halt: f64,
 }
 
 /// Where the data tells sources and ratings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Breakdown {
+    /// By the name of the source.
     pub by_source: BTreeMap<String, Group>,
     /// Ratings from `low` to `high`, both included; the last has no end.
     pub by_rating: Vec<RatingGroup>,
@@ -30,8 +36,11 @@ pub struct Breakdown {
 /// Puzzles of one range of ratings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RatingGroup {
+    /// Lowest rating.
     pub low: i64,
+    /// Highest rating; none where the range has no end.
     pub high: Option<i64>,
+    /// The puzzles in it.
     #[serde(flatten)]
     pub group: Group,
 }

@@ -8,11 +8,15 @@ use crate::eval::pass::Ending;
 /// Shares of puzzles with the first k passes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct CurvePoint {
+    /// k.
     pub passes: usize,
     /// Some pass equals the label: it needs the label to tell which.
     pub any_exact: f64,
+    /// Some pass is verified.
     pub verified: f64,
+    /// The vote equals the label.
     pub vote: f64,
+    /// The best halt equals the label.
     pub best_halt: f64,
 }
 

@@ -26,7 +26,9 @@ use super::stats::{Interval, wilson};
 /// A share of puzzles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Share {
+    /// Puzzles that count.
     pub correct: u64,
+    /// The same as a share of all.
     pub accuracy: f64,
     /// Wilson's interval: low, high.
     pub ci95: [f64; 2],
@@ -42,8 +44,11 @@ impl Share {
 /// What a user can have without the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
+    /// Puzzles with a verified answer.
     pub verified: VerifiedShare,
+    /// Puzzles whose vote equals the label.
     pub vote: Share,
+    /// Puzzles whose best halt equals the label.
     pub best_halt: Share,
 }
 
@@ -68,6 +73,7 @@ impl Scores {
 /// Verified puzzles; no label decides about them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct VerifiedShare {
+    /// The verified puzzles.
     #[serde(flatten)]
     pub share: Share,
     /// Verified answers that are not the label: another shortest way, a puzzle with several solutions.
@@ -87,9 +93,13 @@ pub struct Stop {
     pub measured: bool,
     /// Segments computed, and those that all passes have together.
     pub segments: u64,
+    /// Segments that all passes have together.
     pub segments_nominal: u64,
+    /// Passes that ran.
     pub passes_run: u64,
+    /// Passes left out because an earlier one was verified.
     pub passes_skipped: u64,
+    /// Scores of the answers.
     pub scores: Scores,
 }
 

@@ -9,8 +9,11 @@ use crate::eval::pass::StopRule;
 /// A value for each stop rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PerRule<T> {
+    /// Under [`StopRule::Never`].
     pub never: T,
+    /// Under [`StopRule::Halt`].
     pub halt: T,
+    /// Under [`StopRule::Verified`].
     pub verified: T,
 }
 

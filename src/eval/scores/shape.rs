@@ -9,11 +9,13 @@ use crate::{eval::pass::StopRule, puzzle::PuzzleKind};
 pub struct RunShape {
     /// None where it is unknown.
     pub kind: Option<PuzzleKind>,
+    /// Cells of a puzzle.
     pub cells: usize,
     /// Segments that a pass of each checkpoint can have.
     pub segments: Vec<u32>,
     /// Passes of each checkpoint.
     pub guesses: u32,
+    /// When a pass ends.
     pub stop: StopRule,
 }
 

@@ -21,6 +21,7 @@ use crate::eval::{
 /// Sums of one pass over the puzzles that it ran on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PassTotals {
+    /// Which pass.
     pub id: PassId,
     /// Puzzles.
     pub run: u64,
@@ -28,11 +29,13 @@ pub struct PassTotals {
     pub exact: u64,
     /// Cells right, and the sum over puzzles of their number squared.
     pub cells: u64,
+    /// See `cells`.
     pub cells_squared: u64,
     /// Puzzles halted at their stop.
     pub halted: u64,
     /// Puzzles verified at their stop.
     pub verified: u64,
+    /// Segments until its stops, over all puzzles.
     pub segments: u64,
 }
 
@@ -108,18 +111,23 @@ pub struct PuzzleList {
     pub segments: Vec<u32>,
     /// 0 or 1
     pub verified: Vec<u8>,
+    /// 0 or 1, of the vote's answer beside the label.
     pub vote: Vec<u8>,
+    /// 0 or 1, of the best halt's answer beside the label.
     pub best_halt: Vec<u8>,
 }
 
 /// A mean with its interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
+    /// The mean.
     pub value: f64,
+    /// 95 % interval of `value`.
     pub interval: Interval,
 }
 
 impl Tally {
+    /// Counts nothing yet.
     pub fn new(shape: RunShape) -> Self {
         let id = |number| PassId::from_number(number, shape.guesses as usize);
         let totals = |number| PassTotals { id: id(number), ..PassTotals::default() };
@@ -128,6 +136,7 @@ impl Tally {
         Self { shape, passes, puzzles: BTreeMap::new(), curve }
     }
 
+    /// What decides how passes are counted.
     pub fn shape(&self) -> &RunShape {
         &self.shape
     }
@@ -199,6 +208,7 @@ impl Tally {
         Mean { value: mean(&shares), interval: bootstrap_mean(&shares, seed) }
     }
 
+    /// Scores under the run's own stop rule.
     pub fn scores(&self) -> Scores {
         Scores::of(self.own())
     }

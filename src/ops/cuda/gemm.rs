@@ -92,6 +92,7 @@ pub struct Gemm {
 // SAFETY: the library's handles may be used from any thread, and descriptors are used with the mutex held. The workspace's
 // handle is only read.
 unsafe impl Send for Gemm {}
+// SAFETY: as above.
 unsafe impl Sync for Gemm {}
 
 impl Gemm {

@@ -57,6 +57,7 @@ struct Code(sys::CUmodule);
 
 // SAFETY: a driver handle, usable from any thread.
 unsafe impl Send for Code {}
+// SAFETY: as above.
 unsafe impl Sync for Code {}
 
 impl Drop for Code {
@@ -134,6 +135,7 @@ pub struct Kernel<P> {
 
 // SAFETY: a driver handle, usable from any thread; of P there is the type alone.
 unsafe impl<P> Send for Kernel<P> {}
+// SAFETY: as above.
 unsafe impl<P> Sync for Kernel<P> {}
 
 impl<P: Parameters> Kernel<P> {

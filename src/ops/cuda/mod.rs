@@ -143,6 +143,7 @@ pub struct HeadInputs<'a> {
     pub labels: &'a Tensor,
     /// `[B]`, f32.
     pub q_halt: &'a Tensor,
+    /// `[B]`, f32.
     pub q_continue: &'a Tensor,
     /// `[B]`, f32; in training alone.
     pub target_q_continue: Option<&'a Tensor>,
@@ -507,10 +508,13 @@ type PackedWithTables<'a> = (Wide<'a, Bf16>, Option<Wide<'a, F32>>, Option<Wide<
 pub struct FlatState<'a> {
     /// Parameters and both moments, f32.
     pub master: &'a Tensor,
+    /// First moment.
     pub m: &'a Tensor,
+    /// Second moment.
     pub v: &'a Tensor,
     /// Gradients, and the parameters' copy that the forward pass reads, bf16.
     pub grad: &'a Tensor,
+    /// bf16 copy of the parameters that the forward pass reads.
     pub copy: &'a Tensor,
 }
 

@@ -13,8 +13,8 @@ use std::{env, ffi::CString, time::Duration};
 
 use anyhow::{Context, Result};
 
-pub use group::{Group, PeerLost, Pending};
-pub use place::{PEER_TIMEOUT, PEER_TIMEOUT_VARIABLE, Place, peer_timeout, peer_timeout_from_env};
+pub use group::{Group, PeerLost};
+pub use place::{PEER_TIMEOUT_VARIABLE, Place, peer_timeout, peer_timeout_from_env};
 pub use store::Store;
 
 /// A wait longer than this is told on standard error.
