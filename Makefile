@@ -15,10 +15,10 @@ export TORCH_PYTHON
 unexport LIBTORCH_USE_PYTORCH
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build test interop-env test-interop demo demo-train fmt clippy doc clean distclean
+.PHONY: help setup build test test-reliability interop-env test-interop demo demo-train fmt clippy doc clean distclean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 setup: ## Fetch libtorch 2.11 into third_party/ once, and check the compilers
 	@command -v $(PYTHON) >/dev/null 2>&1 || \
@@ -31,6 +31,11 @@ build: setup ## Build target/release/hrm
 
 test: setup ## All tests that need nothing beyond the set-up
 	$(CARGO) test --release
+
+test-reliability: build ## A few minutes of kills, failing disks and a hostile hub (docs/RELIABILITY.md)
+	scripts/reliability/kills.py --hrm $(HRM) --count 120 --output target/reliability
+	scripts/reliability/disk.py --hrm $(HRM) --count 120 --output target/reliability
+	scripts/reliability/hub.py --hrm $(HRM) --count 45 --output target/reliability
 
 interop-env: ## Install Python's torch and more into .interop/ (3.5 GB), once
 	@$(PYTHON) scripts/setup_interop.py

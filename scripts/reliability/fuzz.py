@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def build(out):
 class Run:
     """A process that fuzzes a target."""
 
-    def __init__(self, binary, out, number, seconds, seed):
+    def __init__(self, binary, out, temporary, number, seconds, seed):
         self.name, self.seconds, self.began = binary.name, seconds, time.monotonic()
         corpus, found = out / "corpus" / self.name, out / "found"
         for folder in (corpus, found):
@@ -58,7 +59,7 @@ class Run:
         seeds = [path for path in [ROOT / "fuzz/seeds" / self.name] if path.is_dir()]
         self.child = subprocess.Popen(
             [binary, *LIMITS, *more, corpus, *seeds], stdout=subprocess.DEVNULL, stderr=self.log.open("wb"),
-            env={**os.environ, "TMPDIR": str(out / "tmp")},
+            env={**os.environ, "TMPDIR": temporary},
         )
 
     def figures(self):
@@ -78,7 +79,7 @@ class Run:
 
 def fuzz(folder, options):
     out = Path(options.output)
-    (out / "tmp").mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix="hrm-fuzz-")
     binaries = [folder / name for name in names() if not options.only or name in options.only.split(",")]
     missing = [binary.name for binary in binaries if not binary.exists()]
     if missing:
@@ -87,7 +88,7 @@ def fuzz(folder, options):
     running, runs, findings = [], [], []
 
     def start(number, binary, left):
-        run = Run(binary, out, number, left, options.seed)
+        run = Run(binary, out, temporary, number, left, options.seed)
         running.append(run)
         runs.append(run)
 
@@ -132,7 +133,7 @@ def fuzz(folder, options):
                     start(len(runs) + 1000, folder / run.name, left)
         write(False)
     print(write(True))
-    shutil.rmtree(out / "tmp", ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
     sys.exit(1 if findings else 0)
 
 

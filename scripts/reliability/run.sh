@@ -18,6 +18,11 @@ if ! "$hrm" --version >/dev/null 2>&1; then
 fi
 "$hrm" --version || exit 1
 
+# Trials are small and many: in memory where there is room for them.
+if [ -z "${TMPDIR:-}" ] && [ "$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 8000000 ]; then
+  export TMPDIR=/dev/shm
+fi
+
 # A core for each fuzz target, an eighth for the hub, and kills and disks share what is left.
 targets=$(ls "$dir/fuzz/bin" | wc -l)
 fuzz=$((targets * 2 < jobs ? targets : (jobs + 2) / 3))
@@ -39,7 +44,7 @@ trap 'kill "${pids[@]}" 2>/dev/null' INT TERM
 start fuzz "$scripts/fuzz.py" "$dir/fuzz/bin" --minutes "$fuzz_minutes" --jobs "$fuzz" --output "$out/fuzz"
 start kills "$scripts/kills.py" --hrm "$hrm" --faults "$dir/faults.so" --jobs "$rest" --time-limit "$limit" --output "$out"
 start disk "$scripts/disk.py" --hrm "$hrm" --faults "$dir/faults.so" --jobs "$rest" --time-limit "$limit" --output "$out"
-start hub "$scripts/hub.py" --hrm "$hrm" --jobs "$hub" --time-limit "$limit" --output "$out"
+start hub "$scripts/hub.py" --hrm "$hrm" --count 3000 --jobs "$hub" --time-limit "$limit" --output "$out"
 failed=0
 for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 

@@ -1,10 +1,11 @@
 //! `hrm completions` and `hrm man`: made from the definition that `--help` comes from.
 
-use std::{fs, path::PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::ui;
+use crate::store::{create_folder, write_bytes};
 
 /// Print the completion script for a shell
 #[derive(clap::Args, Debug)]
@@ -41,7 +42,19 @@ pub fn man(args: ManArgs, command: clap::Command) -> Result<()> {
         clap_mangen::Man::new(command).render(&mut page)?;
         return ui::print_document(&page);
     };
-    let at = || format!("{}: cannot write the manual pages", folder.display());
-    fs::create_dir_all(&folder).with_context(at)?;
-    clap_mangen::generate_to(command, &folder).with_context(at)
+    create_folder(&folder)?;
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    write_pages(&command, &folder)
+}
+
+/// A page for the command and each below it, each there as a whole or not at all.
+fn write_pages(command: &clap::Command, folder: &Path) -> Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        write_pages(inner, folder)?;
+    }
+    let manual = clap_mangen::Man::new(command.clone());
+    let mut page = Vec::new();
+    manual.render(&mut page)?;
+    write_bytes(&folder.join(manual.get_filename()), &page)
 }
