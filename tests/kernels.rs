@@ -143,6 +143,38 @@ fn matrix_products_of_any_rows() {
     );
 }
 
+/// Products with what follows them: Hopper's own kernels, at sizes that have them.
+#[test]
+#[ignore = "needs a GPU"]
+fn fused_products_of_any_rows() {
+    for (sizes, batch) in cases() {
+        let fused = kernels(&sizes);
+        let (hidden, inter, total) = (sizes.hidden_size, sizes.intermediate_size(), sizes.total_seq());
+        for batch in [batch, 1, 384 / total + 1, 9000 / total] {
+            let x = bf16(&[batch, total, hidden]);
+            let w = bf16(&[2 * inter, hidden]) * (1.0 / hidden as f64).sqrt();
+            if let Some((both, h)) = fused.linear_swiglu(&x, &w, true) {
+                let want = wide(&x).matmul(&wide(&w).tr());
+                relative("gate and up", &sizes, &both.unwrap(), &want, 3e-3);
+                let halves = want.chunk(2, -1);
+                relative("swiglu of a product", &sizes, &h, &(halves[0].silu() * &halves[1]), 5e-3);
+                let (none, again) = fused.linear_swiglu(&x, &w, false).unwrap();
+                assert!(none.is_none() && again.equal(&h), "the same bits without the tape");
+            }
+            for inner in [hidden, inter] {
+                let (branch, w) = (bf16(&[batch, total, inner]), bf16(&[hidden, inner]) * (1.0 / inner as f64).sqrt());
+                let Some(found) = fused.linear_residual_rms_norm(&branch, &w, &x, 1e-5) else { continue };
+                let s = wide(&x) + wide(&branch).matmul(&wide(&w).tr());
+                let r = (s.square().mean_dim(&[-1i64][..], true, Kind::Double) + 1e-5).rsqrt();
+                relative("rms of a product", &sizes, &found.y, &(&s * &r), 3e-3);
+                relative("its r", &sizes, &found.r, &r, 1e-5);
+                let again = fused.linear_residual_rms_norm(&branch, &w, &x, 1e-5).unwrap();
+                assert!(again.y.equal(&found.y) && again.r.equal(&found.r), "the same bits twice");
+            }
+        }
+    }
+}
+
 /// Sequences that no attention kernel holds: rope alone has a kernel, attention is libtorch's.
 #[test]
 #[ignore = "needs a GPU"]

@@ -271,15 +271,13 @@ impl Model {
         let eps = self.config.rms_norm_eps;
         let qkv = self.linear(x, layer.qkv); // [B, T, 3h]
         let attended = self.ops.attention(qkv, self.config.num_heads, self.rope.as_ref(), keep); // [B, T, h]
-        let middle = if first_only {
-            let first = |t: &Tensor| t.narrow(1, 0, 1).contiguous(); // [B, 1, h]
-            self.ops.residual_rms_norm(&first(x), &self.linear(&first(&attended.out), layer.o), eps)
-        } else {
-            self.ops.residual_rms_norm(x, &self.linear(&attended.out, layer.o), eps)
+        let first = |t: &Tensor| if first_only { t.narrow(1, 0, 1).contiguous() } else { t.shallow_clone() };
+        let projected = |branch: &Tensor, weight: usize, x: &Tensor| {
+            self.ops.linear_residual_rms_norm(branch, self.params.forward(weight), x, eps)
         };
-        let gate_up = self.linear(&middle.y, layer.gate_up); // [B, T, 2I]
-        let hidden = self.ops.swiglu(&gate_up); // [B, T, I]
-        let out = self.ops.residual_rms_norm(&middle.y, &self.linear(&hidden, layer.down), eps);
+        let middle = projected(&first(&attended.out), layer.o, &first(x));
+        let (gate_up, hidden) = self.ops.linear_swiglu(&middle.y, self.params.forward(layer.gate_up), keep);
+        let out = projected(&hidden, layer.down, &middle.y);
         LayerTape { x: x.shallow_clone(), attended, middle, gate_up, hidden, out }
     }
 
@@ -288,7 +286,9 @@ impl Model {
         let ds = self.ops.residual_rms_norm_backward(dy, &tape.out);
         self.params.add_linear_grad(layer.down, &ds, &tape.hidden);
         let d_hidden = self.ops.linear_backward(&ds, self.params.forward(layer.down), None); // [B, T, I]
-        let d_gate_up = self.ops.swiglu_backward(&d_hidden, &tape.gate_up); // [B, T, 2I]
+        let again = || self.linear(&tape.middle.y, layer.gate_up);
+        let gate_up = tape.gate_up.as_ref().map_or_else(again, Tensor::shallow_clone); // [B, T, 2I]
+        let d_gate_up = self.ops.swiglu_backward(&d_hidden, &gate_up);
         self.params.add_linear_grad(layer.gate_up, &d_gate_up, &tape.middle.y);
         let d_middle = self.ops.linear_backward(&d_gate_up, self.params.forward(layer.gate_up), Some(&ds));
 
@@ -458,8 +458,8 @@ struct LayerTape {
     x: Tensor,
     attended: Attended,
     middle: Normed,
-    /// `[B, T, 2I]`
-    gate_up: Tensor,
+    /// `[B, T, 2I]`, where it was kept.
+    gate_up: Option<Tensor>,
     /// `[B, T, I]`
     hidden: Tensor,
     out: Normed,

@@ -88,6 +88,27 @@ impl Ops {
         })
     }
 
+    /// [`swiglu`] of `x W^T`; with `keep` that product too, which the backward pass needs.
+    ///
+    /// # Shapes
+    /// `x`: `[..., h]`, `w`: `[2I, h]`, gate first; results `[..., 2I]` and `[..., I]`.
+    pub fn linear_swiglu(&self, x: &Tensor, w: &Tensor, keep: bool) -> (Option<Tensor>, Tensor) {
+        self.fused().and_then(|f| f.linear_swiglu(x, w, keep)).unwrap_or_else(|| {
+            let gate_up = self.linear(x, w);
+            let hidden = self.swiglu(&gate_up);
+            (keep.then_some(gate_up), hidden)
+        })
+    }
+
+    /// [`residual_rms_norm`] of `x` and the branch `b W^T`.
+    ///
+    /// # Shapes
+    /// `b`: `[..., in]`, `w`: `[h, in]`, `x`: `[..., h]`.
+    pub fn linear_residual_rms_norm(&self, b: &Tensor, w: &Tensor, x: &Tensor, eps: f64) -> Normed {
+        let fused = self.fused().and_then(|f| f.linear_residual_rms_norm(b, w, x, eps));
+        fused.unwrap_or_else(|| self.residual_rms_norm(x, &self.linear(b, w), eps))
+    }
+
     /// See [`residual_rms_norm`].
     pub fn residual_rms_norm(&self, x: &Tensor, branch: &Tensor, eps: f64) -> Normed {
         let fused = self.fused().and_then(|f| f.residual_rms_norm(x, branch, eps));

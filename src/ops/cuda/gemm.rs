@@ -1,5 +1,5 @@
 //! Matrix products through cuBLASLt with the algorithm that is fastest for the shape at hand: at a shape's first use the
-//! library's candidates are timed, and the best is kept for the process.
+//! library's candidates are timed, and a kernel of our own where there is one; the best is kept for the process.
 //!
 //! All matrices are row-major bf16, sums are f32. cuBLASLt thinks in columns, so each product is handed over transposed.
 
@@ -64,10 +64,13 @@ struct Problem {
 
 /// What a shape was decided to run with.
 #[derive(Debug)]
-struct Plan {
-    problem: Problem,
-    algo: sys::cublasLtMatmulAlgo_t,
+enum Plan {
+    Library { problem: Problem, algo: sys::cublasLtMatmulAlgo_t },
+    Own,
 }
+
+/// A launch of a kernel of our own for the product at hand; none where it does not fit.
+pub type Own<'a> = &'a dyn Fn() -> Option<()>;
 
 /// The matrices of one product; `c` is added where there is one.
 #[derive(Clone, Copy, Debug)]
@@ -107,29 +110,33 @@ impl Gemm {
     }
 
     /// `x W^T`, a linear map. `x`: `[M, K]`, `w`: `[N, K]`, `out`: `[M, N]`. False where the library has no algorithm.
-    pub fn linear(&self, x: &Tensor, w: &Tensor, out: &Tensor) -> bool {
+    /// `own` writes `out` too, and is taken where it is faster.
+    pub fn linear(&self, x: &Tensor, w: &Tensor, out: &Tensor, own: Own<'_>) -> bool {
         let ([n, k], m) = (sizes(w), sizes(x)[0]);
         let shape = Shape { transpose_a: true, transpose_b: false, m: n, n: m, k, add: false };
-        self.run(shape, Operands { a: w, b: x, c: None, d: out })
+        self.run(shape, Operands { a: w, b: x, c: None, d: out }, own)
     }
 
     /// `base + d_out W`. `d_out`: `[M, N]`, `w`: `[N, K]`, `base`, `out`: `[M, K]`.
     pub fn backward_input(&self, d_out: &Tensor, w: &Tensor, base: Option<&Tensor>, out: &Tensor) -> bool {
         let ([n, k], m) = (sizes(w), sizes(d_out)[0]);
         let shape = Shape { transpose_a: false, transpose_b: false, m: k, n: m, k: n, add: base.is_some() };
-        self.run(shape, Operands { a: w, b: d_out, c: base, d: out })
+        self.run(shape, Operands { a: w, b: d_out, c: base, d: out }, &|| None)
     }
 
-    fn run(&self, shape: Shape, operands: Operands<'_>) -> bool {
+    fn run(&self, shape: Shape, operands: Operands<'_>, own: Own<'_>) -> bool {
         let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let plan = plans.entry(shape).or_insert_with(|| match self.plan(shape, operands) {
+        let plan = plans.entry(shape).or_insert_with(|| match self.plan(shape, operands, own) {
             Ok(plan) => Some(plan),
             Err(e) => {
                 warn!("{e:#}: torch's own matrix product instead");
                 None
             }
         });
-        plan.as_ref().is_some_and(|plan| self.launch(&plan.problem, &plan.algo, operands).is_ok())
+        plan.as_ref().is_some_and(|plan| match plan {
+            Plan::Library { problem, algo } => self.launch(problem, algo, operands).is_ok(),
+            Plan::Own => own().is_some(),
+        })
     }
 
     fn launch(&self, problem: &Problem, algo: &sys::cublasLtMatmulAlgo_t, operands: Operands<'_>) -> Result<()> {
@@ -163,17 +170,23 @@ impl Gemm {
     }
 
     /// Times the candidates on the operands at hand (`d` is overwritten, with the product) and keeps the fastest.
-    fn plan(&self, shape: Shape, operands: Operands<'_>) -> Result<Plan> {
+    fn plan(&self, shape: Shape, operands: Operands<'_>, own: Own<'_>) -> Result<Plan> {
         let problem = Problem::new(shape)?;
         let mut best: Option<(f32, sys::cublasLtMatmulAlgo_t)> = None;
         for algo in self.candidates(&problem)? {
-            let Ok(time) = self.time(&problem, &algo, operands) else { continue };
+            let Ok(time) = self.time(|| self.launch(&problem, &algo, operands)) else { continue };
             if best.as_ref().is_none_or(|(t, _)| time < *t) {
                 best = Some((time, algo));
             }
         }
-        let (_, algo) = best.ok_or_else(|| anyhow!("cuBLASLt has no algorithm for {shape:?}"))?;
-        Ok(Plan { problem, algo })
+        let own = self.time(|| own().ok_or_else(|| anyhow!("no kernel of our own")));
+        match (best, own) {
+            (None, Err(_)) => Err(anyhow!("cuBLASLt has no algorithm for {shape:?}")),
+            (Some((time, algo)), own) if own.as_ref().map_or(true, |own| time <= *own) => {
+                Ok(Plan::Library { problem, algo })
+            }
+            _ => Ok(Plan::Own),
+        }
     }
 
     /// The library's candidates, the most promising first.
@@ -208,17 +221,17 @@ impl Gemm {
     }
 
     /// Milliseconds of the fastest of a few runs.
-    fn time(&self, problem: &Problem, algo: &sys::cublasLtMatmulAlgo_t, operands: Operands<'_>) -> Result<f32> {
+    fn time(&self, launch: impl Fn() -> Result<()>) -> Result<f32> {
         let at = |e: cudarc::driver::DriverError| anyhow!("CUDA: {e:?}");
         let stream: driver::CUstream = runtime::cuda_stream(self.device)?.cast::<c_void>().cast();
         let flags = driver::CUevent_flags::CU_EVENT_DEFAULT;
         let (start, end) = (Event(event::create(flags).map_err(at)?), Event(event::create(flags).map_err(at)?));
-        self.launch(problem, algo, operands)?;
+        launch()?;
         let mut fastest = f32::MAX;
         for _ in 0..5 {
             // SAFETY: the events are alive until the end of this function.
             unsafe { event::record(start.0, stream) }.map_err(at)?;
-            self.launch(problem, algo, operands)?;
+            launch()?;
             // SAFETY: as above.
             let elapsed = unsafe {
                 event::record(end.0, stream).map_err(at)?;

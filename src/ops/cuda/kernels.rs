@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     Sizes,
-    launch::{Grid, Parameters},
+    launch::{Argument, Grid, Parameters, TensorMap},
 };
 
 /// A type that device memory holds.
@@ -63,45 +63,83 @@ impl<'a, T: Element, const ALIGN: u64> Slice<'a, T, ALIGN> {
     }
 }
 
-/// A parameter in the low bytes of a word, as a launch wants it.
-trait Word {
-    fn word(&self) -> u64;
+/// The tiles of a bf16 matrix on a GPU as Hopper's copy engine takes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles<'a> {
+    map: TensorMap,
+    rows: i64,
+    cols: i64,
+    /// Rows of a tile; it has 64 columns.
+    tile: i64,
+    tensor: PhantomData<&'a Tensor>,
 }
 
-impl<T, const ALIGN: u64> Word for Slice<'_, T, ALIGN> {
-    fn word(&self) -> u64 {
-        self.address
+impl<'a> Tiles<'a> {
+    /// A tensor `[..., cols]` as a matrix. None where it is no memory of kernels or the columns do not fill 16 bytes.
+    pub fn new(tensor: &'a Tensor, device: usize, tile: i64) -> Option<Self> {
+        let memory = Wide::<'a, Bf16>::new(tensor, device)?;
+        let cols = *tensor.size().last()?;
+        let rows = (cols > 0 && cols % 8 == 0 && memory.len > 0).then(|| memory.len / cols)?;
+        let map = TensorMap::new(memory.address, &[cols as u64, rows as u64], &[2 * cols as u64], &[64, tile as u32])?;
+        Some(Self { map, rows, cols, tile, tensor: PhantomData })
+    }
+
+    /// A gate and an up projection `[2I, cols]`, a tile of them in turns of eight rows each.
+    pub fn in_turns(tensor: &'a Tensor, device: usize, tile: i64) -> Option<Self> {
+        let memory = Wide::<'a, Bf16>::new(tensor, device)?;
+        let (rows, cols) = tensor.size2().ok().filter(|&(rows, cols)| rows > 0 && rows % 16 == 0 && cols % 8 == 0)?;
+        let (width, turns) = (cols as u64, rows as u64 / 16);
+        let strides = [2 * width, rows as u64 * width, 16 * width];
+        let map = TensorMap::new(memory.address, &[width, 8, 2, turns], &strides, &[64, 8, 2, tile as u32 / 16])?;
+        Some(Self { map, rows, cols, tile, tensor: PhantomData })
+    }
+}
+
+/// A parameter as a launch takes it.
+trait Passed {
+    fn argument(&self) -> Argument;
+}
+
+impl<T, const ALIGN: u64> Passed for Slice<'_, T, ALIGN> {
+    fn argument(&self) -> Argument {
+        Argument::Word(self.address)
     }
 }
 
 /// A null pointer for none.
-impl<T, const ALIGN: u64> Word for Option<Slice<'_, T, ALIGN>> {
-    fn word(&self) -> u64 {
-        self.as_ref().map_or(0, Word::word)
+impl<T, const ALIGN: u64> Passed for Option<Slice<'_, T, ALIGN>> {
+    fn argument(&self) -> Argument {
+        self.as_ref().map_or(Argument::Word(0), Passed::argument)
     }
 }
 
-impl Word for i32 {
-    fn word(&self) -> u64 {
-        u64::from(*self as u32)
+impl Passed for Tiles<'_> {
+    fn argument(&self) -> Argument {
+        Argument::Map(self.map)
     }
 }
 
-impl Word for u64 {
-    fn word(&self) -> u64 {
-        *self
+impl Passed for i32 {
+    fn argument(&self) -> Argument {
+        Argument::Word(u64::from(*self as u32))
     }
 }
 
-impl Word for f32 {
-    fn word(&self) -> u64 {
-        u64::from(self.to_bits())
+impl Passed for u64 {
+    fn argument(&self) -> Argument {
+        Argument::Word(*self)
     }
 }
 
-impl Word for f64 {
-    fn word(&self) -> u64 {
-        self.to_bits()
+impl Passed for f32 {
+    fn argument(&self) -> Argument {
+        Argument::Word(u64::from(self.to_bits()))
+    }
+}
+
+impl Passed for f64 {
+    fn argument(&self) -> Argument {
+        Argument::Word(self.to_bits())
     }
 }
 
@@ -123,8 +161,8 @@ macro_rules! kernel {
         unsafe impl Parameters for $name<'_> {
             const NAME: &'static std::ffi::CStr = $source;
 
-            fn words(&self) -> Vec<u64> {
-                vec![$(self.$field.word()),+]
+            fn arguments(&self) -> Vec<Argument> {
+                vec![$(self.$field.argument()),+]
             }
 
             fn grid(&self, $sizes: &Sizes) -> Option<Grid> {
@@ -337,10 +375,100 @@ kernel! {
     }
 }
 
+/// Persistent clusters of two blocks, no more than there is work for.
+fn clusters(sizes: &Sizes, work: i64) -> Grid {
+    Grid { blocks: (sizes.processors / 2).min(work) * 2, threads: 384 }
+}
+
+/// The grid of a product of `a` by the hidden width in `pairs` of 128 rows and `columns` of 128.
+fn held(sizes: &Sizes, [a, b, d]: [&Tiles<'_>; 3], pairs: i32, columns: i32) -> Option<Grid> {
+    let fits = a.cols == sizes.hidden && b.cols == sizes.hidden && d.rows == a.rows;
+    let fits = fits && [a.tile, b.tile, d.tile] == [128, 64, 128];
+    let fits = fits && i64::from(pairs) == (a.rows + 255) / 256 && i64::from(columns) == (b.rows + 127) / 128;
+    fits.then(|| clusters(sizes, i64::from(pairs) * i64::from(columns)))
+}
+
+kernel! {
+    /// `d = a b^T`, a's columns the hidden width.
+    Linear<'a> = c"linear" {
+        a: Tiles<'a>,
+        b: Tiles<'a>,
+        d: Tiles<'a>,
+        pairs: i32,
+        columns: i32,
+    }
+    |p, sizes| held(sizes, [&p.a, &p.b, &p.d], p.pairs, p.columns).filter(|_| p.d.cols == p.b.rows)
+}
+
+kernel! {
+    /// `d = silu(gate) up` of `a b^T`; `b` in turns.
+    LinearSwiglu<'a> = c"linear_swiglu" {
+        a: Tiles<'a>,
+        b: Tiles<'a>,
+        d: Tiles<'a>,
+        pairs: i32,
+        columns: i32,
+    }
+    |p, sizes| {
+        let fits = p.b.rows == 2 * sizes.inter && p.d.cols == sizes.inter;
+        held(sizes, [&p.a, &p.b, &p.d], p.pairs, p.columns).filter(|_| fits)
+    }
+}
+
+kernel! {
+    /// [`LinearSwiglu`], and `both = a b^T`, gate first.
+    LinearSwigluKept<'a> = c"linear_swiglu_kept" {
+        a: Tiles<'a>,
+        b: Tiles<'a>,
+        d: Tiles<'a>,
+        both: Tiles<'a>,
+        pairs: i32,
+        columns: i32,
+    }
+    |p, sizes| {
+        let fits = p.b.rows == 2 * sizes.inter && p.d.cols == sizes.inter && p.both.cols == 2 * sizes.inter;
+        let fits = fits && p.both.rows == p.a.rows && p.both.tile == 128 && sizes.inter % 64 == 0;
+        held(sizes, [&p.a, &p.b, &p.d], p.pairs, p.columns).filter(|_| fits)
+    }
+}
+
+kernel! {
+    /// `y = r s`, `s = x + a b^T`, `r = 1 / sqrt(mean(s^2) + eps)`, by row; `steps`: parts of 64 of a's columns.
+    LinearRms<'a> = c"linear_rms" {
+        a: Tiles<'a>,
+        b: Tiles<'a>,
+        x: Tiles<'a>,
+        y: Tiles<'a>,
+        r: Slice<'a, F32>,
+        rows: i32,
+        steps: i32,
+        eps: f32,
+    }
+    |p, sizes| {
+        let (rows, hidden) = (i64::from(p.rows), sizes.hidden);
+        let fits = [&p.a, &p.x, &p.y].iter().all(|t| t.rows == rows && t.tile == 64) && p.r.len == rows;
+        let fits = fits && p.b.rows == hidden && p.b.tile == hidden / 2 && p.x.cols == hidden && p.y.cols == hidden;
+        let fits = fits && p.b.cols == p.a.cols && i64::from(p.steps) == (p.a.cols + 63) / 64;
+        fits.then(|| clusters(sizes, (rows + 127) / 128))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::ModelConfig;
+
+    fn sizes(config: &ModelConfig) -> Sizes {
+        Sizes::of(config, 132)
+    }
+
+    fn words(parameters: &impl Parameters) -> Vec<u64> {
+        let word = |argument: &Argument| match argument {
+            Argument::Word(word) => *word,
+            Argument::Map(_) => panic!("a map"),
+        };
+        parameters.arguments().iter().map(word).collect()
+    }
 
     /// Memory that nothing reads.
     fn memory<T, const ALIGN: u64>(len: i64) -> Slice<'static, T, ALIGN> {
@@ -349,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_launch_covers_all_rows_and_refuses_memory_of_another_length() {
-        let sizes = Sizes::of(&ModelConfig::sudoku());
+        let sizes = sizes(&ModelConfig::sudoku());
         let norm = |scales| {
             let values = || memory(82 * 512);
             let (x, branch, y, r) = (values(), values(), values(), memory(scales));
@@ -357,7 +485,7 @@ mod tests {
         };
         assert_eq!(norm(82).grid(&sizes), Some(Grid { blocks: 11, threads: 256 }));
         assert_eq!(norm(81).grid(&sizes), None);
-        assert_eq!(norm(82).words()[3..], [0x100, 82, u64::from(1e-5f32.to_bits())]);
+        assert_eq!(words(&norm(82))[3..], [0x100, 82, u64::from(1e-5f32.to_bits())]);
     }
 
     #[test]
@@ -373,7 +501,7 @@ mod tests {
             scale_log2: 1.0,
         };
         let grid = Some(Grid { blocks: 16, threads: 96 });
-        let (rope, learned) = (Sizes::of(&rope), Sizes::of(&learned));
+        let (rope, learned) = (sizes(&rope), sizes(&learned));
         assert_eq!(attention(Some(82 * 64), 2 * 8 * 82).grid(&rope), grid);
         assert_eq!(attention(None, 2 * 8 * 82).grid(&learned), grid);
         for (tables, lse, sizes) in [
@@ -384,12 +512,12 @@ mod tests {
         ] {
             assert_eq!(attention(tables, lse).grid(sizes), None, "{tables:?}, {lse}, {sizes:?}");
         }
-        assert_eq!(attention(None, 2 * 8 * 82).words()[1..3], [0, 0], "null pointers");
+        assert_eq!(words(&attention(None, 2 * 8 * 82))[1..3], [0, 0], "null pointers");
     }
 
     #[test]
     fn the_loss_head_asks_for_every_length() {
-        let sizes = Sizes::of(&ModelConfig::sudoku());
+        let sizes = sizes(&ModelConfig::sudoku());
         let head = |labels, q, target| StablemaxHead {
             logits: memory(3 * 81 * 11),
             labels: memory(labels),

@@ -108,16 +108,59 @@ pub struct Grid {
     pub threads: i64,
 }
 
+/// How the copy engine of Hopper finds the tiles of a matrix: the driver's own 128 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorMap(sys::CUtensorMap);
+
+impl TensorMap {
+    /// Boxes of a bf16 array whose parts of 128 bytes lie swizzled in shared memory. `dims` and `parts` (of a box) in elements,
+    /// the innermost first; `strides` of all but the innermost in bytes. None where the driver refuses.
+    pub fn new(address: u64, dims: &[u64], strides: &[u64], parts: &[u32]) -> Option<Self> {
+        let ones = vec![1u32; dims.len()];
+        let mut map = std::mem::MaybeUninit::uninit();
+        if strides.len() + 1 != dims.len() || parts.len() != dims.len() {
+            return None;
+        }
+        // SAFETY: the arrays have the lengths that the rank says; the call encodes the address and does not follow it.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                map.as_mut_ptr(),
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                dims.len() as u32,
+                address as *mut c_void,
+                dims.as_ptr(),
+                strides.as_ptr(),
+                parts.as_ptr(),
+                ones.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+            .result()
+            .ok()?;
+            Some(Self(map.assume_init()))
+        }
+    }
+}
+
+/// What a kernel takes for one parameter.
+#[derive(Clone, Copy, Debug)]
+pub enum Argument {
+    /// A pointer or a number, in the low bytes.
+    Word(u64),
+    Map(TensorMap),
+}
+
 /// The parameters of one kernel.
 ///
 /// # Safety
-/// - `words` are those of the kernel `NAME`, in the order and of the types of its source
+/// - `arguments` are those of the kernel `NAME`, in the order and of the types of its source
 /// - launched with `grid`, the kernel, compiled for these sizes, touches no memory but what the parameters borrow
 pub unsafe trait Parameters {
     const NAME: &'static CStr;
 
-    /// Each parameter in the low bytes of a word.
-    fn words(&self) -> Vec<u64>;
+    fn arguments(&self) -> Vec<Argument>;
 
     /// The geometry of the launch; none where the lengths do not fit together.
     fn grid(&self, sizes: &Sizes) -> Option<Grid>;
@@ -148,10 +191,16 @@ impl<P: Parameters> Kernel<P> {
             return Some(());
         }
         let stream = runtime::cuda_stream(self.device).unwrap_or_else(|e| panic!("torch's current stream: {e}"));
-        let mut values = parameters.words();
-        let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        let mut arguments = parameters.arguments();
+        let pointer = |argument: &mut Argument| -> *mut c_void {
+            match argument {
+                Argument::Word(word) => std::ptr::from_mut(word).cast(),
+                Argument::Map(map) => std::ptr::from_mut(&mut map.0).cast(),
+            }
+        };
+        let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(pointer).collect();
         let grid = u32::try_from(blocks).unwrap_or_else(|_| panic!("{blocks} blocks are more than a grid holds"));
-        // SAFETY: the words and the geometry are the kernel's by the contract of `Parameters`. What they borrow is alive
+        // SAFETY: the arguments and the geometry are the kernel's by the contract of `Parameters`. What they borrow is alive
         // now, and later too: torch's allocator reuses memory in the order of this stream.
         let launched = unsafe {
             let size = (threads as u32, 1, 1);

@@ -13,8 +13,8 @@ use tch::{Device, Kind, Tensor};
 
 use self::{
     kernels::{
-        AdamStep, AttentionBackward, AttentionForward, Bf16, Element, F32, Inject, RmsBackward, RmsForward, RopeHeads,
-        Slice, StablemaxHead, SumRows, SwigluBackward, SwigluForward, Wide,
+        AdamStep, AttentionBackward, AttentionForward, Bf16, Element, F32, Inject, Linear, LinearRms, LinearSwiglu, LinearSwigluKept, RmsBackward, RmsForward, RopeHeads,
+        Slice, StablemaxHead, SumRows, SwigluBackward, SwigluForward, Tiles, Wide,
     },
     launch::{Kernel, Module},
 };
@@ -37,10 +37,12 @@ struct Sizes {
     cells: i64,
     vocab: i64,
     rope: bool,
+    /// Streaming multiprocessors of the chip.
+    processors: i64,
 }
 
 impl Sizes {
-    fn of(config: &ModelConfig) -> Self {
+    fn of(config: &ModelConfig, processors: i64) -> Self {
         Self {
             hidden: config.hidden_size,
             inter: config.intermediate_size(),
@@ -50,7 +52,25 @@ impl Sizes {
             cells: config.dims.seq_len,
             vocab: config.dims.vocab_size,
             rope: config.pos_encodings == PosEncodings::Rope,
+            processors,
         }
+    }
+
+    /// Parts of 64 of the hidden width.
+    fn steps(&self) -> i64 {
+        (self.hidden + 63) / 64
+    }
+
+    /// Shared memory of the products that hold rows, in bytes; none where the hidden width is too large for it.
+    fn held_memory(&self) -> Option<i64> {
+        let (steps, stages) = (self.steps(), if self.steps() > 4 { 4 } else { 8 });
+        (self.hidden % 8 == 0 && steps <= 8).then(|| (steps + stages) * (16384 + 16) + 32768)
+    }
+
+    /// Shared memory of the product with residual and norm; none where two blocks cannot share a row.
+    fn wide_memory(&self) -> Option<i64> {
+        let (wide, stages) = (self.hidden / 2, if self.hidden > 256 { 3 } else { 5 });
+        [128, 256, 512].contains(&self.hidden).then(|| stages * (16384 + 128 * wide + 16) + 256 * wide + 48 + 1024)
     }
 
     /// Attention's tiles of 16 positions: a warp for each backward, one for two forward.
@@ -83,6 +103,7 @@ impl Sizes {
             ("TOTAL", self.total),
             ("CELLS", self.cells),
             ("VOCAB", self.vocab),
+            ("STEPS", self.steps()),
         ]
         .iter()
         .map(|(name, value)| format!("-D{name}={value}"))
@@ -98,7 +119,6 @@ impl Sizes {
 #[derive(Debug)]
 pub struct Fused {
     device: usize,
-    processors: i64,
     sizes: Sizes,
     norm: Option<Norm>,
     swiglu: Option<SwiGlu>,
@@ -107,6 +127,7 @@ pub struct Fused {
     loss: Option<Loss>,
     adam: Kernel<AdamStep<'static>>,
     gemm: Option<gemm::Gemm>,
+    products: Products,
 }
 
 #[derive(Debug)]
@@ -120,6 +141,32 @@ struct Norm {
 struct SwiGlu {
     forward: Kernel<SwigluForward<'static>>,
     backward: Kernel<SwigluBackward<'static>>,
+}
+
+/// Products of Hopper's own kernels, where chip and sizes have them.
+#[derive(Debug, Default)]
+struct Products {
+    linear: Option<Kernel<Linear<'static>>>,
+    swiglu: Option<Kernel<LinearSwiglu<'static>>>,
+    swiglu_kept: Option<Kernel<LinearSwigluKept<'static>>>,
+    rms: Option<Kernel<LinearRms<'static>>>,
+}
+
+impl Products {
+    fn new(module: &Module, sizes: &Sizes) -> Result<Self> {
+        let mut products = Self::default();
+        if let Some(memory) = sizes.held_memory() {
+            products.linear = Some(module.kernel(memory)?);
+            if sizes.inter % 8 == 0 {
+                products.swiglu = Some(module.kernel(memory)?);
+                products.swiglu_kept = Some(module.kernel(memory)?);
+            }
+        }
+        if let Some(memory) = sizes.wide_memory() {
+            products.rms = Some(module.kernel(memory)?);
+        }
+        Ok(products)
+    }
 }
 
 #[derive(Debug)]
@@ -171,8 +218,8 @@ impl Fused {
     /// # Errors
     /// No NVRTC, a chip before compute capability 8.0, a compiler or driver error.
     pub fn new(device: usize, config: &ModelConfig, tuned_products: bool) -> Result<Self> {
-        let sizes = Sizes::of(config);
         let chip = launch::Chip::of(device)?;
+        let sizes = Sizes::of(config, chip.processors);
         ensure!(chip.major >= 8, "compute capability {}.{} has no bf16 tensor cores", chip.major, chip.minor);
         let load = |source: &str, name: &str| -> Result<Module> {
             let cubin = compile::cubin(name, source, &sizes.defines(), &chip.architecture())?;
@@ -207,12 +254,18 @@ impl Fused {
             .transpose()?;
         let adam = load(include_str!("kernels/adam.cu"), "adam")?.kernel(0)?;
         let gemm = tuned_products.then(|| gemm::Gemm::new(device).ok()).flatten();
-        Ok(Self { device, processors: chip.processors, sizes, norm, swiglu, attention, rope, loss, adam, gemm })
+        let products = if tuned_products && (chip.major, chip.minor) == (9, 0) {
+            let source = concat!(include_str!("kernels/hopper.cuh"), include_str!("kernels/products.cu"));
+            Products::new(&load(source, "products")?, &sizes)?
+        } else {
+            Products::default()
+        };
+        Ok(Self { device, sizes, norm, swiglu, attention, rope, loss, adam, gemm, products })
     }
 
     /// Streaming multiprocessors of the chip.
     pub fn processors(&self) -> i64 {
-        self.processors
+        self.sizes.processors
     }
 
     /// Operations of these sizes that have no kernel, in words.
@@ -279,7 +332,64 @@ impl Fused {
         }
         *shape.last_mut()? = n;
         let out = Tensor::empty(shape.as_slice(), (Kind::BFloat16, x.device()));
-        gemm.linear(&x.view([-1, k]), w, &out.view([-1, n])).then_some(out)
+        let own = || {
+            let (a, d) = (Tiles::new(x, self.device, 128)?, Tiles::new(&out, self.device, 128)?);
+            let b = Tiles::new(w, self.device, 64)?;
+            let (pairs, columns) = self.parts(x, w)?;
+            self.products.linear.as_ref()?.launch(&self.sizes, Linear { a, b, d, pairs, columns })
+        };
+        gemm.linear(&x.view([-1, k]), w, &out.view([-1, n]), &own).then_some(out)
+    }
+
+    /// Pairs of 128 rows of `x`, `[..., K]`, and parts of 128 columns of its product with `w`, `[N, K]`.
+    fn parts(&self, x: &Tensor, w: &Tensor) -> Option<(i32, i32)> {
+        let (n, k) = w.size2().ok()?;
+        let rows = (k > 0).then(|| x.numel() as i64 / k)?;
+        Some((i32::try_from((rows + 255) / 256).ok()?, i32::try_from((n + 127) / 128).ok()?))
+    }
+
+    /// See [`super::Ops::linear_swiglu`].
+    pub fn linear_swiglu(&self, x: &Tensor, w: &Tensor, keep: bool) -> Option<(Option<Tensor>, Tensor)> {
+        let products = &self.products;
+        let (mut shape, device) = (x.size(), x.device());
+        let (pairs, columns) = self.parts(x, w)?;
+        let mut made = |width: i64| {
+            *shape.last_mut()? = width;
+            Some(Tensor::empty(shape.as_slice(), (Kind::BFloat16, device)))
+        };
+        let out = made(self.sizes.inter)?;
+        let (a, b) = (Tiles::new(x, self.device, 128)?, Tiles::in_turns(w, self.device, 64)?);
+        let d = Tiles::new(&out, self.device, 128)?;
+        if !keep {
+            products.swiglu.as_ref()?.launch(&self.sizes, LinearSwiglu { a, b, d, pairs, columns })?;
+            return Some((None, out));
+        }
+        let both = made(2 * self.sizes.inter)?;
+        let tiles = Tiles::new(&both, self.device, 128)?;
+        let kept = products.swiglu_kept.as_ref()?;
+        kept.launch(&self.sizes, LinearSwigluKept { a, b, d, both: tiles, pairs, columns })?;
+        Some((Some(both), out))
+    }
+
+    /// See [`super::Ops::linear_residual_rms_norm`].
+    pub fn linear_residual_rms_norm(&self, branch: &Tensor, w: &Tensor, x: &Tensor, eps: f64) -> Option<Normed> {
+        let kernel = self.products.rms.as_ref()?;
+        let y = x.empty_like();
+        let mut r_shape = x.size();
+        *r_shape.last_mut()? = 1;
+        let r = Tensor::empty(r_shape.as_slice(), (Kind::Float, x.device()));
+        let parameters = LinearRms {
+            a: Tiles::new(branch, self.device, 64)?,
+            b: Tiles::new(w, self.device, self.sizes.hidden / 2)?,
+            x: Tiles::new(x, self.device, 64)?,
+            y: Tiles::new(&y, self.device, 64)?,
+            r: self.memory(&r)?,
+            rows: i32::try_from(r.numel()).ok()?,
+            steps: i32::try_from((branch.size().last()? + 63) / 64).ok()?,
+            eps: eps as f32,
+        };
+        kernel.launch(&self.sizes, parameters)?;
+        Some(Normed { y, r })
     }
 
     /// `base + d_out W` likewise. `d_out`: `[..., N]`, `w`: `[N, K]`, `base` `[..., K]`.
