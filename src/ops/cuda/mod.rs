@@ -13,8 +13,9 @@ use tch::{Device, Kind, Tensor};
 
 use self::{
     kernels::{
-        AdamStep, AttentionBackward, AttentionForward, Bf16, Element, F32, Inject, Linear, LinearRms, LinearSwiglu, LinearSwigluKept, RmsBackward, RmsForward, RopeHeads,
-        Slice, StablemaxHead, SumRows, SwigluBackward, SwigluForward, Tiles, Wide,
+        AdamStep, AttentionBackward, AttentionForward, Bf16, Element, F32, Inject, Linear, LinearRms, LinearSwiglu,
+        LinearSwigluKept, RmsBackward, RmsForward, RopeHeads, Slice, StablemaxHead, SumRows, SwigluBackward,
+        SwigluForward, Tiles, Wide,
     },
     launch::{Kernel, Module},
 };

@@ -206,8 +206,8 @@ linear_swiglu(const __grid_constant__ TensorMap a, const __grid_constant__ Tenso
 }
 
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
-linear_swiglu_kept(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap d,
-                   const __grid_constant__ TensorMap both, int pairs, int columns) {
+linear_swiglu_kept(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+                   const __grid_constant__ TensorMap d, const __grid_constant__ TensorMap both, int pairs, int columns) {
   held<SWIGLU_KEPT>(&a, &b, &d, &both, pairs, columns);
 }
 #endif
