@@ -78,38 +78,65 @@ pub struct CellsSummary {
 /// Counts over runs and the puzzles that they are of, in the same order.
 pub fn summarise_cells(runs: &[PuzzleRun], items: &[Puzzle]) -> CellsSummary {
     let segments = runs.iter().map(PuzzleRun::segments).min().unwrap_or(0);
-    let open = |item: &Puzzle, cell: usize| item.label(cell).is_some() && item.is_open(cell);
-    let mut at = vec![[[0.0_f64; 2]; 2]; segments]; // [segment][right][count, confidence]
-    let mut right_from_counts = vec![0; segments];
-    let mut never = 0;
-    let mut tenths = [[0.0_f64; 3]; 10]; // count, confidence, right
-    let mut by = [[0.0_f64; 3]; MAX_SIDE + 1]; // count, right, steps
+    let mut counts = Counts {
+        at: vec![[[0.0; 2]; 2]; segments],
+        right_from: vec![0; segments],
+        never: 0,
+        tenths: [[0.0; 3]; 10],
+        by: [[0.0; 3]; MAX_SIDE + 1],
+    };
     for (run, item) in runs.iter().zip(items) {
-        let steps = right_from(run, item);
-        let left = item.geometry().boxes().map(|boxes| boxes.candidates(item.tokens())).unwrap_or_default();
-        for (k, (at, (answer, sure))) in at.iter_mut().zip(run.answers.iter().zip(&run.confidence)).enumerate() {
+        let open: Vec<usize> =
+            (0..item.tokens().len()).filter(|&cell| item.label(cell).is_some() && item.is_open(cell)).collect();
+        counts.add_answers(run, item, &open);
+        counts.add_steps(run, item, &open);
+    }
+    counts.summary(runs.len())
+}
+
+/// Sums over open cells.
+struct Counts {
+    /// By segment, wrong and right: number, confidence.
+    at: Vec<[[f64; 2]; 2]>,
+    right_from: Vec<usize>,
+    never: usize,
+    /// By tenth of confidence at the last segment: number, confidence, right.
+    tenths: [[f64; 3]; 10],
+    /// By number of candidates: number, right, steps.
+    by: [[f64; 3]; MAX_SIDE + 1],
+}
+
+impl Counts {
+    fn add_answers(&mut self, run: &PuzzleRun, item: &Puzzle, open: &[usize]) {
+        let last = self.at.len();
+        for (k, (at, (answer, sure))) in self.at.iter_mut().zip(run.answers.iter().zip(&run.confidence)).enumerate() {
             let (answer, sure) = (from_base36(answer), hundredths_of(sure));
-            for cell in (0..answer.len().min(sure.len())).filter(|&c| open(item, c)) {
+            for &cell in open.iter().filter(|&&cell| cell < answer.len().min(sure.len())) {
                 let right = usize::from(Some(answer[cell]) == item.label(cell));
                 // The middle of the hundredth.
                 let confidence = (f64::from(sure[cell]) + 0.5) / 100.0;
                 at[right][0] += 1.0;
                 at[right][1] += confidence;
-                if k + 1 == segments {
-                    let tenth = &mut tenths[usize::from(sure[cell] / 10).min(9)];
+                if k + 1 == last {
+                    let tenth = &mut self.tenths[usize::from(sure[cell] / 10).min(9)];
                     tenth[0] += 1.0;
                     tenth[1] += confidence;
                     tenth[2] += right as f64;
                 }
             }
         }
-        for cell in (0..item.tokens().len()).filter(|&c| open(item, c)) {
+    }
+
+    fn add_steps(&mut self, run: &PuzzleRun, item: &Puzzle, open: &[usize]) {
+        let steps = right_from(run, item);
+        let left = item.geometry().boxes().map(|boxes| boxes.candidates(item.tokens())).unwrap_or_default();
+        for &cell in open {
             match steps[cell] {
-                Some(step) => right_from_counts[step - 1] += 1,
-                None => never += 1,
+                Some(step) => self.right_from[step - 1] += 1,
+                None => self.never += 1,
             }
             if let Some(Some(n)) = left.get(cell) {
-                let row = &mut by[(*n).min(MAX_SIDE)];
+                let row = &mut self.by[(*n).min(MAX_SIDE)];
                 row[0] += 1.0;
                 if let Some(step) = steps[cell] {
                     row[1] += 1.0;
@@ -118,44 +145,38 @@ pub fn summarise_cells(runs: &[PuzzleRun], items: &[Puzzle]) -> CellsSummary {
             }
         }
     }
-    let mean = |[count, sum]: [f64; 2]| (count > 0.0).then(|| sum / count);
-    CellsSummary {
-        puzzles: runs.len(),
-        open_cells: never + right_from_counts.iter().sum::<usize>(),
-        by_segment: at
-            .iter()
-            .enumerate()
-            .map(|(k, [wrong, right])| CellsAt {
-                segment: k + 1,
-                right: right[0] / (right[0] + wrong[0]).max(1.0),
-                sure_of_right: mean(*right),
-                sure_of_wrong: mean(*wrong),
-            })
-            .collect(),
-        right_from: right_from_counts,
-        never,
-        reliability: tenths
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| t[0] > 0.0)
-            .map(|(k, t)| Reliability {
-                from: k as f64 / 10.0,
-                cells: t[0] as usize,
-                confidence: t[1] / t[0],
-                right: t[2] / t[0],
-            })
-            .collect(),
-        by_candidates: by
-            .iter()
-            .enumerate()
-            .filter(|(_, b)| b[0] > 0.0)
-            .map(|(n, b)| ByCandidates {
-                candidates: n,
-                cells: b[0] as usize,
-                right: b[1] / b[0],
-                mean_step: (b[1] > 0.0).then(|| b[2] / b[1]),
-            })
-            .collect(),
+
+    fn summary(self, puzzles: usize) -> CellsSummary {
+        let mean = |[count, sum]: [f64; 2]| (count > 0.0).then(|| sum / count);
+        let by_segment = self.at.iter().enumerate().map(|(k, [wrong, right])| CellsAt {
+            segment: k + 1,
+            right: right[0] / (right[0] + wrong[0]).max(1.0),
+            sure_of_right: mean(*right),
+            sure_of_wrong: mean(*wrong),
+        });
+        let tenths = self.tenths.iter().enumerate().filter(|(_, t)| t[0] > 0.0);
+        let reliability = tenths.map(|(k, t)| Reliability {
+            from: k as f64 / 10.0,
+            cells: t[0] as usize,
+            confidence: t[1] / t[0],
+            right: t[2] / t[0],
+        });
+        let by = self.by.iter().enumerate().filter(|(_, b)| b[0] > 0.0);
+        let by_candidates = by.map(|(candidates, b)| ByCandidates {
+            candidates,
+            cells: b[0] as usize,
+            right: b[1] / b[0],
+            mean_step: (b[1] > 0.0).then(|| b[2] / b[1]),
+        });
+        CellsSummary {
+            puzzles,
+            open_cells: self.never + self.right_from.iter().sum::<usize>(),
+            by_segment: by_segment.collect(),
+            reliability: reliability.collect(),
+            by_candidates: by_candidates.collect(),
+            right_from: self.right_from,
+            never: self.never,
+        }
     }
 }
 

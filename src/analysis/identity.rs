@@ -5,7 +5,10 @@
 use serde::Serialize;
 
 use super::landscape::Grid;
-use crate::journal::{Identity, Name};
+use crate::{
+    eval::test_puzzles::DataIdentity,
+    journal::{Identity, Name},
+};
 
 /// Puzzles through one checkpoint, segment by segment.
 #[derive(Clone, Debug, Serialize)]
@@ -25,15 +28,6 @@ impl Identity for RunsIdentity {
         // Told at first, although the runs of some puzzles are a beginning for more.
         Name { within: "puzzles", key: "count", digest: "first" },
     ];
-}
-
-/// A dataset's test split.
-#[derive(Clone, Debug, Serialize)]
-pub struct DataIdentity {
-    /// [`crate::dataset::Dataset::fingerprint`].
-    pub data_fingerprint: String,
-    /// Its folder or name, for people.
-    pub data: String,
 }
 
 /// Which puzzles are run.

@@ -12,6 +12,5 @@ pub mod runs;
 pub mod segments;
 pub mod stability;
 pub(crate) mod subject;
-pub(crate) mod test_puzzles;
 pub(crate) mod trace_file;
 pub mod trajectory;

@@ -17,7 +17,7 @@ use crate::{
 pub enum Blanks {
     /// So many, drawn at random.
     Cells(usize),
-    /// The nine of one row, drawn at random.
+    /// Those of one row, drawn at random.
     Row,
 }
 
@@ -37,8 +37,8 @@ impl std::str::FromStr for Blanks {
         match text.trim() {
             "row" => Ok(Self::Row),
             number => match number.parse() {
-                Ok(n) if n <= 81 => Ok(Self::Cells(n)),
-                _ => Err(format!("{number:?}: give numbers from 0 to 81, or `row` for the nine cells of one row")),
+                Ok(n) => Ok(Self::Cells(n)),
+                Err(_) => Err(format!("{number:?}: give numbers of cells, or `row` for the cells of one row")),
             },
         }
     }
@@ -47,7 +47,7 @@ impl std::str::FromStr for Blanks {
 /// Sudokus of the solutions with `blanks` blanked, numbered in order. The same seed gives the same puzzles.
 ///
 /// # Errors
-/// A puzzle whose solution is not a full Sudoku.
+/// A puzzle whose solution is not a full Sudoku; more blanks than it has cells.
 pub fn make_puzzles(solved: &[Puzzle], blanks: Blanks, seed: u64) -> Result<Vec<Puzzle>> {
     let make = |(index, puzzle): (usize, &Puzzle)| {
         let not_full = || format!("solution {index} is not a full Sudoku");
@@ -62,7 +62,11 @@ pub fn make_puzzles(solved: &[Puzzle], blanks: Blanks, seed: u64) -> Result<Vec<
         let mut rng = stream(Purpose::Analysis, seed, 1 + key, index as u64);
         let (side, count) = (boxes.side() as u32, boxes.cells() as u32);
         let cells: Vec<u32> = match blanks {
-            Blanks::Cells(n) => distinct(&mut rng, count, (n as u32).min(count)),
+            Blanks::Cells(n) => {
+                let most = boxes.cells();
+                ensure!(n <= most, "--blanks {n}: a {} puzzle has {most} cells", puzzle.geometry());
+                distinct(&mut rng, count, n as u32)
+            }
             Blanks::Row => {
                 let row = below(&mut rng, side);
                 (side * row..side * (row + 1)).collect()
@@ -237,7 +241,8 @@ mod tests {
             make_puzzles(&solutions, Blanks::Cells(5), 8).unwrap()
         );
         assert!(make_puzzles(&[solved().unsolved()], Blanks::Row, 0).is_err());
-        assert!("82".parse::<Blanks>().is_err() && "row".parse() == Ok(Blanks::Row));
+        assert!(make_puzzles(&solutions, Blanks::Cells(82), 7).is_err(), "more than the board has");
+        assert!("-1".parse::<Blanks>().is_err() && "row".parse() == Ok(Blanks::Row));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 
-use super::test_puzzles::TestPuzzles;
 use crate::{
     checkpoint::{Checkpoint, weights_name},
+    eval::test_puzzles::{TestPuzzles, check_fits},
     model::Dims,
     puzzle::{Count, Geometry, Known, Puzzle, Typed},
 };
@@ -32,11 +32,12 @@ pub fn origins(chosen: &[ChosenPuzzle]) -> String {
 }
 
 impl ChosenPuzzle {
-    /// A puzzle that was typed, as [`Typed::read`] reads it, with its solution; and a warning where it has no single one.
+    /// A puzzle that was typed, as [`Typed::read`] reads it, with its solution. Warns where it has no single one, and where
+    /// the checkpoint was trained on another size.
     ///
     /// # Errors
     /// What is no puzzle of the checkpoint's kind; several; givens that contradict each other.
-    pub fn typed(text: &str, checkpoint: &Checkpoint) -> Result<(Self, Option<&'static str>)> {
+    pub fn typed(text: &str, checkpoint: &Checkpoint) -> Result<Self> {
         let vocab_size = checkpoint.vocab_size().unwrap_or(Geometry::SUDOKU.vocab_size());
         let typed = Typed::read(vocab_size, text)?;
         let [question] = typed.puzzles.as_slice() else { bail!("{} puzzles: give one", typed.puzzles.len()) };
@@ -48,13 +49,11 @@ impl ChosenPuzzle {
             (Count::Several, _) => Some("this puzzle has more than one solution: cells are not marked right or wrong"),
             (Count::Unknown, _) => Some("this puzzle's solution is not known: cells are not marked right or wrong"),
         };
-        let dims = Dims {
-            seq_len: i64::try_from(typed.geometry.cells())?,
-            vocab_size: i64::try_from(typed.geometry.vocab_size())?,
-            num_puzzle_identifiers: i64::try_from(checkpoint.num_puzzle_identifiers().unwrap_or(1))?,
-        };
+        warning.iter().for_each(|warning| log::warn!("{warning}"));
+        check_fits(checkpoint, typed.geometry, "--puzzle")?;
+        let dims = checkpoint.dims(typed.geometry.cells(), typed.geometry.vocab_size())?;
         let puzzle = Puzzle::new(typed.geometry, question.clone(), known.solution)?;
-        Ok((Self { puzzle, dims, origin: "typed".to_owned(), row: None, data: String::new() }, warning))
+        Ok(Self { puzzle, dims, origin: "typed".to_owned(), row: None, data: String::new() })
     }
 
     /// Test puzzles by their rows.

@@ -141,6 +141,18 @@ impl Checkpoint {
         self.matrix("model.inner.puzzle_emb.weights").map(|(rows, _)| rows)
     }
 
+    /// Sizes of its model for puzzles of so many cells and tokens.
+    ///
+    /// # Errors
+    /// Sizes beyond 64 bits.
+    pub fn dims(&self, cells: usize, vocab_size: usize) -> Result<Dims> {
+        Ok(Dims {
+            seq_len: i64::try_from(cells)?,
+            vocab_size: i64::try_from(vocab_size)?,
+            num_puzzle_identifiers: i64::try_from(self.num_puzzle_identifiers().unwrap_or(1))?,
+        })
+    }
+
     /// Cells of a puzzle: as meta.json says, else as the learned positions do.
     pub fn cells(&self) -> Option<usize> {
         let learned = || {

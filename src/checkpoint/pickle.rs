@@ -167,151 +167,194 @@ impl<'a> Machine<'a> {
     fn run(&mut self) -> Result<Value<'a>> {
         loop {
             let [opcode] = self.take()?;
-            match opcode {
-                0x80 => {
-                    let [version] = self.take()?;
-                    ensure!(version <= 5, "pickle protocol {version} is unknown");
-                }
-                0x95 => {
-                    self.take::<8>()?;
-                }
-                b'.' => {
-                    let result = self.pop()?;
-                    ensure!(self.stack.is_empty() && self.marks.is_empty(), "the pickle leaves values over");
-                    return Ok(result);
-                }
-                b'(' => self.marks.push(self.stack.len()),
-                b'0' => {
-                    self.pop()?;
-                }
-                b'1' => {
-                    self.pop_mark()?;
-                }
-                b'2' => {
-                    let top = self.top()?;
-                    self.stack.push(top);
-                }
-                b'N' => self.stack.push(Value::None),
-                0x88 | 0x89 => self.stack.push(Value::Bool),
-                b'K' => {
-                    let [n] = self.take()?;
-                    self.stack.push(Value::Int(n.into()));
-                }
-                b'M' => {
-                    let n = u16::from_le_bytes(self.take()?);
-                    self.stack.push(Value::Int(n.into()));
-                }
-                b'J' => {
-                    let n = i32::from_le_bytes(self.take()?);
-                    self.stack.push(Value::Int(n.into()));
-                }
-                0x8a => self.long()?,
-                b'G' => {
-                    self.take::<8>()?;
-                    self.stack.push(Value::Float);
-                }
-                0x8c => {
-                    let [n] = self.take()?;
-                    self.text(n.into())?;
-                }
-                b'X' => {
-                    let n = u32::from_le_bytes(self.take()?);
-                    self.text(n.into())?;
-                }
-                0x8d => {
-                    let n = u64::from_le_bytes(self.take()?);
-                    self.text(n)?;
-                }
-                b')' => self.tuple(Vec::new()),
-                0x85..=0x87 => {
-                    let n = usize::from(opcode - 0x84);
-                    let start = self.stack.len().checked_sub(n).filter(|s| *s >= self.floor());
-                    let items = self.stack.split_off(start.ok_or_else(too_short)?);
-                    self.tuple(items);
-                }
-                b't' => {
-                    let items = self.pop_mark()?;
-                    self.tuple(items);
-                }
-                b']' => self.stack.push(Value::List),
-                b'l' => {
-                    self.pop_mark()?;
-                    self.stack.push(Value::List);
-                }
-                b'a' => {
-                    self.pop()?;
-                    self.expect_list()?;
-                }
-                b'e' => {
-                    self.pop_mark()?;
-                    self.expect_list()?;
-                }
-                b'}' => self.dict(Vec::new()),
-                b'd' => {
-                    let pairs = pairs(self.pop_mark()?)?;
-                    self.dict(pairs);
-                }
-                b's' => {
-                    let value = self.pop()?;
-                    let key = self.pop()?;
-                    self.set_items(vec![(key, value)])?;
-                }
-                b'u' => {
-                    let pairs = pairs(self.pop_mark()?)?;
-                    self.set_items(pairs)?;
-                }
-                b'q' => {
-                    let [n] = self.take()?;
-                    self.remember(n.into())?;
-                }
-                b'r' => {
-                    let n = u32::from_le_bytes(self.take()?);
-                    self.remember(n)?;
-                }
-                0x94 => {
-                    let n = u32::try_from(self.memo.len())?;
-                    self.remember(n)?;
-                }
-                b'h' => {
-                    let [n] = self.take()?;
-                    self.recall(n.into())?;
-                }
-                b'j' => {
-                    let n = u32::from_le_bytes(self.take()?);
-                    self.recall(n)?;
-                }
-                b'c' => {
-                    let module = self.line()?;
-                    let name = self.line()?;
-                    self.global(module, name)?;
-                }
-                0x93 => {
-                    let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Str(module), Value::Str(name)) = (module, name) else {
-                        bail!("a global's name is no text")
-                    };
-                    self.global(module, name)?;
-                }
-                b'Q' => {
-                    let id = self.pop()?;
-                    let storage = self.storage(id)?;
-                    self.stack.push(Value::Storage(storage));
-                }
-                b'R' => {
-                    let (arguments, function) = (self.pop()?, self.pop()?);
-                    let result = self.build(function, arguments)?;
-                    self.stack.push(result);
-                }
-                // The state of an object: here the `_metadata` of a state_dict, which nothing needs.
-                b'b' => {
-                    let state = self.pop()?;
-                    let (Value::Dict(_), Value::Dict(_)) = (self.top()?, state) else {
-                        bail!("only a dictionary may carry attributes")
-                    };
-                }
-                other => bail!("opcode 0x{other:02x} is not allowed: no checkpoint needs it"),
+            if opcode == b'.' {
+                let result = self.pop()?;
+                ensure!(self.stack.is_empty() && self.marks.is_empty(), "the pickle leaves values over");
+                return Ok(result);
             }
+            let known = self.stack_opcode(opcode)?
+                || self.literal_opcode(opcode)?
+                || self.container_opcode(opcode)?
+                || self.memo_opcode(opcode)?
+                || self.object_opcode(opcode)?;
+            ensure!(known, "opcode 0x{opcode:02x} is not allowed: no checkpoint needs it");
         }
+    }
+
+    /// Carries out an opcode of the protocol or of the bare stack; false for any other opcode, as the next functions.
+    fn stack_opcode(&mut self, opcode: u8) -> Result<bool> {
+        match opcode {
+            0x80 => {
+                let [version] = self.take()?;
+                ensure!(version <= 5, "pickle protocol {version} is unknown");
+            }
+            0x95 => {
+                self.take::<8>()?;
+            }
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => {
+                self.pop()?;
+            }
+            b'1' => {
+                self.pop_mark()?;
+            }
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Pushes a number, a truth value, text or None.
+    fn literal_opcode(&mut self, opcode: u8) -> Result<bool> {
+        match opcode {
+            b'N' => self.stack.push(Value::None),
+            0x88 | 0x89 => self.stack.push(Value::Bool),
+            b'K' => {
+                let [n] = self.take()?;
+                self.stack.push(Value::Int(n.into()));
+            }
+            b'M' => {
+                let n = u16::from_le_bytes(self.take()?);
+                self.stack.push(Value::Int(n.into()));
+            }
+            b'J' => {
+                let n = i32::from_le_bytes(self.take()?);
+                self.stack.push(Value::Int(n.into()));
+            }
+            0x8a => self.long()?,
+            b'G' => {
+                self.take::<8>()?;
+                self.stack.push(Value::Float);
+            }
+            0x8c => {
+                let [n] = self.take()?;
+                self.text(n.into())?;
+            }
+            b'X' => {
+                let n = u32::from_le_bytes(self.take()?);
+                self.text(n.into())?;
+            }
+            0x8d => {
+                let n = u64::from_le_bytes(self.take()?);
+                self.text(n)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Makes or fills a tuple, a list or a dictionary.
+    fn container_opcode(&mut self, opcode: u8) -> Result<bool> {
+        match opcode {
+            b')' => self.tuple(Vec::new()),
+            0x85..=0x87 => {
+                let n = usize::from(opcode - 0x84);
+                let start = self.stack.len().checked_sub(n).filter(|s| *s >= self.floor());
+                let items = self.stack.split_off(start.ok_or_else(too_short)?);
+                self.tuple(items);
+            }
+            b't' => {
+                let items = self.pop_mark()?;
+                self.tuple(items);
+            }
+            b']' => self.stack.push(Value::List),
+            b'l' => {
+                self.pop_mark()?;
+                self.stack.push(Value::List);
+            }
+            b'a' => {
+                self.pop()?;
+                self.expect_list()?;
+            }
+            b'e' => {
+                self.pop_mark()?;
+                self.expect_list()?;
+            }
+            b'}' => self.dict(Vec::new()),
+            b'd' => {
+                let pairs = pairs(self.pop_mark()?)?;
+                self.dict(pairs);
+            }
+            b's' => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.set_items(vec![(key, value)])?;
+            }
+            b'u' => {
+                let pairs = pairs(self.pop_mark()?)?;
+                self.set_items(pairs)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Remembers a value or recalls one.
+    fn memo_opcode(&mut self, opcode: u8) -> Result<bool> {
+        match opcode {
+            b'q' => {
+                let [n] = self.take()?;
+                self.remember(n.into())?;
+            }
+            b'r' => {
+                let n = u32::from_le_bytes(self.take()?);
+                self.remember(n)?;
+            }
+            0x94 => {
+                let n = u32::try_from(self.memo.len())?;
+                self.remember(n)?;
+            }
+            b'h' => {
+                let [n] = self.take()?;
+                self.recall(n.into())?;
+            }
+            b'j' => {
+                let n = u32::from_le_bytes(self.take()?);
+                self.recall(n)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Names a function, calls it, or refers to a storage.
+    fn object_opcode(&mut self, opcode: u8) -> Result<bool> {
+        match opcode {
+            b'c' => {
+                let module = self.line()?;
+                let name = self.line()?;
+                self.global(module, name)?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Value::Str(module), Value::Str(name)) = (module, name) else {
+                    bail!("a global's name is no text")
+                };
+                self.global(module, name)?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                let storage = self.storage(id)?;
+                self.stack.push(Value::Storage(storage));
+            }
+            b'R' => {
+                let (arguments, function) = (self.pop()?, self.pop()?);
+                let result = self.build(function, arguments)?;
+                self.stack.push(result);
+            }
+            // The state of an object: here the `_metadata` of a state_dict, which nothing needs.
+            b'b' => {
+                let state = self.pop()?;
+                let (Value::Dict(_), Value::Dict(_)) = (self.top()?, state) else {
+                    bail!("only a dictionary may carry attributes")
+                };
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {

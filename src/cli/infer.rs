@@ -3,17 +3,13 @@
 mod print;
 
 use std::{
-    collections::BTreeMap,
     ops::{ControlFlow, Range},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 
 use super::{
     GlobalArgs,
@@ -22,45 +18,37 @@ use super::{
         choices::{KINDS, STOP_RULES, one_of},
         guesses::GuessArgs,
         launch::LaunchArgs,
-        puzzles::{DataPathArg, check_kind, open_test_set},
+        puzzles::{DataPathArg, open_test_set},
     },
     ui::{JsonArg, Ui, only_errors, writable},
 };
 use crate::{
-    analysis::test_puzzles::TestPuzzles,
-    checkpoint::Checkpoint,
-    dataset::DatasetSet,
+    checkpoint::{Checkpoint, resolve},
     eval::{
-        guess::GuessOptions,
-        infer::{Event, InferPlan, infer},
+        infer::Event,
         parts::{Part, wait_and_join},
         pass::StopRule,
-        report::{Circumstances, InferReport, of_each},
-        results_file::{self, CheckpointIdentity, Differences, ResultsWriter, RunIdentity, StoredResults},
+        record::PuzzleRecord,
+        report::{InferReport, of_each},
+        request::{DecidedInfer, InferJob, InferRequest, OpenedResults},
+        results_file::{self, StoredResults},
         scores::Tally,
         shard::Shard,
+        test_puzzles::{TestPuzzles, TestSource},
         vote::summary_line,
     },
     journal::Existing,
-    model::{Dims, Model},
     outcome::Interrupted,
     puzzle::PuzzleKind,
     runtime::{
-        Runtime, device_name,
         dist::Place,
         launch::{Launch, Role},
     },
     say,
     signals::stop_flag,
     study::save_picture,
-    viz::{
-        PictureFormat,
-        pass_curve::{PassCurvePicture, PassLine},
-    },
+    viz::{PictureFormat, pass_curve::PassCurvePicture},
 };
-
-/// Rows of a batch where nothing better is known.
-const UPSTREAMS_BATCH: u64 = 91;
 
 const DETAILS: &str = "\
 Every test puzzle goes through every checkpoint under every permutation (Sudoku: the digits shifted cyclically by 0, 1, \
@@ -178,207 +166,132 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     if let Role::Launcher(launch) = &role {
         return start(launch, &ui, &args);
     }
-    let job = Job::prepare(&ui, &args, global, &role, part)?;
-    job.run(&ui, &args, global, &role)
+    infer(&ui, &args, global, &role, part)
 }
 
-/// Starts the ranks, with the checkpoints that all of them take.
+/// The checkpoints that a launcher chose, else those that were named, else the newest.
+fn checkpoints_of(ui: &Ui, args: &InferArgs, decided: Option<&DecidedInfer>) -> Result<Vec<Checkpoint>> {
+    let files = decided.map_or(&args.checkpoints.checkpoints, |decided| &decided.checkpoints);
+    load_checkpoints(ui, files, args.model.weights)
+}
+
+/// The puzzles that were named, else those of the last checkpoint.
+fn puzzles_of(ui: &Ui, args: &InferArgs, last: &Checkpoint) -> Result<TestPuzzles> {
+    match args.bundled {
+        None => open_test_set(ui, &args.data, last),
+        Some(rows) => TestPuzzles::open(TestSource::Sudokus(usize::try_from(rows)?)),
+    }
+}
+
+/// Starts the ranks, with the checkpoints and the puzzles that all of them take.
 fn start(launch: &Launch, ui: &Ui, args: &InferArgs) -> Result<()> {
-    let files = checkpoint_files(ui, &args.checkpoints.checkpoints)?;
-    launch.run(&files)
+    let checkpoints = checkpoint_files(ui, &args.checkpoints.checkpoints)?;
+    let last = checkpoints.last().context("no checkpoint")?;
+    let last = resolve(last)?.load(args.model.weights.into())?.checkpoint;
+    let source = puzzles_of(ui, args, &last)?.source;
+    launch.run(&DecidedInfer { checkpoints, source })
 }
 
-/// Everything that is loaded and checked before the first segment.
-struct Job {
-    puzzles: TestPuzzles,
-    models: Vec<Model>,
-    runtime: Runtime,
-    plan: InferPlan,
-    identity: RunIdentity,
-    part: Part,
-    /// Another run's results, to count differences from.
-    against: Option<StoredResults>,
+/// Runs, alone or as one of several processes, and reports.
+fn infer(ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role, part: Part) -> Result<()> {
+    let decided = role.handed_down::<DecidedInfer>()?;
+    let checkpoints = checkpoints_of(ui, args, decided.as_ref())?;
+    let puzzles = match decided {
+        Some(decided) => TestPuzzles::open(decided.source)?,
+        None => puzzles_of(ui, args, checkpoints.last().context("no checkpoint")?)?,
+    };
+    let seed = global.seed.unwrap_or(0);
+    let request = InferRequest {
+        kind: args.dataset,
+        permutes: args.permutes,
+        options: args.guesses.options(seed),
+        stop: args.stop,
+        compare_stops: args.compare_stops,
+        segments: args.segments,
+        dtype: args.model.dtype,
+        num_batch: args.num_batch,
+        batch_size: args.batch_size,
+        part,
+        existing: if args.resume { Existing::Resume } else { Existing::Refuse },
+        against: args.against.clone(),
+    };
+    request.check(&puzzles, &checkpoints)?;
+    let runtime = global.init_on(role.device(global.device)?)?;
+    let job = request.prepare(puzzles, checkpoints, runtime)?;
+    if job.fewer {
+        let (there, origin) = (job.identity.puzzles, &job.puzzles.origin);
+        say!(ui, "fewer test puzzles than asked for: all {there} of {origin} are run once");
+    }
+    let opened = job.open()?;
+    if let (Some(path), Some(done)) = (&job.part.output, opened.done) {
+        say!(ui, "{}: {done} of {} puzzles are done", path.display(), job.plan.puzzles.len());
+    }
+    describe(ui, &job, opened.known.is_empty());
+    let asked_to_stop = stop_flag("");
+    let mut watch = Watch::new(ui, &job, &opened, &asked_to_stop);
+    let end = job.run(opened, |event| watch.see(event))?;
+    watch.bar.finish_and_clear();
+    if end.outcome.work.stopped {
+        return Err(interrupted(ui, &job, &end.outcome.tally).into());
+    }
+    if let (Some(whole), Role::Rank(rank)) = (&job.part.whole, role) {
+        if rank.place.rank > 0 {
+            return Ok(());
+        }
+        let joined = join_parts(ui, whole, &rank.place, &asked_to_stop)?;
+        return finish(ui, args, &InferReport::of_stored(&joined, seed));
+    }
+    finish(ui, args, &job.report(&end, args.shard, seed))
 }
 
-impl Job {
-    fn prepare(ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role, part: Part) -> Result<Self> {
-        ensure!(
-            !args.compare_stops || args.stop == StopRule::Never,
-            "--compare-stops shows all rules from passes that run to the end: leave --stop {} out",
-            args.stop.name()
-        );
-        let handed_down = role.handed_down::<Vec<PathBuf>>()?;
-        let files = handed_down.as_ref().unwrap_or(&args.checkpoints.checkpoints);
-        let mut checkpoints = load_checkpoints(ui, files, args.model.weights)?;
-        let last = checkpoints.last().context("no checkpoint")?;
-        let puzzles = chosen_puzzles(ui, args, last)?;
-        let set = puzzles.set()?;
-        let options = args.guesses.options(global.seed.unwrap_or(0))?;
-        check_permutes(args, &puzzles, &options)?;
-        for checkpoint in &mut checkpoints {
-            check_kind(&puzzles, checkpoint)?;
-            if let Some(segments) = args.segments {
-                checkpoint.config.arch.halt_max_steps = segments;
-            }
-        }
-
-        let runtime = global.init_on(role.device(global.device)?)?;
-        let dims = Dims::from(puzzles.dataset.meta());
-        let mut models = Vec::with_capacity(checkpoints.len());
-        for checkpoint in &checkpoints {
-            models.push(checkpoint.model(dims, runtime, args.model.dtype)?);
-        }
-        let filling = || models.iter().filter_map(|m| m.filling_batch(models.len() - 1)).min();
-        let batch_size = match args.batch_size {
-            Some(given) => usize::try_from(given)?,
-            None => filling().unwrap_or(UPSTREAMS_BATCH as usize),
-        };
-        let total = puzzles_to_run(args, set, batch_size);
-        if total == set.len() && args.num_batch.is_some_and(|n| n.saturating_mul(batch_size as u64) > total as u64) {
-            say!(ui, "fewer test puzzles than asked for: all {} of {} are run once", set.len(), puzzles.origin);
-        }
-        let plan = InferPlan {
-            geometry: puzzles.geometry,
-            permutes: args.permutes,
-            options,
-            stop: args.stop,
-            compare: args.compare_stops,
-            batch_size,
-            puzzles: part.shard.of(total),
-        };
-        let identity = RunIdentity {
-            shape: plan.shape(&models),
-            compare_stops: plan.compare,
-            options,
-            checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| checkpoint_identity(c, m)).collect(),
-            // Without a file there is nothing to compare it with.
-            data_fingerprint: match (&part.output, &args.against) {
-                (None, None) => String::new(),
-                _ => puzzles.dataset.fingerprint()?,
-            },
-            data: puzzles.origin.clone(),
-            puzzles: total,
-        };
-        let against = args.against.as_ref().map(|path| {
-            let stored = results_file::read(path)?;
-            let at = || format!("{}: cannot stand beside this run", path.display());
-            stored.check_comparable(&identity).with_context(at)?;
-            Ok::<_, anyhow::Error>(stored)
-        });
-        let against = against.transpose()?;
-        Ok(Self { puzzles, models, runtime, plan, identity, part, against })
-    }
-
-    fn run(&self, ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role) -> Result<()> {
-        let stored = self.open(ui, args)?;
-        let (writer, known, before) = match stored {
-            (writer, Some(stored)) => (writer, stored.records, stored.seconds),
-            (writer, None) => (writer, BTreeMap::new(), 0.0),
-        };
-        self.describe(ui, known.len());
-        let asked_to_stop = stop_flag("");
-        let started = Instant::now();
-        let mut watch = Watch::new(ui, self, writer, &asked_to_stop, &known);
-        let mut differences = self.against.as_ref().map(|_| Differences::default());
-        let outcome = infer(&self.models, self.puzzles.set()?, &self.plan, known, |event| {
-            if let (Event::Pass { puzzle, pass, .. }, Some(other), Some(counts)) =
-                (event, &self.against, &mut differences)
-            {
-                other.compare(puzzle, pass, self.plan.stop, counts);
-            }
-            watch.see(event)
-        })?;
-        watch.bar.finish_and_clear();
-        if let Some(writer) = watch.writer {
-            writer.finish(!outcome.work.stopped)?;
-        }
-        if outcome.work.stopped {
-            return Err(self.interrupted(ui, &outcome.tally).into());
-        }
-
-        let seed = global.seed.unwrap_or(0);
-        let setup = outcome.work.setup.as_secs_f64();
-        let seconds = before + (started.elapsed().as_secs_f64() - setup).max(0.0);
-        if let (Some(whole), Role::Rank(rank)) = (&self.part.whole, role) {
-            if rank.place.rank > 0 {
-                return Ok(());
-            }
-            let joined = join_parts(ui, whole, &rank.place, &asked_to_stop)?;
-            return report_stored(ui, args, &joined, seed);
-        }
-        let how = Circumstances {
-            shard: args.shard.map(|s| s.to_string()),
-            batch_size: Some(self.plan.batch_size),
-            device: Some(device_name(self.runtime.device)),
-            row_segments: Some(outcome.work.rows),
-            setup_seconds: Some(setup),
-            against: differences,
-        };
-        let report = InferReport::new(&self.identity, &outcome.tally, how, seed, seconds);
-        finish(ui, args, &report, &outcome.tally, &self.identity)
-    }
-
-    fn open(&self, ui: &Ui, args: &InferArgs) -> Result<(Option<ResultsWriter>, Option<StoredResults>)> {
-        let Some(path) = &self.part.output else { return Ok((None, None)) };
-        let existing = if args.resume { Existing::Resume } else { Existing::Refuse };
-        let (writer, stored) = ResultsWriter::open(path, &self.identity, &self.plan.puzzles, existing)?;
-        if let Some(stored) = &stored {
-            let (all, stop) = (self.identity.shape.passes(), self.plan.stop);
-            let done = stored.records.values().filter(|r| r.is_complete(all, stop)).count();
-            say!(ui, "{}: {done} of {} puzzles are done", path.display(), self.plan.puzzles.len());
-        }
-        Ok((Some(writer), stored))
-    }
-
-    fn describe(&self, ui: &Ui, known: usize) {
-        let plan = &self.plan;
-        let Range { start, end } = plan.puzzles;
-        let part = match self.part.shard {
-            Shard { count: 1, .. } => String::new(),
-            shard => format!(", shard {shard}: puzzles {start} to {}", end.saturating_sub(1)),
-        };
-        let stop = match plan.stop {
-            StopRule::Never => String::new(),
-            rule => format!(" at most, --stop {}", rule.name()),
-        };
-        say!(
-            ui,
-            "{} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments{stop}, {} on {}{part}{}",
-            plan.puzzles.len(),
-            plan.geometry,
-            self.puzzles.origin,
-            plan.batch_size,
-            self.models.len(),
-            plan.permutes,
-            of_each(self.models.iter().map(|m| m.config().halt_max_steps)),
-            of_each(self.models.iter().map(|m| m.config().forward_dtype.short_name())),
-            device_name(self.runtime.device),
-            if known > 0 { ", without what is known" } else { "" }
-        );
-    }
-
-    /// Tells how far the run came.
-    fn interrupted(&self, ui: &Ui, tally: &Tally) -> Interrupted {
-        let so_far = match (tally.total(), tally.upstream()) {
-            (0, _) | (_, None) => String::new(),
-            (done, Some(solved)) => {
-                let correct = solved.iter().map(|&s| u64::from(s)).sum();
-                format!(", {} of them solved under upstream's rule", summary_line(correct, done))
-            }
-        };
-        let kept = match &self.part.output {
-            Some(path) => format!("{} has what is done, --resume goes on with it", path.display()),
-            None => "no results were written".to_owned(),
-        };
-        say!(ui, "interrupted after {} of {} puzzles{so_far}; {kept}", tally.total(), self.plan.puzzles.len());
-        Interrupted::TOLD
-    }
+/// Says what is run.
+fn describe(ui: &Ui, job: &InferJob, fresh: bool) {
+    let plan = &job.plan;
+    let Range { start, end } = plan.puzzles;
+    let part = match job.part.shard {
+        Shard { count: 1, .. } => String::new(),
+        shard => format!(", shard {shard}: puzzles {start} to {}", end.saturating_sub(1)),
+    };
+    let stop = match plan.stop {
+        StopRule::Never => String::new(),
+        rule => format!(" at most, --stop {}", rule.name()),
+    };
+    say!(
+        ui,
+        "{} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments{stop}, {} on {}{part}{}",
+        plan.puzzles.len(),
+        plan.geometry,
+        job.puzzles.origin,
+        plan.batch_size,
+        job.models.len(),
+        plan.permutes,
+        of_each(job.models.iter().map(|m| m.config().halt_max_steps)),
+        of_each(job.models.iter().map(|m| m.config().forward_dtype.short_name())),
+        job.device,
+        if fresh { "" } else { ", without what is known" }
+    );
 }
 
-/// Shows a run and keeps its results.
+/// Tells how far the run came.
+fn interrupted(ui: &Ui, job: &InferJob, tally: &Tally) -> Interrupted {
+    let so_far = match (tally.total(), tally.upstream()) {
+        (0, _) | (_, None) => String::new(),
+        (done, Some(solved)) => {
+            let correct = solved.iter().map(|&s| u64::from(s)).sum();
+            format!(", {} of them solved under upstream's rule", summary_line(correct, done))
+        }
+    };
+    let kept = match &job.part.output {
+        Some(path) => format!("{} has what is done, --resume goes on with it", path.display()),
+        None => "no results were written".to_owned(),
+    };
+    say!(ui, "interrupted after {} of {} puzzles{so_far}; {kept}", tally.total(), job.plan.puzzles.len());
+    Interrupted::TOLD
+}
+
+/// Shows a run.
 struct Watch<'a> {
     bar: indicatif::ProgressBar,
-    writer: Option<ResultsWriter>,
     asked_to_stop: &'a AtomicBool,
     /// Passes of a puzzle.
     all: u64,
@@ -387,90 +300,29 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(
-        ui: &Ui,
-        job: &Job,
-        writer: Option<ResultsWriter>,
-        asked_to_stop: &'a Arc<AtomicBool>,
-        known: &BTreeMap<usize, crate::eval::record::PuzzleRecord>,
-    ) -> Self {
+    fn new(ui: &Ui, job: &InferJob, opened: &OpenedResults, asked_to_stop: &'a AtomicBool) -> Self {
         let all = job.identity.shape.passes() as u64;
         let bar = ui.progress(job.plan.puzzles.len() as u64 * all, "infer", "passes");
-        let done = known
-            .values()
-            .map(|r| if r.is_complete(all as usize, job.plan.stop) { all } else { r.passes.len() as u64 });
-        bar.inc(done.sum());
+        let done = |record: &PuzzleRecord| if job.is_complete(record) { all } else { record.passes.len() as u64 };
+        bar.inc(opened.known.values().map(done).sum());
         bar.reset_eta();
-        Self { bar, writer, asked_to_stop, all, passes: 0, exact: 0 }
+        Self { bar, asked_to_stop, all, passes: 0, exact: 0 }
     }
 
-    fn see(&mut self, event: Event<'_>) -> Result<ControlFlow<()>> {
+    fn see(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Segment => self.bar.tick(),
-            Event::Pass { puzzle, row, pass } => {
+            Event::Pass { pass, .. } => {
                 self.passes += 1;
                 self.exact += u64::from(pass.end.is_exact());
                 self.bar.inc(1);
                 if self.passes.is_multiple_of(64) {
                     self.bar.set_message(format!("· exact {:.1} %", 100.0 * self.exact as f64 / self.passes as f64));
                 }
-                if let Some(writer) = &mut self.writer {
-                    writer.pass(puzzle, row, pass)?;
-                }
             }
-            Event::Puzzle(record) => {
-                self.bar.inc(self.all.saturating_sub(record.passes.len() as u64));
-                if let Some(writer) = &mut self.writer {
-                    writer.done(record.puzzle)?;
-                }
-            }
+            Event::Puzzle(record) => self.bar.inc(self.all.saturating_sub(record.passes.len() as u64)),
         }
-        let stop = self.asked_to_stop.load(Ordering::SeqCst);
-        Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    }
-}
-
-fn chosen_puzzles(ui: &Ui, args: &InferArgs, last: &Checkpoint) -> Result<TestPuzzles> {
-    let puzzles = match args.bundled {
-        None => open_test_set(ui, &args.data, last)?,
-        Some(rows) => TestPuzzles::bundled_sudokus(rows)?,
-    };
-    if let Some(kind) = args.dataset {
-        ensure!(
-            Some(kind) == puzzles.geometry.kind(),
-            "--dataset {kind}: the puzzles of {} are {} (a vocabulary of {} tokens)",
-            puzzles.origin,
-            puzzles.geometry,
-            puzzles.geometry.vocab_size()
-        );
-    }
-    Ok(puzzles)
-}
-
-fn check_permutes(args: &InferArgs, puzzles: &TestPuzzles, options: &GuessOptions) -> Result<()> {
-    let (kind, most) = (puzzles.geometry, options.most(puzzles.geometry));
-    ensure!(!options.relabel || kind.is_sudoku(), "--relabel: a {kind} has no digits to relabel");
-    let more = if options.beyond_upstream() { "" } else { "; the options for more guesses allow more" };
-    ensure!(
-        args.permutes >= 1 && u64::from(args.permutes) <= most,
-        "--permutes {}: a {kind} puzzle has {most} permutations: give 1 to {most}{more}",
-        args.permutes
-    );
-    Ok(())
-}
-
-/// Puzzles of the whole run: what was asked for in batches, else all.
-fn puzzles_to_run(args: &InferArgs, set: &DatasetSet, batch_size: usize) -> usize {
-    let asked = args.num_batch.map(|n| usize::try_from(n).unwrap_or(usize::MAX).saturating_mul(batch_size));
-    asked.unwrap_or(usize::MAX).min(set.len())
-}
-
-fn checkpoint_identity(checkpoint: &Checkpoint, model: &Model) -> CheckpointIdentity {
-    CheckpointIdentity {
-        weights: checkpoint.weights_digest(),
-        step: checkpoint.step,
-        dtype: model.config().forward_dtype.short_name().to_owned(),
-        path: checkpoint.path.display().to_string(),
+        if self.asked_to_stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -483,14 +335,7 @@ fn merge(args: &InferArgs, global: &GlobalArgs) -> Result<()> {
         say!(ui, "results: {}", output.display());
     }
     let seed = global.seed.unwrap_or(joined.run.options.seed);
-    report_stored(&ui, args, &joined, seed)
-}
-
-fn report_stored(ui: &Ui, args: &InferArgs, stored: &StoredResults, seed: u64) -> Result<()> {
-    let mut tally = Tally::new(stored.run.shape.clone());
-    stored.records.values().for_each(|record| tally.add(record));
-    let report = InferReport::new(&stored.run, &tally, Circumstances::default(), seed, stored.seconds);
-    finish(ui, args, &report, &tally, &stored.run)
+    finish(&ui, args, &InferReport::of_stored(&joined, seed))
 }
 
 /// Waits for the parts of the other processes.
@@ -511,25 +356,10 @@ fn join_parts(ui: &Ui, whole: &Path, place: &Place, asked_to_stop: &AtomicBool) 
 }
 
 /// Text, picture and JSON.
-fn finish(ui: &Ui, args: &InferArgs, report: &InferReport, tally: &Tally, run: &RunIdentity) -> Result<()> {
+fn finish(ui: &Ui, args: &InferArgs, report: &InferReport) -> Result<()> {
     print::print(report, ui);
     if let Some(path) = &args.plot {
-        let curve = tally.curve();
-        let line = |name: &str, of: fn(&crate::eval::scores::CurvePoint) -> f64| PassLine {
-            name: name.to_owned(),
-            shares: curve.iter().map(of).collect(),
-        };
-        let picture = PassCurvePicture {
-            title: format!("Puzzles solved with the first passes ({} puzzles)", report.total),
-            sources: format!("Puzzles: {} · {} checkpoint(s)", run.data, run.checkpoints.len()),
-            lines: vec![
-                line("any pass right", |p| p.any_exact),
-                line("verified", |p| p.verified),
-                line("vote", |p| p.vote),
-                line("best halt", |p| p.best_halt),
-            ],
-        };
-        save_picture(&picture, path)?;
+        save_picture(&PassCurvePicture::of(report), path)?;
         say!(ui, "picture: {}", path.display());
     }
     if let Some(rule) = report.upstream_rule {

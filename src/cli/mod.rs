@@ -106,6 +106,11 @@ enum Command {
 }
 
 impl Command {
+    /// Whether the same bits are asked for at every repetition.
+    fn is_deterministic(&self) -> bool {
+        matches!(self, Self::Train(args) if args.deterministic)
+    }
+
     /// Whether the command uses libtorch.
     fn computes(&self) -> bool {
         match self {
@@ -153,7 +158,7 @@ fn run(cli: Cli) -> Result<()> {
     let global = &cli.global;
     signals::file_size_limits_are_errors();
     if cli.command.computes() {
-        runtime::prepare(global.device);
+        runtime::prepare(global.device, cli.command.is_deterministic());
     }
     match cli.command {
         Command::BuildDataset(a) => build_dataset::run(a, global),

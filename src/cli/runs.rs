@@ -1,13 +1,8 @@
 //! `hrm runs`.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
-use serde::Serialize;
-use serde_json::Value;
 
 use super::{
     table::Table,
@@ -15,7 +10,7 @@ use super::{
 };
 use crate::{
     say,
-    train::{RunHistory, RunState, find_runs},
+    train::{RunSummary, find_runs},
 };
 
 const DETAILS: &str = "\
@@ -40,54 +35,12 @@ pub struct RunsArgs {
     json: JsonArg,
 }
 
-/// A line of the list.
-#[derive(Debug, Serialize)]
-struct Row {
-    run: PathBuf,
-    state: RunState,
-    step: i64,
-    /// None where the run does not say, as older ones.
-    total_steps: Option<i64>,
-    best_exact_accuracy: Option<f64>,
-    best_step: Option<i64>,
-    /// Seconds since the run was last written to.
-    age: f64,
-}
-
-impl Row {
-    fn new(run: &Path, history: &RunHistory) -> Self {
-        let best = history.best_exact();
-        Self {
-            run: run.to_path_buf(),
-            state: history.state(),
-            step: history.step(),
-            total_steps: history.about.get("total_steps").and_then(Value::as_i64),
-            best_exact_accuracy: best.map(|b| b.1),
-            best_step: best.map(|b| b.0),
-            age: SystemTime::now().duration_since(history.changed).unwrap_or_default().as_secs_f64(),
-        }
-    }
-
-    fn cells(&self) -> [String; 5] {
-        let steps = match self.total_steps {
-            Some(total) => format!("{} of {total}", self.step),
-            None => self.step.to_string(),
-        };
-        let best = match (self.best_exact_accuracy, self.best_step) {
-            (Some(exact), Some(step)) => format!("{:.2} % at {step}", 100.0 * exact),
-            _ => "-".into(),
-        };
-        let age = format!("{} ago", indicatif::HumanDuration(Duration::from_secs(self.age as u64)));
-        [self.run.display().to_string(), self.state.name().into(), steps, best, age]
-    }
-}
-
 pub fn run(args: &RunsArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let mut rows = Vec::new();
     for run in find_runs(&args.folder)? {
-        match RunHistory::read(&run) {
-            Ok(history) => rows.push(Row::new(&run, &history)),
+        match RunSummary::read(run) {
+            Ok(summary) => rows.push(summary),
             // One damaged run must not hide the others.
             Err(e) => warn(format_args!("{e:#}")),
         }
@@ -96,8 +49,21 @@ pub fn run(args: &RunsArgs) -> Result<()> {
         say!(ui, "{}: no runs", args.folder.display());
     } else {
         let mut table = Table::headed(["run", "state", "step", "best exact accuracy", "last written"], &[0, 1, 4]);
-        rows.iter().for_each(|row| table.row(row.cells()));
+        rows.iter().for_each(|row| table.row(cells(row)));
         table.print(&ui);
     }
     ui.emit(&rows)
+}
+
+fn cells(summary: &RunSummary) -> [String; 5] {
+    let steps = match summary.total_steps {
+        Some(total) => format!("{} of {total}", summary.step),
+        None => summary.step.to_string(),
+    };
+    let best = match (summary.best_exact_accuracy, summary.best_step) {
+        (Some(exact), Some(step)) => format!("{:.2} % at {step}", 100.0 * exact),
+        _ => "-".into(),
+    };
+    let age = format!("{} ago", indicatif::HumanDuration(Duration::from_secs(summary.age as u64)));
+    [summary.run.display().to_string(), summary.state.name().into(), steps, best, age]
 }

@@ -26,8 +26,8 @@ use crate::{
         guess::guesses,
         pass::StopRule,
         solve::{SolvePlan, Solved, Step, solve},
+        test_puzzles::check_fits,
     },
-    model::Dims,
     puzzle::{Count, Geometry, Known, Typed},
     runtime::device_name,
     say,
@@ -115,8 +115,9 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let mut checkpoints = load_checkpoints(&ui, &args.checkpoint, args.model.weights)?;
     let typed = Typed::read(vocab_size_of(&checkpoints)?, &text).with_context(|| origin(&args))?;
     let (geometry, questions) = (typed.geometry, typed.puzzles);
-    let options = args.guesses.options(global.seed.unwrap_or(0))?;
-    let list = guesses(geometry, args.passes, &options).context("--passes")?;
+    let options = args.guesses.options(global.seed.unwrap_or(0));
+    checkpoints.iter().try_for_each(|checkpoint| check_fits(checkpoint, geometry, &origin(&args)))?;
+    let list = guesses(geometry, args.passes, &options)?;
     let animate = args.animate && io::stdout().is_terminal();
     if args.animate && !animate {
         warn(format_args!("--animate: standard output is no terminal: showing the steps one after the other"));
@@ -128,7 +129,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
         if let Some(segments) = args.segments {
             checkpoint.config.arch.halt_max_steps = segments;
         }
-        let dims = dims(checkpoint, geometry)?;
+        let dims = checkpoint.dims(geometry.cells(), geometry.vocab_size())?;
         models.push(checkpoint.model(dims, runtime, args.model.dtype)?);
     }
     let plan = SolvePlan { geometry, guesses: &list, seed: options.seed, stop: args.stop };
@@ -207,15 +208,6 @@ fn vocab_size_of(checkpoints: &[Checkpoint]) -> Result<usize> {
         );
     }
     Ok(first)
-}
-
-fn dims(checkpoint: &Checkpoint, geometry: Geometry) -> Result<Dims> {
-    let identifiers = checkpoint.num_puzzle_identifiers().unwrap_or(1);
-    Ok(Dims {
-        seq_len: i64::try_from(geometry.cells())?,
-        vocab_size: i64::try_from(geometry.vocab_size())?,
-        num_puzzle_identifiers: i64::try_from(identifiers)?,
-    })
 }
 
 /// Prints the puzzle, its steps and its result.

@@ -8,7 +8,7 @@ use super::{
     args::{
         checkpoints::CheckpointArg,
         output::OutputArgs,
-        puzzles::{DataPathArg, RunArgs, check_kind, open_test_set},
+        puzzles::{DataPathArg, RunArgs, open_test_set},
     },
     ui::Ui,
     watch::StudyWatch,
@@ -87,7 +87,7 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
     ensure!(!args.print || args.index.len() <= 1, "--print shows one puzzle: give one --index");
     let checkpoint = args.checkpoint.load(&ui, args.run.model.weights)?;
     let puzzles = open_test_set(&ui, &args.data, &checkpoint)?;
-    check_kind(&puzzles, &checkpoint)?;
+    puzzles.check_kind(&checkpoint)?;
     let items: Vec<Puzzle> = if args.index.is_empty() && !args.print {
         puzzles.rows_from(0, args.count.unwrap_or(RowCount::First(16)).rows())?
     } else {

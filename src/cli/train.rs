@@ -88,7 +88,7 @@ pub struct TrainArgs {
     force: bool,
     /// The same bits at every repetition on a GPU, at some speed
     #[arg(long)]
-    deterministic: bool,
+    pub deterministic: bool,
     /// Write TensorBoard event files into the run's folder too
     #[arg(long)]
     tensorboard: bool,
@@ -162,9 +162,6 @@ fn plan(args: &TrainArgs, global: &GlobalArgs, role: &Role, ui: &Ui) -> Result<T
         tensorboard: args.tensorboard,
     };
     let planned = request.plan(&mut rand::rng())?;
-    for warning in &planned.warnings {
-        warn(format_args!("{warning}"));
-    }
     for note in &planned.notes {
         say!(ui, "{note}");
     }

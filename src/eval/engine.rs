@@ -52,8 +52,7 @@ pub enum Progress {
 pub struct Todo {
     /// The puzzle's place in the set.
     pub puzzle: usize,
-    /// [`PassId::number`] of each.
-    pub done: Vec<u32>,
+    pub done: Vec<PassId>,
 }
 
 /// What an engine is to do.
@@ -184,18 +183,14 @@ impl<'a> Engine<'a> {
         Ok(work)
     }
 
-    /// How many passes a puzzle has.
-    fn passes(&self) -> u32 {
-        (self.plan.guesses.len() * self.lanes.len()) as u32
-    }
-
     /// Lets puzzles begin as long as there is room for them.
     fn admit(&mut self) {
         while self.begun.len() < self.window {
             let Some(Todo { puzzle, done }) = self.todo.next() else { return };
-            let missing = (0..self.passes()).filter(|pass| !done.contains(pass));
+            let all = PassId::all(self.lanes.len(), self.plan.guesses.len());
+            let missing = all.filter(|pass| !done.contains(pass));
             let first = if self.plan.stop == StopRule::Verified { 1 } else { usize::MAX };
-            let passes: Vec<u32> = missing.take(first).collect();
+            let passes: Vec<PassId> = missing.take(first).collect();
             if passes.is_empty() {
                 continue;
             }
@@ -204,8 +199,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn push(&mut self, puzzle: usize, pass: u32) {
-        let PassId { checkpoint, guess } = PassId::from_number(pass, self.plan.guesses.len());
+    fn push(&mut self, puzzle: usize, PassId { checkpoint, guess }: PassId) {
         self.lanes[checkpoint].ready.push(Reverse(Turn::new(self.plan.stop, puzzle - self.base, guess)));
     }
 
@@ -218,8 +212,8 @@ impl<'a> Engine<'a> {
 
     /// What follows in a puzzle after one of its passes.
     fn goes_on(&mut self, puzzle: usize, done: &PassRecord) {
-        let next = done.pass + 1;
-        if self.plan.stop == StopRule::Verified && !done.end.verified && next < self.passes() {
+        let next = done.pass.next(self.plan.guesses.len());
+        if self.plan.stop == StopRule::Verified && !done.end.verified && next.checkpoint < self.lanes.len() {
             self.push(puzzle, next);
             return;
         }
@@ -311,17 +305,14 @@ impl Lane<'_> {
         let Some(rows) = &mut self.rows else { return Ok(Vec::new()) };
         let stopped = rows.collect(judged)?.into_iter();
         Ok(stopped
-            .map(|stopped| {
-                let id = PassId { checkpoint, guess: stopped.job.guess };
-                FinishedPass {
-                    puzzle: self.shared.base + stopped.job.puzzle,
-                    pass: PassRecord {
-                        pass: id.number(self.plan.guesses.len()),
-                        end: stopped.end,
-                        at_halt: stopped.at_halt,
-                        at_verified: stopped.at_verified,
-                    },
-                }
+            .map(|stopped| FinishedPass {
+                puzzle: self.shared.base + stopped.job.puzzle,
+                pass: PassRecord {
+                    pass: PassId { checkpoint, guess: stopped.job.guess },
+                    end: stopped.end,
+                    at_halt: stopped.at_halt,
+                    at_verified: stopped.at_verified,
+                },
             })
             .collect())
     }

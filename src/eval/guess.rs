@@ -42,15 +42,25 @@ impl GuessOptions {
 
     /// How many different guesses there are of a puzzle.
     pub fn most(&self, geometry: Geometry) -> u64 {
-        if self.random_start || self.noise > 0.0 {
-            return Self::MOST;
-        }
-        let permutations = u64::from(geometry.permutations());
-        match geometry {
-            Geometry::Sudoku(_) if self.relabel || self.symmetries => Self::MOST,
-            Geometry::Maze { height, width } if self.symmetries && height == width => 8 * permutations,
-            _ => permutations,
-        }
+        let drawn = self.random_start || self.noise > 0.0;
+        let transforms = geometry.transforms(self.relabel, self.symmetries).filter(|_| !drawn);
+        transforms.unwrap_or(Self::MOST)
+    }
+
+    /// Whether `count` guesses can be made.
+    ///
+    /// # Errors
+    /// No guess, or more than there are; options that the puzzle does not have.
+    pub fn check(&self, geometry: Geometry, count: u32) -> Result<()> {
+        ensure!(!self.relabel || geometry.is_sudoku(), "--relabel: a {geometry} has no digits to relabel");
+        ensure!(self.noise.is_finite() && self.noise >= 0.0, "--noise {}: give a deviation of 0 or more", self.noise);
+        let most = self.most(geometry);
+        let more = if self.beyond_upstream() { "" } else { "; the options for more guesses allow more" };
+        ensure!(
+            count >= 1 && u64::from(count) <= most,
+            "--permutes {count}: a {geometry} puzzle has {most} permutations: give 1 to {most}{more}"
+        );
+        Ok(())
     }
 
     /// Whether anything but upstream's permutations is asked for.
@@ -73,16 +83,9 @@ pub struct Guess {
 /// `count` guesses of puzzles; the same options give the same guesses, and more of them begin with the same.
 ///
 /// # Errors
-/// No guess, or more than there are; options that the puzzle does not have.
+/// Those of [`GuessOptions::check`].
 pub fn guesses(geometry: Geometry, count: u32, options: &GuessOptions) -> Result<Vec<Guess>> {
-    let most = options.most(geometry);
-    ensure!(
-        count >= 1 && u64::from(count) <= most,
-        "{count} permutations: a {geometry} puzzle has {most}{}: give 1 to {most}",
-        if options.beyond_upstream() { " of these" } else { "" }
-    );
-    ensure!(!options.relabel || geometry.is_sudoku(), "only Sudoku has digits to relabel");
-    ensure!(options.noise.is_finite() && options.noise >= 0.0, "noise of deviation {}: give 0 or more", options.noise);
+    options.check(geometry, count)?;
     let mut taken = HashSet::new();
     Ok((0..count)
         .map(|index| {

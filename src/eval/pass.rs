@@ -19,6 +19,20 @@ impl PassId {
         (self.checkpoint * guesses + self.guess) as u32
     }
 
+    /// All passes of a puzzle, in their order.
+    pub fn all(checkpoints: usize, guesses: usize) -> impl Iterator<Item = Self> {
+        (0..checkpoints).flat_map(move |checkpoint| (0..guesses).map(move |guess| Self { checkpoint, guess }))
+    }
+
+    /// The pass after this one.
+    #[must_use]
+    pub fn next(self, guesses: usize) -> Self {
+        match self.guess + 1 {
+            guess if guess < guesses => Self { guess, ..self },
+            _ => Self { checkpoint: self.checkpoint + 1, guess: 0 },
+        }
+    }
+
     /// The pass with this number in files.
     pub fn from_number(number: u32, guesses: usize) -> Self {
         let (number, guesses) = (number as usize, guesses.max(1));
@@ -111,6 +125,8 @@ mod tests {
         assert_eq!((all[4].checkpoint, all[4].guess), (1, 1));
         assert!(all.is_sorted());
         assert!(all.iter().map(|pass| pass.number(3)).eq(0..6));
+        assert!(PassId::all(2, 3).eq(all.iter().copied()));
+        assert!(all.windows(2).all(|pair| pair[0].next(3) == pair[1]));
     }
 
     #[test]

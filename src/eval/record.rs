@@ -1,15 +1,15 @@
-//! What is kept of every pass: the lines of a results file, and what scores are counted from.
+//! What is kept of every pass: the lines of a results file, where passes have numbers, and what scores are counted from.
 
 use serde::{Deserialize, Serialize};
 
-use super::pass::{Ending, StopRule};
+use super::pass::{Ending, PassId, StopRule};
 use crate::{dataset::RowInfo, puzzle::Geometry};
 
-/// One pass over one puzzle.
+/// One pass over one puzzle; in files `Id` is its [`PassId::number`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PassRecord {
-    /// [`PassId::number`](super::pass::PassId::number)
-    pub pass: u32,
+pub struct PassRecord<Id = PassId> {
+    /// Which pass.
+    pub pass: Id,
     /// How the pass stood at its stop.
     #[serde(flatten)]
     pub end: Ending,
@@ -23,14 +23,33 @@ pub struct PassRecord {
 
 /// The passes of one puzzle, in their order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PuzzleRecord {
+pub struct PuzzleRecord<Id = PassId> {
     /// The puzzle's place in the set.
     pub puzzle: usize,
     /// Where it is from and how hard it is, if that is known.
     #[serde(flatten)]
     pub row: Option<RowInfo>,
-    /// In the order of their numbers.
-    pub passes: Vec<PassRecord>,
+    /// In their order.
+    pub passes: Vec<PassRecord<Id>>,
+}
+
+impl<A> PuzzleRecord<A> {
+    /// The same, its passes named otherwise.
+    fn renamed<B>(self, name: impl Fn(A) -> B) -> PuzzleRecord<B> {
+        let Self { puzzle, row, passes } = self;
+        let renamed = |PassRecord { pass, end, at_halt, at_verified }: PassRecord<A>| {
+            let pass = name(pass);
+            PassRecord { pass, end, at_halt, at_verified }
+        };
+        PuzzleRecord { puzzle, row, passes: passes.into_iter().map(renamed).collect() }
+    }
+}
+
+impl PuzzleRecord<u32> {
+    /// As it is in memory, where each checkpoint makes `guesses` guesses.
+    pub fn identified(self, guesses: usize) -> PuzzleRecord {
+        self.renamed(|number| PassId::from_number(number, guesses))
+    }
 }
 
 impl PassRecord {
@@ -58,9 +77,14 @@ impl PassRecord {
 }
 
 impl PuzzleRecord {
+    /// As files hold it, where each checkpoint makes `guesses` guesses.
+    pub fn numbered(self, guesses: usize) -> PuzzleRecord<u32> {
+        self.renamed(|pass| pass.number(guesses))
+    }
+
     /// The passes that a run under `rule` has, with their endings: under [`StopRule::Verified`] none after the first
     /// verified one.
-    pub fn passes_under(&self, rule: StopRule, of_run: StopRule) -> Option<Vec<(u32, &Ending)>> {
+    pub fn passes_under(&self, rule: StopRule, of_run: StopRule) -> Option<Vec<(PassId, &Ending)>> {
         let mut all = Vec::with_capacity(self.passes.len());
         for pass in &self.passes {
             let end = pass.under(rule, of_run)?;

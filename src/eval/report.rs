@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     guess::GuessOptions,
     pass::StopRule,
-    results_file::{CheckpointIdentity, Differences, RunIdentity},
+    results_file::{CheckpointIdentity, Differences, RunIdentity, StoredResults},
     scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stops, Tally},
     stats::{Interval, normal_share, wilson},
 };
@@ -71,7 +71,8 @@ pub struct PassReport {
     pub cell: f64,
     pub cell_interval: Interval,
     pub halted: f64,
-    pub verified: f64,
+    /// Null for puzzles of an unknown kind.
+    pub verified: Option<f64>,
     pub segments_mean: f64,
     /// Puzzles that the pass ran on.
     pub puzzles: u64,
@@ -110,6 +111,13 @@ pub fn share(part: u64, whole: u64) -> f64 {
 }
 
 impl InferReport {
+    /// Of results that were read from a file.
+    pub fn of_stored(stored: &StoredResults, seed: u64) -> Self {
+        let mut tally = Tally::new(stored.run.shape.clone());
+        stored.records.values().for_each(|record| tally.add(record));
+        Self::new(&stored.run, &tally, Circumstances::default(), seed, stored.seconds)
+    }
+
     /// `seed`: of the intervals.
     pub fn new(run: &RunIdentity, tally: &Tally, how: Circumstances, seed: u64, seconds: f64) -> Self {
         let total = tally.total();
@@ -122,7 +130,7 @@ impl InferReport {
             cell: share(pass.cells, pass.run * shape.cells as u64),
             cell_interval: normal_share(pass.cells, pass.cells_squared, pass.run, shape.cells as u64),
             halted: share(pass.halted, pass.run),
-            verified: share(pass.verified, pass.run),
+            verified: shape.kind.map(|_| share(pass.verified, pass.run)),
             segments_mean: share(pass.segments, pass.run),
             puzzles: pass.run,
         });

@@ -26,6 +26,17 @@ pub struct Transform {
 }
 
 impl Geometry {
+    /// How many different transforms there are, with any relabelling of a Sudoku's digits and with the board's symmetries
+    /// where that is asked for; none where they are more than anybody makes.
+    pub fn transforms(self, relabel: bool, symmetries: bool) -> Option<u64> {
+        let permutations = u64::from(self.permutations());
+        match self {
+            Self::Sudoku(_) if relabel || symmetries => None,
+            Self::Maze { height, width } if symmetries && height == width => Some(8 * permutations),
+            _ => Some(permutations),
+        }
+    }
+
     /// Upstream's permutations in batched inference: the cyclic shifts of a Sudoku's N digits; a maze's start and goal as
     /// they are or swapped. One where the kind is unknown.
     pub fn permutations(self) -> u32 {

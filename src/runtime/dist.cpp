@@ -82,12 +82,21 @@ int hrm_store_get(void* self, const char* key, char* out, uint64_t room) noexcep
   });
 }
 
-// `host` picks the network interface; null lets Gloo choose. `interface` names one instead.
-int hrm_gloo_new(
-    void* of, int32_t rank, int32_t world, int64_t timeout_ms, const char* host, const char* interface, void** out) noexcept {
+// As dist/group.rs declares it.
+struct HrmGlooOptions {
+  int32_t rank;
+  int32_t world;
+  int64_t timeout_ms;
+  // Picks the network interface; null lets Gloo choose.
+  const char* host;
+  // Names one instead, or null.
+  const char* interface;
+};
+
+int hrm_gloo_new(void* of, const HrmGlooOptions* asked, void** out) noexcept {
   return guarded([&] {
-    const std::chrono::milliseconds timeout(timeout_ms);
-    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+    const auto& [rank, world, timeout_ms, host, interface] = *asked;
+    auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
     options->devices.push_back(
         interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
             : host ? c10d::ProcessGroupGloo::createDeviceForHostname(host)

@@ -4,6 +4,7 @@ mod backend;
 mod device;
 pub(crate) mod dist;
 pub(crate) mod driver;
+mod environment;
 mod graph;
 pub(crate) mod launch;
 pub(crate) mod libtorch;
@@ -36,10 +37,14 @@ pub struct Runtime {
 }
 
 /// Opens libtorch's CUDA half where the driver works and `device` may mean a GPU. The first thing in a program that
-/// computes: torch decides at its first use whether there is CUDA.
-pub fn prepare(device: DeviceChoice) {
-    dist::settle_environment();
-    if device != DeviceChoice::Cpu && !driver::hidden_by_user() && driver::query().is_ok() {
+/// computes: torch decides at its first use whether there is CUDA. Before that, the environment of CUDA's libraries is
+/// settled; `deterministic`: also that of [`make_deterministic`].
+pub fn prepare(device: DeviceChoice, deterministic: bool) {
+    if device == DeviceChoice::Cpu {
+        return;
+    }
+    environment::settle(deterministic);
+    if !driver::hidden_by_user() && driver::query().is_ok() {
         // What went wrong is told where the device is resolved.
         let _ = libtorch::open_cuda();
     }
@@ -66,16 +71,12 @@ pub fn init(device: DeviceChoice, threads: Option<u32>) -> Result<Runtime> {
     Ok(Runtime { device, threads, acceleration: Acceleration::from_env() })
 }
 
-/// Makes torch choose the deterministic form of its operations in this process. To be called before CUDA starts. Models
-/// repeat the same bits if they leave [`Acceleration::tuned_products`] out as well.
+/// Makes torch choose the deterministic form of its operations in this process; on a GPU [`prepare`] must know of it. To be
+/// called before CUDA starts. Models repeat the same bits if they leave [`Acceleration::tuned_products`] out as well.
 ///
 /// # Errors
 /// A failure inside libtorch.
 pub fn make_deterministic() -> Result<()> {
-    if std::env::var_os("CUBLAS_WORKSPACE_CONFIG").is_none() {
-        // SAFETY: called at the start of a command, before any thread that reads the environment. cuBLAS reads it.
-        unsafe { std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8") };
-    }
     Ok(shim::set_deterministic()?)
 }
 

@@ -6,12 +6,12 @@ use serde::Serialize;
 use super::{Output, Watcher, runs::RunsPlan};
 use crate::{
     analysis::{
-        identity::{DataIdentity, PuzzlesIdentity},
+        identity::PuzzlesIdentity,
         runs::PuzzleRun,
         stability::{Blanks, Motion, StabilityRow, make_puzzles, motions, tabulate},
-        test_puzzles::TestPuzzles,
     },
     checkpoint::{Checkpoint, weights_name},
+    eval::test_puzzles::{DataIdentity, TestPuzzles},
     model::Model,
     puzzle::Puzzle,
     viz::{

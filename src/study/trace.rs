@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 use super::{Output, Watcher, interrupted};
 use crate::{
     analysis::{
-        identity::{DataIdentity, TraceIdentity},
+        identity::TraceIdentity,
         trace_file::{TraceArray, TraceFile, TracePlan, arrays},
     },
     checkpoint::Checkpoint,
+    eval::test_puzzles::DataIdentity,
     journal::run_batches,
     model::Model,
     puzzle::Puzzle,

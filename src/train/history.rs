@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{METRICS_FILE, TrainingState, is_running, log::LONGEST_LINE};
@@ -74,7 +75,7 @@ impl Series {
 }
 
 /// Whether a run goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// Its plan was done.
@@ -94,6 +95,40 @@ impl RunState {
             Self::Stopped => "stopped",
             Self::Dead => "dead",
         }
+    }
+}
+
+/// A run in figures: a line of `hrm runs`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunSummary {
+    pub run: PathBuf,
+    pub state: RunState,
+    pub step: i64,
+    /// [`RunHistory::total_steps`]
+    pub total_steps: Option<i64>,
+    pub best_exact_accuracy: Option<f64>,
+    pub best_step: Option<i64>,
+    /// Seconds since the run was last written to.
+    pub age: f64,
+}
+
+impl RunSummary {
+    /// Of the run in folder `run`.
+    ///
+    /// # Errors
+    /// Those of [`RunHistory::read`].
+    pub fn read(run: PathBuf) -> Result<Self> {
+        let history = RunHistory::read(&run)?;
+        let best = history.best_exact();
+        Ok(Self {
+            run,
+            state: history.state(),
+            step: history.step(),
+            total_steps: history.total_steps(),
+            best_exact_accuracy: best.map(|b| b.1),
+            best_step: best.map(|b| b.0),
+            age: SystemTime::now().duration_since(history.changed).unwrap_or_default().as_secs_f64(),
+        })
     }
 }
 
@@ -157,6 +192,32 @@ impl RunHistory {
             (_, true, false) => RunState::Stopped,
             (_, false, _) => RunState::Dead,
         }
+    }
+
+    /// The run under `root` that was written to last.
+    ///
+    /// # Errors
+    /// Those of [`find_runs`] and [`RunHistory::read`]; no run.
+    pub fn newest(root: &Path) -> Result<Self> {
+        let histories = find_runs(root)?.iter().map(|run| Self::read(run)).collect::<Result<Vec<_>>>()?;
+        let newest = histories.into_iter().max_by_key(|history| history.changed);
+        newest.with_context(|| format!("{}: there is no run", root.display()))
+    }
+
+    /// Its folder without what leads to it.
+    pub fn name(&self) -> String {
+        let full = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        full.file_name().map_or_else(|| self.folder.display().to_string(), |n| n.to_string_lossy().into_owned())
+    }
+
+    /// Steps of the whole plan; none where the run does not say, as older ones.
+    pub fn total_steps(&self) -> Option<i64> {
+        self.about.get("total_steps").and_then(Value::as_i64)
+    }
+
+    /// Whether no step was logged yet.
+    pub fn is_empty(&self) -> bool {
+        self.training.is_empty() && self.evaluations.is_empty()
     }
 
     /// The last step that was logged.

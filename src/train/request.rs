@@ -50,8 +50,6 @@ pub struct PlannedRun {
     pub plan: TrainPlan,
     /// Sentences for the user.
     pub notes: Vec<String>,
-    /// The same, of what is probably not meant.
-    pub warnings: Vec<String>,
 }
 
 impl TrainRequest {
@@ -74,16 +72,15 @@ impl TrainRequest {
             Resume::No => {
                 config.fill_names(rng);
                 let plan = TrainPlan { tensorboard: self.tensorboard, ..TrainPlan::new(config)? };
-                return Ok(PlannedRun { plan, notes, warnings: Vec::new() });
+                return Ok(PlannedRun { plan, notes });
             }
             Resume::Auto => find_run_of(&mut config, rng)?,
             Resume::From(_) => named,
         };
-        let mut warnings = Vec::new();
         match &point {
             None => notes.push("--resume auto: nothing to go on from, a new run starts".to_owned()),
             Some(point) => {
-                warnings.clone_from(&point.warnings);
+                point.warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 notes.push(format!("going on    from step {}, {}", point.state.step, point.folder.display()));
                 // Where the run lies is the path that the user gave, not the one that it was started under.
                 config.checkpoint_path = Some(point.run_dir.display().to_string());
@@ -92,7 +89,7 @@ impl TrainRequest {
             }
         }
         let plan = TrainPlan { tensorboard: self.tensorboard, ..TrainPlan::resume(config, point, self.force)? };
-        Ok(PlannedRun { plan, notes, warnings })
+        Ok(PlannedRun { plan, notes })
     }
 
     fn set_options(&self, config: &mut TrainConfig) -> Result<()> {

@@ -9,13 +9,14 @@ use super::{
 };
 
 /// Colours of series after Okabe and Ito, dark enough for lines on white.
-pub const SERIES: [RGBColor; 6] = [
+pub const SERIES: [RGBColor; 7] = [
     RGBColor(0, 96, 168),
     RGBColor(200, 72, 0),
     RGBColor(0, 128, 92),
     RGBColor(170, 70, 130),
     RGBColor(90, 90, 98),
     RGBColor(176, 128, 0),
+    RGBColor(40, 140, 190),
 ];
 
 /// How a curve is drawn.

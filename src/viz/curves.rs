@@ -8,7 +8,7 @@ use plotters::style::{Color, RGBColor};
 use super::{
     axes::{round_step, tick_text, ticks},
     canvas::{Canvas, Frame, Lettering, Picture, Point},
-    chart::{Stroke, curve},
+    chart::{SERIES, Stroke, curve},
     colormap::Colormap,
     style::{FRAME, GRID, INK, PAPER, SOFT_INK, size},
 };
@@ -21,17 +21,6 @@ const PANEL: [f64; 2] = [450.0, 230.0];
 const ROW: f64 = 342.0;
 const LEGEND_LINE: f64 = 28.0;
 const MAP: Colormap = Colormap::Viridis;
-
-/// Okabe and Ito's palette, the light ones darkened to be read on white. Runs also carry their number.
-const COLORS: [RGBColor; 7] = [
-    RGBColor(0, 96, 168),
-    RGBColor(200, 72, 0),
-    RGBColor(0, 128, 96),
-    RGBColor(170, 80, 140),
-    RGBColor(60, 60, 66),
-    RGBColor(170, 120, 0),
-    RGBColor(40, 140, 190),
-];
 
 /// Some runs, numbered from 1 in this order.
 #[derive(Clone, Debug)]
@@ -75,7 +64,7 @@ impl CurvesPicture<'_> {
     fn of_runs<'a>(&'a self, pick: impl Fn(&'a RunCurves) -> &'a Curve, marked: bool, width: f64) -> Vec<Drawn<'a>> {
         let drawn = |(i, run): (usize, &'a RunCurves)| Drawn {
             curve: pick(run),
-            color: COLORS[i % COLORS.len()],
+            color: SERIES[i % SERIES.len()],
             width,
             marked,
             dashed: false,
@@ -99,7 +88,7 @@ impl Picture for CurvesPicture<'_> {
         canvas.text_within(&title, [30.0, 36.0], width, Lettering::new(size::TITLE, INK).bold())?;
         for (i, run) in self.runs.iter().enumerate() {
             let y = 80.0 + LEGEND_LINE * i as f64;
-            let color = COLORS[i % COLORS.len()];
+            let color = SERIES[i % SERIES.len()];
             canvas.line(&[[30.0, y], [66.0, y]], &color, 3.0)?;
             let each = run.steps_per_point;
             let plural = if each == 1 { "" } else { "s" };

@@ -5,8 +5,10 @@ use plotters::style::RGBColor;
 
 use super::{
     canvas::{Canvas, Frame, Lettering, Picture, Point},
-    style::{FRAME, GRID, INK, RIGHT, SOFT_INK, WRONG, size},
+    chart::SERIES,
+    style::{FRAME, GRID, INK, SOFT_INK, size},
 };
+use crate::eval::{report::InferReport, scores::CurvePoint};
 
 /// One line: a share of the puzzles for 1, 2, 3, .. passes.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +28,27 @@ pub struct PassCurvePicture {
 
 const SIZE: [u32; 2] = [1200, 760];
 const PLOT: Frame = Frame { left: 110.0, top: 110.0, width: 820.0, height: 510.0 };
-const COLORS: [RGBColor; 4] = [INK, RIGHT, WRONG, RGBColor(0, 128, 96)];
 
 impl PassCurvePicture {
+    /// Of an inference run; verified answers are left out where there are no rules.
+    pub fn of(report: &InferReport) -> Self {
+        let line = |name: &str, of: fn(&CurvePoint) -> Option<f64>| {
+            let shares = report.pass_at_k.iter().map(of).collect::<Option<Vec<f64>>>()?;
+            Some(PassLine { name: name.to_owned(), shares })
+        };
+        let lines = [
+            line("any pass right", |p| Some(p.any_exact)),
+            line("verified", |p| p.verified),
+            line("vote", |p| Some(p.vote)),
+            line("best halt", |p| Some(p.best_halt)),
+        ];
+        Self {
+            title: format!("Puzzles solved with the first passes ({} puzzles)", report.total),
+            sources: format!("Puzzles: {} · {} checkpoint(s)", report.data, report.checkpoints.len()),
+            lines: lines.into_iter().flatten().collect(),
+        }
+    }
+
     fn most_passes(&self) -> usize {
         self.lines.iter().map(|l| l.shares.len()).max().unwrap_or(1).max(1)
     }
@@ -90,7 +110,7 @@ impl Picture for PassCurvePicture {
             self.lines.iter().map(|l| self.place(most, l.shares.last().copied().unwrap_or(0.0))[1]).collect();
         let names = apart(&ends, 26.0);
         for (i, (line, name_at)) in self.lines.iter().zip(names).enumerate() {
-            let color = COLORS[i % COLORS.len()];
+            let color = SERIES[i % SERIES.len()];
             let points: Vec<Point> = line.shares.iter().enumerate().map(|(k, &s)| self.place(k + 1, s)).collect();
             canvas.line(&points, &color, 2.5)?;
             for &point in points.iter().step_by(step) {

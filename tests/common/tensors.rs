@@ -22,7 +22,7 @@ pub fn golden(path: &str) -> PathBuf {
 pub fn device() -> Device {
     match std::env::var("HRM_TEST_DEVICE").as_deref() {
         Ok("cuda") => {
-            hrm::runtime::prepare(hrm::runtime::DeviceChoice::Cuda(0));
+            hrm::runtime::prepare(hrm::runtime::DeviceChoice::Cuda(0), false);
             Device::Cuda(0)
         }
         _ => Device::Cpu,

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::run_many;
 use crate::{
     analysis::cells::{CellsSummary, summarise_cells},
     cli::{
@@ -44,7 +43,7 @@ pub struct CellsArgs {
 
 pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
-    let many = run_many(&ui, global, &args.many, &args.output, "analysis/cells")?;
+    let many = args.many.run(&ui, global, &args.output, "analysis/cells")?;
     let summary = summarise_cells(&many.runs, &many.items);
     print(&ui, &summary);
     let (report, file) = study::cells::write(&many, &summary, args.show)?;

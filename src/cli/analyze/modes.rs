@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 
-use super::run_many;
 use crate::{
     analysis::{
         modes::{Criteria, ModesSummary, count_modes},
@@ -70,7 +69,7 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
             args.window
         );
     }
-    let many = run_many(&ui, global, &args.many, &args.output, "analysis/modes")?;
+    let many = args.many.run(&ui, global, &args.output, "analysis/modes")?;
     let segments = many.runs.first().map_or(0, PuzzleRun::segments);
     ensure!(args.window <= segments, "--window {}: the model runs {segments} segments", args.window);
     let summary = count_modes(&many.runs, &criteria);

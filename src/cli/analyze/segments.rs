@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::run_many;
 use crate::{
     analysis::segments::{SegmentsSummary, summarise},
     cli::{
@@ -46,7 +45,7 @@ pub struct SegmentsArgs {
 
 pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
-    let many = run_many(&ui, global, &args.many, &args.output, "analysis/segments")?;
+    let many = args.many.run(&ui, global, &args.output, "analysis/segments")?;
     let summary = summarise(&many.runs, global.seed.unwrap_or(0));
     print(&ui, &summary);
     let (report, file) = segments::write(&many, &summary)?;

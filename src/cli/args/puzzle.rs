@@ -4,14 +4,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     checkpoints::{CheckpointArg, ModelArgs},
-    puzzles::{DataPathArg, check_kind, open_test_set},
+    puzzles::{DataPathArg, open_test_set},
 };
-use crate::{
-    analysis::subject::ChosenPuzzle,
-    checkpoint::Checkpoint,
-    cli::ui::{Ui, warn},
-    say,
-};
+use crate::{analysis::subject::ChosenPuzzle, checkpoint::Checkpoint, cli::ui::Ui, say};
 
 /// Flags of every picture of one puzzle.
 #[derive(clap::Args, Debug)]
@@ -43,15 +38,11 @@ impl PuzzleArgs {
         let checkpoint = self.checkpoint.load(ui, self.model.weights)?;
         let chosen = match &self.puzzle {
             Some(text) => {
-                let (chosen, warning) = ChosenPuzzle::typed(text, &checkpoint).context("--puzzle")?;
-                if let Some(warning) = warning {
-                    warn(format_args!("{warning}"));
-                }
-                vec![chosen]
+                vec![ChosenPuzzle::typed(text, &checkpoint).context("--puzzle")?]
             }
             None => {
                 let puzzles = open_test_set(ui, &self.data, &checkpoint)?;
-                check_kind(&puzzles, &checkpoint)?;
+                puzzles.check_kind(&checkpoint)?;
                 if self.index.is_empty() {
                     say!(ui, "puzzle: test row 0 (--index chooses another)");
                 }

@@ -6,13 +6,18 @@ use anyhow::{Context, Result};
 
 use super::checkpoints::{CheckpointArg, CheckpointsArg, ModelArgs, WeightsArg, load_checkpoints};
 use crate::{
-    analysis::test_puzzles::TestPuzzles,
+    analysis::identity::PuzzlesIdentity,
     checkpoint::Checkpoint,
-    cli::ui::{Ui, warn},
+    cli::{GlobalArgs, args::output::OutputArgs, ui::Ui, watch::StudyWatch},
     dataset::RowCount,
+    eval::test_puzzles::TestPuzzles,
     model::{Dims, Model},
     runtime::Runtime,
     say,
+    study::{
+        batch_size,
+        runs::{RunPuzzles, RunsPlan},
+    },
 };
 
 /// The dataset of test puzzles.
@@ -25,7 +30,7 @@ pub struct DataPathArg {
 
 /// The test split that was named, else that of the checkpoint, which is then said.
 pub fn open_test_puzzles(ui: &Ui, data: &DataPathArg, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
-    let puzzles = TestPuzzles::open(data.data_path.as_deref(), checkpoint)?;
+    let puzzles = TestPuzzles::choose(data.data_path.as_deref(), checkpoint)?;
     if let Some(taken) = &puzzles.taken {
         say!(ui, "{taken}");
     }
@@ -35,18 +40,8 @@ pub fn open_test_puzzles(ui: &Ui, data: &DataPathArg, checkpoint: &Checkpoint) -
 /// [`open_test_puzzles`] for commands that read one set of them.
 pub fn open_test_set(ui: &Ui, data: &DataPathArg, checkpoint: &Checkpoint) -> Result<TestPuzzles> {
     let puzzles = open_test_puzzles(ui, data, checkpoint)?;
-    if let Some(warning) = puzzles.unread_sets() {
-        warn(format_args!("{warning}"));
-    }
+    puzzles.warn_of_unread_sets();
     Ok(puzzles)
-}
-
-/// [`TestPuzzles::check_kind`], its warning printed.
-pub fn check_kind(puzzles: &TestPuzzles, checkpoint: &Checkpoint) -> Result<()> {
-    if let Some(warning) = puzzles.check_kind(checkpoint)? {
-        warn(format_args!("{warning}"));
-    }
-    Ok(())
 }
 
 /// How puzzles go through a model.
@@ -108,6 +103,33 @@ pub struct ManyArgs {
     pub run: RunArgs,
 }
 
+impl ManyArgs {
+    /// Runs the puzzles that were asked for, on with what the folder (`default` unless it is named) holds where that is
+    /// wanted.
+    pub fn run(&self, ui: &Ui, global: &GlobalArgs, output: &OutputArgs, default: &str) -> Result<RunPuzzles> {
+        let checkpoint = self.checkpoint.load(ui, self.run.model.weights)?;
+        let puzzles = open_test_set(ui, &self.data, &checkpoint)?;
+        puzzles.check_kind(&checkpoint)?;
+        let items = puzzles.rows_from(self.first, self.count.rows())?;
+        if self.count.rows().is_some_and(|n| items.len() < n) {
+            say!(ui, "fewer test puzzles than asked for: the {} from row {} on", items.len(), self.first);
+        }
+        let model = self.run.load(&checkpoint, &puzzles, global.init()?)?;
+        let output = output.open(default)?;
+        let plan = RunsPlan {
+            checkpoint: &checkpoint,
+            model: &model,
+            items: &items,
+            puzzles: &PuzzlesIdentity::Rows { data: puzzles.identity()?, first: self.first },
+            segments: self.run.segments(&model)?,
+            batch_size: batch_size(self.run.batch_size, &model),
+            file: "runs.jsonl",
+        };
+        let runs = plan.run(&output, &StudyWatch::new(ui))?;
+        Ok(RunPuzzles { checkpoint, model, items, runs, output, origin: puzzles.origin })
+    }
+}
+
 /// Several checkpoints on the same test puzzles.
 #[derive(clap::Args, Clone, Debug)]
 pub struct SeveralArgs {
@@ -123,7 +145,7 @@ impl SeveralArgs {
         let checkpoints = load_checkpoints(ui, &self.checkpoints.checkpoints, weights)?;
         let last = checkpoints.last().context("no checkpoint given")?;
         let puzzles = open_test_set(ui, &self.data, last)?;
-        checkpoints.iter().try_for_each(|checkpoint| check_kind(&puzzles, checkpoint))?;
+        checkpoints.iter().try_for_each(|checkpoint| puzzles.check_kind(checkpoint))?;
         Ok((checkpoints, puzzles))
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         pass::StopRule,
         report::{InferReport, share},
         results_file::Differences,
-        scores::{Group, Scores, Stop},
+        scores::{Group, Scores, Stop, VerifiedShare},
         stats::Interval,
     },
     say,
@@ -32,13 +32,15 @@ pub fn print(report: &InferReport, ui: &Ui) {
     line("exact accuracy", report.exact_accuracy, ends(&report.exact_accuracy_interval), &passes);
     line("cell accuracy", report.cell_accuracy, ends(&report.cell_accuracy_interval), "all cells, givens included");
     let Scores { verified, vote, best_halt } = &report.scores;
-    let mismatches = match verified.label_mismatches {
-        0 => String::new(),
-        n => format!("; {n} differ from the label"),
-    };
-    let verified_what = format!("some pass is right by the puzzle's rules; no label{mismatches}");
-    match report.dataset {
-        Some(_) => line("verified", verified.share.accuracy, verified.share.ci95, &verified_what),
+    match verified {
+        Some(VerifiedShare { share, label_mismatches }) => {
+            let mismatches = match label_mismatches {
+                0 => String::new(),
+                n => format!("; {n} differ from the label"),
+            };
+            let what = format!("some pass is right by the puzzle's rules; no label{mismatches}");
+            line("verified", share.accuracy, share.ci95, &what);
+        }
         None => {
             say!(ui, "{:<16}       -    the rules of these puzzles are unknown: no answer can be verified", "verified")
         }
@@ -72,7 +74,7 @@ fn print_passes(report: &InferReport, ui: &Ui) {
             percent(pass.cell),
             between([pass.cell_interval.low, pass.cell_interval.high]),
             percent(pass.halted),
-            percent(pass.verified),
+            pass.verified.map_or_else(none, percent),
             format!("{:.2}", pass.segments_mean)
         ]);
     }
@@ -101,7 +103,7 @@ fn print_stops(report: &InferReport, ui: &Ui) {
         table.row(cells![
             name,
             percent(stop.exact_accuracy),
-            percent(stop.scores.verified.share.accuracy),
+            stop.scores.verified.map_or_else(none, |verified| percent(verified.share.accuracy)),
             percent(stop.scores.vote.accuracy),
             percent(stop.scores.best_halt.accuracy),
             format!("{:.2}", stop.segments_mean),
@@ -120,7 +122,13 @@ fn print_breakdown(report: &InferReport, ui: &Ui) {
     say!(ui, "");
     let mut table = Table::headed(["puzzles", "number", "exact", "verified", "vote"], &[0]);
     let mut line = |name: &str, g: &Group| {
-        table.row(cells![name, g.total, percent(g.exact_accuracy), percent(g.verified), percent(g.vote)]);
+        table.row(cells![
+            name,
+            g.total,
+            percent(g.exact_accuracy),
+            g.verified.map_or_else(none, percent),
+            percent(g.vote)
+        ]);
     };
     for (source, group) in &breakdown.by_source {
         line(source, group);
@@ -134,6 +142,11 @@ fn print_breakdown(report: &InferReport, ui: &Ui) {
         line(&name, &range.group);
     }
     table.print(ui);
+}
+
+/// In place of a share that is unknown.
+fn none() -> String {
+    "-".to_owned()
 }
 
 fn percent(share: f64) -> String {

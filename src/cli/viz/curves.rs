@@ -10,7 +10,7 @@ use crate::{
     cli::ui::{JsonArg, Ui, writable},
     say,
     study::save_picture,
-    train::{METRICS_FILE, RunHistory, find_runs},
+    train::{METRICS_FILE, RunHistory},
     viz::{PictureFormat, curves::CurvesPicture},
 };
 
@@ -50,16 +50,16 @@ pub fn run(args: &CurvesArgs) -> Result<()> {
     writable(&args.output).map_err(|why| anyhow!("{}: {why}", args.output.display()))?;
     ensure!(args.runs.len() <= MOST_RUNS, "{} runs: a picture holds at most {MOST_RUNS}", args.runs.len());
     let histories = if args.runs.is_empty() {
-        let newest = newest_run(Path::new("checkpoints"))?;
+        let newest = RunHistory::newest(Path::new("checkpoints"));
+        let newest = newest.context("name a run's folder: hrm viz curves RUN")?;
         say!(ui, "run: {} (name others)", newest.folder.display());
         vec![newest]
     } else {
         args.runs.iter().map(|run| RunHistory::read(run)).collect::<Result<Vec<_>>>()?
     };
-    let runs: Vec<RunCurves> = histories.iter().map(|h| RunCurves::new(name_of(&h.folder), h)).collect();
+    let runs: Vec<RunCurves> = histories.iter().map(|h| RunCurves::new(h.name(), h)).collect();
     for (run, history) in runs.iter().zip(&histories) {
-        let nothing = history.training.is_empty() && history.evaluations.is_empty();
-        ensure!(!nothing, "{}: {METRICS_FILE} holds no step yet", history.folder.display());
+        ensure!(!history.is_empty(), "{}: {METRICS_FILE} holds no step yet", history.folder.display());
         let best = history.best_exact().map_or_else(
             || "no evaluation yet".into(),
             |(step, exact)| format!("best exact accuracy {:.2} % at step {step}", 100.0 * exact),
@@ -69,17 +69,4 @@ pub fn run(args: &CurvesArgs) -> Result<()> {
     save_picture(&CurvesPicture { runs: &runs }, &args.output)?;
     say!(ui, "picture: {}", args.output.display());
     ui.emit(&json!({ "picture": args.output, "runs": runs }))
-}
-
-/// A run's folder without what leads to it.
-fn name_of(folder: &Path) -> String {
-    let full = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-    full.file_name().map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned())
-}
-
-fn newest_run(root: &Path) -> Result<RunHistory> {
-    let help = || "name a run's folder: hrm viz curves RUN".to_owned();
-    let runs = find_runs(root).with_context(help)?;
-    let histories = runs.iter().map(|run| RunHistory::read(run)).collect::<Result<Vec<_>>>()?;
-    histories.into_iter().max_by_key(|h| h.changed).context("checkpoints/: there is no run").with_context(help)
 }

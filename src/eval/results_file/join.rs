@@ -13,6 +13,7 @@ use super::{StoredResults, merge, read};
 pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
     let (first, others) = paths.split_first().context("no results file was named")?;
     let mut whole = read(first)?;
+    let guesses = whole.run.shape.guesses as usize;
     let mut ranges = vec![(whole.puzzles.clone(), first)];
     for path in others {
         let part = read(path)?;
@@ -23,7 +24,10 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
         ranges.push((part.puzzles.clone(), path));
         whole.seconds += part.seconds;
         let at = || format!("{} does not fit the files before it", path.display());
-        part.records.into_values().try_for_each(|record| merge(&mut whole.records, record)).with_context(at)?;
+        part.records
+            .into_values()
+            .try_for_each(|record| merge(&mut whole.records, record, guesses))
+            .with_context(at)?;
     }
     ranges.sort_by_key(|(range, _)| (range.start, range.end));
     let mut reached = 0;

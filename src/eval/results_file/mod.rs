@@ -30,7 +30,7 @@ pub use writer::ResultsWriter;
 
 use super::{
     guess::GuessOptions,
-    pass::{Ending, PassId, StopRule},
+    pass::{Ending, StopRule},
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
 };
@@ -82,7 +82,7 @@ struct Mark {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Puzzle(PuzzleRecord),
+    Puzzle(PuzzleRecord<u32>),
     Mark(Mark),
 }
 
@@ -114,7 +114,7 @@ pub fn read(path: &Path) -> Result<StoredResults> {
 ///
 /// # Errors
 /// A known pass that ended otherwise. Its margin may differ, as devices round differently.
-fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord) -> Result<()> {
+fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord, guesses: usize) -> Result<()> {
     let Some(known) = records.get_mut(&new.puzzle) else {
         records.insert(new.puzzle, new);
         return Ok(());
@@ -125,7 +125,7 @@ fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord) -> Resu
             Ok(place) => {
                 let was = &known.passes[place].end;
                 let same = Ending { margin: was.margin, ..pass.end } == *was;
-                ensure!(same, "pass {} of puzzle {} ended otherwise elsewhere", pass.pass, new.puzzle);
+                ensure!(same, "pass {} of puzzle {} ended otherwise elsewhere", pass.pass.number(guesses), new.puzzle);
             }
         }
     }
@@ -138,8 +138,8 @@ fn check_record(shape: &RunShape, record: &PuzzleRecord) -> Result<()> {
     let ordered = record.passes.windows(2).all(|pair| pair[0].pass < pair[1].pass);
     ensure!(ordered, "passes of puzzle {} are there twice or in disorder", record.puzzle);
     for pass in &record.passes {
-        ensure!((pass.pass as usize) < all, "pass {} of {all}", pass.pass);
-        let most = shape.segments[PassId::from_number(pass.pass, shape.guesses as usize).checkpoint];
+        let number = pass.pass.number(shape.guesses as usize);
+        let most = *shape.segments.get(pass.pass.checkpoint).with_context(|| format!("pass {number} of {all}"))?;
         for end in [Some(&pass.end), pass.at_halt.as_ref(), pass.at_verified.as_ref()].into_iter().flatten() {
             let commas = end.answer.matches(',').count();
             // Of an unknown kind an answer may be numbers.
@@ -175,11 +175,13 @@ impl StoredResults {
                     stored.complete = mark.complete;
                 }
                 Line::Puzzle(record) => {
+                    let guesses = stored.run.shape.guesses as usize;
+                    let record = record.identified(guesses);
                     let at = || format!("{}:{number}", path.display());
                     let here = stored.puzzles.contains(&record.puzzle);
                     ensure!(here, "{}: puzzle {} is none of {:?}", at(), record.puzzle, stored.puzzles);
                     check_record(&stored.run.shape, &record).with_context(at)?;
-                    merge(&mut stored.records, record).with_context(at)?;
+                    merge(&mut stored.records, record, guesses).with_context(at)?;
                 }
             }
         }
@@ -237,7 +239,8 @@ impl StoredResults {
     /// # Errors
     /// Those of the file system, with the path.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let puzzles = self.records.values().cloned().map(Line::Puzzle);
+        let guesses = self.run.shape.guesses as usize;
+        let puzzles = self.records.values().cloned().map(|record| Line::Puzzle(record.numbered(guesses)));
         let mark = Line::Mark(Mark { seconds: self.seconds, complete: self.complete });
         journal::write_whole(path, &self.run.header(&self.puzzles), puzzles.chain([mark]))
     }

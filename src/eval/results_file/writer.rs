@@ -25,6 +25,8 @@ const FLUSH: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct ResultsWriter {
     journal: Journal<Header, Line>,
+    /// Guesses of each checkpoint.
+    guesses: usize,
     /// Passes of puzzles that are not done, not written yet.
     pending: BTreeMap<usize, PuzzleRecord>,
     flushed: Instant,
@@ -48,7 +50,8 @@ impl ResultsWriter {
         let (journal, lines) = Journal::open(path, &header, existing)?;
         let stored = if lines.is_empty() { None } else { Some(StoredResults::of(path, header, lines)?) };
         let now = Instant::now();
-        let writer = Self { journal, pending: BTreeMap::new(), flushed: now, partial: now, marked: now };
+        let guesses = run.shape.guesses as usize;
+        let writer = Self { journal, guesses, pending: BTreeMap::new(), flushed: now, partial: now, marked: now };
         Ok((writer, stored))
     }
 
@@ -98,7 +101,7 @@ impl ResultsWriter {
 
     fn record(&mut self, mut record: PuzzleRecord) -> Result<()> {
         record.passes.sort_by_key(|p| p.pass);
-        self.journal.write(&Line::Puzzle(record))
+        self.journal.write(&Line::Puzzle(record.numbered(self.guesses)))
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -16,8 +16,8 @@ pub struct Group {
     pub total: u64,
     /// Mean over puzzles of the share of exact passes.
     pub exact_accuracy: f64,
-    /// Share of puzzles with a verified answer.
-    pub verified: f64,
+    /// Share of puzzles with a verified answer; null for an unknown kind.
+    pub verified: Option<f64>,
     /// Share of puzzles whose vote equals the label.
     pub vote: f64,
     /// Share of puzzles whose best halt equals the label.
@@ -46,8 +46,12 @@ pub struct RatingGroup {
 }
 
 impl Breakdown {
-    /// From source, rating and score of each puzzle; none where a source is missing, or there is no puzzle.
-    pub(super) fn of<'a>(puzzles: impl Iterator<Item = (Option<&'a str>, Option<i64>, RuleScore)>) -> Option<Self> {
+    /// From source, rating and score of each puzzle; none where a source is missing, or there is no puzzle. `known`: there
+    /// are rules to verify by.
+    pub(super) fn of<'a>(
+        puzzles: impl Iterator<Item = (Option<&'a str>, Option<i64>, RuleScore)>,
+        known: bool,
+    ) -> Option<Self> {
         let mut sources: BTreeMap<&str, Vec<RuleScore>> = BTreeMap::new();
         let mut ratings: BTreeMap<usize, Vec<RuleScore>> = BTreeMap::new();
         for (source, rating, score) in puzzles {
@@ -61,23 +65,23 @@ impl Breakdown {
         let rating = |(range, list): (usize, Vec<RuleScore>)| RatingGroup {
             low: RATINGS[range],
             high: RATINGS.get(range + 1).map(|next| next - 1),
-            group: Group::of(&list),
+            group: Group::of(&list, known),
         };
         Some(Self {
-            by_source: sources.into_iter().map(|(name, list)| (name.to_owned(), Group::of(&list))).collect(),
+            by_source: sources.into_iter().map(|(name, list)| (name.to_owned(), Group::of(&list, known))).collect(),
             by_rating: ratings.into_iter().map(rating).collect(),
         })
     }
 }
 
 impl Group {
-    fn of(list: &[RuleScore]) -> Self {
+    fn of(list: &[RuleScore], known: bool) -> Self {
         let total = list.len() as u64;
         let share = |of: fn(&RuleScore) -> bool| ratio(list.iter().filter(|s| of(s)).count() as u64, total);
         Self {
             total,
             exact_accuracy: mean(&list.iter().map(RuleScore::exact_share).collect::<Vec<_>>()),
-            verified: share(|s| s.chosen.verified),
+            verified: known.then(|| share(|s| s.chosen.verified)),
             vote: share(|s| s.chosen.vote),
             best_halt: share(|s| s.chosen.best_halt),
         }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::{pool::Pool, ratio};
-use crate::eval::pass::Ending;
+use super::{RunShape, pool::Pool, ratio};
+use crate::eval::pass::{Ending, PassId};
 
 /// Shares of puzzles with the first k passes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -12,8 +12,8 @@ pub struct CurvePoint {
     pub passes: usize,
     /// Some pass equals the label: it needs the label to tell which.
     pub any_exact: f64,
-    /// Some pass is verified.
-    pub verified: f64,
+    /// Some pass is verified; null for puzzles of an unknown kind.
+    pub verified: Option<f64>,
     /// The vote equals the label.
     pub vote: f64,
     /// The best halt equals the label.
@@ -31,20 +31,26 @@ struct Solved {
 
 /// Counts for each k from 1.
 #[derive(Clone, Debug)]
-pub(super) struct Curve(Vec<Solved>);
+pub(super) struct Curve {
+    solved: Vec<Solved>,
+    guesses: usize,
+    /// There are rules to verify by.
+    known: bool,
+}
 
 impl Curve {
-    pub fn new(passes: usize) -> Self {
-        Self(vec![Solved::default(); passes])
+    pub fn new(shape: &RunShape) -> Self {
+        let solved = vec![Solved::default(); shape.passes()];
+        Self { solved, guesses: shape.guesses as usize, known: shape.kind.is_some() }
     }
 
     /// Counts a puzzle; `passes` in order.
-    pub fn add(&mut self, passes: &[(u32, &Ending)]) {
+    pub fn add(&mut self, passes: &[(PassId, &Ending)]) {
         let mut pool = Pool::default();
         let mut next = passes.iter().peekable();
         let mut reached = pool.chosen();
-        for (k, solved) in self.0.iter_mut().enumerate() {
-            while let Some((_, end)) = next.next_if(|(pass, _)| *pass as usize <= k) {
+        for (k, solved) in self.solved.iter_mut().enumerate() {
+            while let Some((_, end)) = next.next_if(|(pass, _)| pass.number(self.guesses) as usize <= k) {
                 pool.add(end);
                 reached = pool.chosen();
             }
@@ -60,10 +66,10 @@ impl Curve {
         let point = |(k, solved): (usize, &Solved)| CurvePoint {
             passes: k + 1,
             any_exact: ratio(solved.any_exact, total),
-            verified: ratio(solved.verified, total),
+            verified: self.known.then(|| ratio(solved.verified, total)),
             vote: ratio(solved.vote, total),
             best_halt: ratio(solved.best_halt, total),
         };
-        self.0.iter().enumerate().map(point).collect()
+        self.solved.iter().enumerate().map(point).collect()
     }
 }

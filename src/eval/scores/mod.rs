@@ -44,8 +44,8 @@ impl Share {
 /// What a user can have without the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
-    /// Puzzles with a verified answer.
-    pub verified: VerifiedShare,
+    /// Puzzles with a verified answer; null for an unknown kind, which has no rules to verify by.
+    pub verified: Option<VerifiedShare>,
     /// Puzzles whose vote equals the label.
     pub vote: Share,
     /// Puzzles whose best halt equals the label.
@@ -53,7 +53,8 @@ pub struct Scores {
 }
 
 impl Scores {
-    fn of(puzzles: impl Iterator<Item = RuleScore>) -> Self {
+    /// `known`: there are rules to verify by.
+    fn of(puzzles: impl Iterator<Item = RuleScore>, known: bool) -> Self {
         let (mut total, mut verified, mut label_mismatches, mut vote, mut best_halt) = (0, 0, 0, 0, 0);
         for RuleScore { chosen, .. } in puzzles {
             total += 1;
@@ -63,7 +64,7 @@ impl Scores {
             best_halt += u64::from(chosen.best_halt);
         }
         Self {
-            verified: VerifiedShare { share: Share::of(verified, total), label_mismatches },
+            verified: known.then(|| VerifiedShare { share: Share::of(verified, total), label_mismatches }),
             vote: Share::of(vote, total),
             best_halt: Share::of(best_halt, total),
         }

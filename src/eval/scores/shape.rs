@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{eval::pass::StopRule, puzzle::PuzzleKind};
+use crate::{
+    eval::pass::{PassId, StopRule},
+    puzzle::PuzzleKind,
+};
 
 /// What a run looks like, as far as counting goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,11 @@ impl RunShape {
     /// Passes of a puzzle over all checkpoints.
     pub fn passes(&self) -> usize {
         self.segments.len() * self.guesses as usize
+    }
+
+    /// The passes of a puzzle, in their order.
+    pub fn pass_ids(&self) -> impl Iterator<Item = PassId> + use<> {
+        PassId::all(self.segments.len(), self.guesses as usize)
     }
 
     /// Segments that all passes of a puzzle have together at most.

@@ -62,7 +62,7 @@ pub(super) struct RuleScore {
 }
 
 impl RuleScore {
-    fn of(passes: &[(u32, &Ending)]) -> Self {
+    fn of(passes: &[(PassId, &Ending)]) -> Self {
         let mut pool = Pool::default();
         passes.iter().for_each(|(_, end)| pool.add(end));
         Self {
@@ -85,7 +85,7 @@ struct PuzzleScore {
     /// Under upstream's rule; no meaning unless every pass ran all segments.
     upstream: bool,
     /// Passes whose answer equals the label.
-    solved_by: Vec<u32>,
+    solved_by: Vec<PassId>,
     rules: PerRule<Option<RuleScore>>,
     source: Option<String>,
     rating: Option<i64>,
@@ -103,14 +103,14 @@ pub struct Tally {
 /// Per puzzle, in the set's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PuzzleList {
-    /// Passes whose answer equals the label.
+    /// Numbers of the passes whose answer equals the label.
     pub solved_by: Vec<Vec<u32>>,
     /// The first of them.
     pub first_solved_by: Vec<Option<u32>>,
     /// Segments of all its passes.
     pub segments: Vec<u32>,
-    /// 0 or 1
-    pub verified: Vec<u8>,
+    /// 0 or 1; null for puzzles of an unknown kind.
+    pub verified: Option<Vec<u8>>,
     /// 0 or 1, of the vote's answer beside the label.
     pub vote: Vec<u8>,
     /// 0 or 1, of the best halt's answer beside the label.
@@ -129,10 +129,8 @@ pub struct Mean {
 impl Tally {
     /// Counts nothing yet.
     pub fn new(shape: RunShape) -> Self {
-        let id = |number| PassId::from_number(number, shape.guesses as usize);
-        let totals = |number| PassTotals { id: id(number), ..PassTotals::default() };
-        let passes = (0..shape.passes() as u32).map(totals).collect();
-        let curve = Curve::new(shape.passes());
+        let passes = shape.pass_ids().map(|id| PassTotals { id, ..PassTotals::default() }).collect();
+        let curve = Curve::new(&shape);
         Self { shape, passes, puzzles: BTreeMap::new(), curve }
     }
 
@@ -146,11 +144,11 @@ impl Tally {
         if self.puzzles.contains_key(&record.puzzle) {
             return;
         }
-        let of_run = self.shape.stop;
+        let (of_run, guesses) = (self.shape.stop, self.shape.guesses as usize);
         let rules = PerRule::each(|rule| record.passes_under(rule, of_run).map(|passes| RuleScore::of(&passes)));
         let passes = record.passes_under(of_run, of_run).unwrap_or_default();
         for (pass, end) in &passes {
-            if let Some(totals) = self.passes.get_mut(*pass as usize) {
+            if let Some(totals) = self.passes.get_mut(pass.number(guesses) as usize) {
                 totals.add(end);
             }
         }
@@ -162,7 +160,7 @@ impl Tally {
         let cells: u64 = passes.iter().map(|(_, e)| u64::from(e.cells.unwrap_or(0))).sum();
         let score = PuzzleScore {
             cell_share: cells as f64 / (passes.len() * self.shape.cells).max(1) as f64,
-            upstream: outcomes.chunks(self.shape.guesses.max(1) as usize).any(solves),
+            upstream: outcomes.chunks(guesses.max(1)).any(solves),
             solved_by: passes.iter().filter(|(_, e)| e.is_exact()).map(|(p, _)| *p).collect(),
             rules,
             source: record.row.as_ref().map(|row| row.source.clone()),
@@ -188,6 +186,11 @@ impl Tally {
             .then(|| self.puzzles.values().map(|p| p.upstream).collect())
     }
 
+    /// Whether there are rules to verify by.
+    fn is_known(&self) -> bool {
+        self.shape.kind.is_some()
+    }
+
     fn own(&self) -> impl Iterator<Item = RuleScore> + '_ {
         self.puzzles.values().map(|p| p.rules[self.shape.stop].unwrap_or_default())
     }
@@ -210,7 +213,7 @@ impl Tally {
 
     /// Scores under the run's own stop rule.
     pub fn scores(&self) -> Scores {
-        Scores::of(self.own())
+        Scores::of(self.own(), self.is_known())
     }
 
     /// `seconds`: of the run.
@@ -235,7 +238,7 @@ impl Tally {
             segments_nominal: self.shape.segments_of_puzzle() * self.total(),
             passes_run,
             passes_skipped: self.total() * self.passes.len() as u64 - passes_run,
-            scores: Scores::of(all.into_iter()),
+            scores: Scores::of(all.into_iter(), self.is_known()),
         })
     }
 
@@ -246,17 +249,19 @@ impl Tally {
 
     /// None where the data tells no sources and ratings.
     pub fn breakdown(&self) -> Option<Breakdown> {
-        Breakdown::of(self.puzzles.values().zip(self.own()).map(|(p, own)| (p.source.as_deref(), p.rating, own)))
+        let puzzles = self.puzzles.values().zip(self.own()).map(|(p, own)| (p.source.as_deref(), p.rating, own));
+        Breakdown::of(puzzles, self.is_known())
     }
 
     /// What each puzzle came to.
     pub fn puzzles(&self) -> PuzzleList {
-        let mut list = PuzzleList::default();
+        let verified = || self.own().map(|own| u8::from(own.chosen.verified)).collect();
+        let mut list = PuzzleList { verified: self.is_known().then(verified), ..PuzzleList::default() };
         for (puzzle, own) in self.puzzles.values().zip(self.own()) {
-            list.first_solved_by.push(puzzle.solved_by.first().copied());
-            list.solved_by.push(puzzle.solved_by.clone());
+            let solved_by = puzzle.solved_by.iter().map(|pass| pass.number(self.shape.guesses as usize));
+            list.solved_by.push(solved_by.collect());
+            list.first_solved_by.push(list.solved_by.last().and_then(|passes| passes.first().copied()));
             list.segments.push(own.segments);
-            list.verified.push(u8::from(own.chosen.verified));
             list.vote.push(u8::from(own.chosen.vote));
             list.best_halt.push(u8::from(own.chosen.best_halt));
         }
@@ -276,13 +281,16 @@ mod tests {
     }
 
     fn tally(stop: StopRule, puzzles: &[Vec<Ending>]) -> Tally {
-        let shape = RunShape { kind: Some(PuzzleKind::Sudoku), cells: 3, segments: vec![4, 4], guesses: 2, stop };
+        tally_of(Some(PuzzleKind::Sudoku), stop, puzzles)
+    }
+
+    fn tally_of(kind: Option<PuzzleKind>, stop: StopRule, puzzles: &[Vec<Ending>]) -> Tally {
+        let shape = RunShape { kind, cells: 3, segments: vec![4, 4], guesses: 2, stop };
         let mut tally = Tally::new(shape);
         for (puzzle, ends) in puzzles.iter().enumerate().rev() {
-            let passes = ends.iter().enumerate();
-            let passes = passes
-                .map(|(p, e)| PassRecord { pass: p as u32, end: e.clone(), at_halt: None, at_verified: None })
-                .collect();
+            let passes = tally.shape.pass_ids().zip(ends);
+            let passes =
+                passes.map(|(pass, e)| PassRecord { pass, end: e.clone(), at_halt: None, at_verified: None }).collect();
             tally.add(&PuzzleRecord { puzzle, row: None, passes });
         }
         tally
@@ -298,14 +306,15 @@ mod tests {
         ];
         let tally = tally(StopRule::Never, &puzzles);
         let scores = tally.scores();
-        assert_eq!((scores.verified.share.correct, scores.verified.label_mismatches), (3, 1));
+        let verified = scores.verified.unwrap();
+        assert_eq!((verified.share.correct, verified.label_mismatches), (3, 1));
         // Puzzle 0: two each, the right one surer. Puzzle 2: three of four for a.
         assert_eq!((scores.vote.correct, scores.best_halt.correct), (1, 2));
         let curve = tally.curve();
         let thirds =
             |of: fn(&CurvePoint) -> f64| curve.iter().map(|p| (of(p) * 3.0).round() as u32).collect::<Vec<_>>();
         assert_eq!(thirds(|p| p.any_exact), [1, 2, 2, 2]);
-        assert_eq!(thirds(|p| p.verified), [1, 2, 2, 3]);
+        assert_eq!(thirds(|p| p.verified.unwrap()), [1, 2, 2, 3]);
         assert_eq!(thirds(|p| p.vote), [1, 2, 0, 1]);
         // Upstream: a checkpoint with a majority of its halted passes right; none has both.
         assert_eq!(tally.upstream(), Some(vec![false, false, false]));
@@ -319,13 +328,21 @@ mod tests {
     }
 
     #[test]
+    fn puzzles_of_an_unknown_kind_have_no_verified_score() {
+        let tally = tally_of(None, StopRule::Never, &[vec![end("a", true, 1.0); 4]]);
+        let stop = tally.stops(1.0).never.unwrap();
+        assert_eq!((tally.scores().verified, stop.scores.verified, tally.puzzles().verified), (None, None, None));
+        assert!(tally.curve().iter().all(|point| point.verified.is_none()));
+    }
+
+    #[test]
     fn a_verified_run_has_no_upstream_rule_and_counts_what_it_skipped() {
         let puzzles = [vec![end("a", true, 1.0), end("right", false, 0.0)], vec![end("right", true, 2.0)]];
         let tally = tally(StopRule::Verified, &puzzles);
         assert_eq!(tally.upstream(), None);
         let stop = tally.stops(1.0).verified.unwrap();
         assert_eq!((stop.passes_run, stop.passes_skipped, stop.segments), (3, 5, 6));
-        assert_eq!(tally.curve().iter().map(|p| p.verified).collect::<Vec<_>>(), [0.5, 1.0, 1.0, 1.0]);
+        assert_eq!(tally.curve().iter().map(|p| p.verified.unwrap()).collect::<Vec<_>>(), [0.5, 1.0, 1.0, 1.0]);
         assert!((tally.exact_accuracy(0).value - 0.75).abs() < 1e-12);
     }
 }

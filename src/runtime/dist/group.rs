@@ -20,21 +20,23 @@ use crate::runtime::{ShimError, plugin, shim::check};
 static NCCL_PLUGIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/nccl_plugin.so"));
 
 unsafe extern "C" {
-    fn hrm_gloo_new(
-        store: *mut c_void,
-        rank: i32,
-        world: i32,
-        timeout_ms: i64,
-        host: *const c_char,
-        interface: *const c_char,
-        out: *mut *mut c_void,
-    ) -> i32;
+    fn hrm_gloo_new(store: *mut c_void, options: *const GlooOptions, out: *mut *mut c_void) -> i32;
     fn hrm_backend_close(backend: *mut c_void);
     fn hrm_all_reduce(backend: *mut c_void, tensor: *mut c_void, work: *mut *mut c_void) -> i32;
     fn hrm_broadcast(backend: *mut c_void, tensor: *mut c_void, root: i64) -> i32;
     fn hrm_all_gather(backend: *mut c_void, out: *mut c_void, input: *mut c_void) -> i32;
     fn hrm_work_wait(work: *mut c_void) -> i32;
     fn hrm_work_free(work: *mut c_void);
+}
+
+/// The shim's `HrmGlooOptions`. Null where there is no host or no interface.
+#[repr(C)]
+struct GlooOptions {
+    rank: i32,
+    world: i32,
+    timeout_ms: i64,
+    host: *const c_char,
+    interface: *const c_char,
 }
 
 /// A collective that failed: a peer ended, or did not answer in time.
@@ -122,8 +124,9 @@ impl Group {
         // SAFETY: live strings or null; the store outlives the backend.
         let made = check(unsafe {
             let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
-            let interface = pointer(interface.as_deref());
-            hrm_gloo_new(of("gloo")?.0, rank, world, timeout, pointer(here.as_deref()), interface, &mut gloo)
+            let (host, interface) = (pointer(here.as_deref()), pointer(interface.as_deref()));
+            let options = GlooOptions { rank, world, timeout_ms: timeout, host, interface };
+            hrm_gloo_new(of("gloo")?.0, &options, &mut gloo)
         });
         made.map_err(|e| anyhow!("{}: Gloo finds no way to its peers: {}", place.names(), e.0))?;
         let gloo = Backend(gloo);

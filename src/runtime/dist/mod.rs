@@ -9,7 +9,7 @@ mod group;
 mod place;
 mod store;
 
-use std::{env, ffi::CString, time::Duration};
+use std::{ffi::CString, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -19,16 +19,6 @@ pub use store::Store;
 
 /// A wait longer than this is told on standard error.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Switches NVLink multicast off in NCCL unless the user decided: where a host's fabric is not set up for it, NCCL hangs or
-/// fails at its first use.
-pub(super) fn settle_environment() {
-    const NVLS: &str = "NCCL_NVLS_ENABLE";
-    if env::var_os(NVLS).is_none() {
-        // SAFETY: called at the start of the program, before it has threads that read the environment.
-        unsafe { env::set_var(NVLS, "0") };
-    }
-}
 
 fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
