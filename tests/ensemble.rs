@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use common::{fails, hrm, names, ok, size, solver, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A folder with a dataset and two checkpoints.
@@ -263,6 +263,22 @@ fn shards_and_ranks_give_what_one_process_gives() -> Result<()> {
     assert!(alone.contains("--output"), "{alone}");
     let beyond = fails(infer(at, &format!("{RUN} --output x.jsonl")).env("RANK", "2").env("WORLD_SIZE", "2"))?;
     assert!(beyond.contains("RANK=2 with WORLD_SIZE=2"), "{beyond}");
+    Ok(())
+}
+
+/// Here other puzzles and fewer checkpoints than its own arguments name.
+#[test]
+fn a_rank_takes_what_its_launcher_decided() -> Result<()> {
+    let folder = prepared(4)?;
+    let at = folder.path();
+    let job = json!({ "checkpoints": [at.join("run1")], "source": { "sudokus": 3 } });
+    let mut rank = infer(at, "--output r.jsonl");
+    rank.env("HRM_LAUNCHED", json!({ "device": "Cpu", "job": job }).to_string());
+    ok(rank.env("RANK", "1").env("WORLD_SIZE", "2"))?;
+    let part = fs::read_to_string(at.join("r.shard-2-of-2.jsonl"))?;
+    let header: Value = serde_json::from_str(part.lines().next().context("a header")?)?;
+    assert_eq!(header["run"]["data"], "the first 3 bundled Sudoku-Extreme test rows");
+    assert_eq!(header["run"]["checkpoints"].as_array().map(Vec::len), Some(1));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::{Dataset, Progress, PuzzleList};
 use crate::{
     outcome::Interrupted,
     puzzle::{
-        Board, Canonical, Geometry, PuzzleKind, canonical, maze, shortest_path,
+        Board, Canonical, Geometry, PuzzleKind, shortest_path,
         solve::{Solutions, solve},
     },
 };
@@ -27,20 +27,9 @@ pub const SHOWN: usize = 10;
 pub(super) struct Key(u128);
 
 impl Key {
-    /// The key of a question in tokens with its answer. Where the answer is none, and for Sudokus other than 9×9, equal
-    /// boards alone have equal keys.
+    /// The key of [`Geometry::canonical`].
     pub(super) fn of(geometry: Geometry, question: &[u8], answer: &[u8]) -> Self {
-        match geometry {
-            Geometry::SUDOKU => {
-                let boards = Board::from_tokens(question).ok().zip(Board::from_tokens(answer).ok());
-                match boards.and_then(|(question, answer)| canonical(&question, &answer).ok()) {
-                    Some(form) => Self::of_form(&form),
-                    None => Self::of_bytes(question),
-                }
-            }
-            Geometry::Maze { height, width } => Self::of_bytes(&maze::canonical(question, height, width)),
-            Geometry::Sudoku(_) | Geometry::Unknown { .. } => Self::of_bytes(question),
-        }
+        Self::of_bytes(&geometry.canonical(question, answer))
     }
 
     pub(super) fn of_form(form: &Canonical) -> Self {

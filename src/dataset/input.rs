@@ -64,8 +64,7 @@ impl PuzzleInput {
 
     /// The kind with the size of its puzzles.
     pub fn geometry(&self) -> Geometry {
-        let unknown = Geometry::Unknown { vocab_size: 0, cells: self.seq_len };
-        self.kind.square(self.seq_len).unwrap_or(unknown)
+        self.kind.square_or_unknown(self.seq_len)
     }
 
     /// Puzzles.

@@ -73,8 +73,7 @@ impl PuzzleList {
 
     /// The kind with the size of its puzzles; unknown for an empty list.
     pub fn geometry(&self) -> Geometry {
-        let unknown = Geometry::Unknown { vocab_size: 0, cells: self.seq_len };
-        if self.is_empty() { unknown } else { self.kind.square(self.seq_len).unwrap_or(unknown) }
+        self.kind.square_or_unknown(if self.is_empty() { 0 } else { self.seq_len })
     }
 
     /// Puzzles.

@@ -6,7 +6,7 @@ use super::{
     guess::GuessOptions,
     pass::StopRule,
     results_file::{CheckpointIdentity, Differences, RunIdentity, StoredResults},
-    scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stops, Tally},
+    scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stops, Tally, ratio},
     stats::{Interval, normal_share, wilson},
 };
 use crate::puzzle::PuzzleKind;
@@ -105,11 +105,6 @@ pub fn of_each<T: PartialEq + ToString>(values: impl Iterator<Item = T>) -> Stri
     values.iter().map(T::to_string).collect::<Vec<_>>().join("/")
 }
 
-/// `part` of `whole`; 0 of nothing.
-pub fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
 impl InferReport {
     /// Of results that were read from a file.
     pub fn of_stored(stored: &StoredResults, seed: u64) -> Self {
@@ -125,20 +120,20 @@ impl InferReport {
         let passes = tally.passes().iter().map(|pass| PassReport {
             checkpoint: run.checkpoints[pass.id.checkpoint].path.clone(),
             permutation: pass.id.guess,
-            exact: share(pass.exact, pass.run),
+            exact: ratio(pass.exact, pass.run),
             exact_interval: wilson(pass.exact, pass.run),
-            cell: share(pass.cells, pass.run * shape.cells as u64),
+            cell: ratio(pass.cells, pass.run * shape.cells as u64),
             cell_interval: normal_share(pass.cells, pass.cells_squared, pass.run, shape.cells as u64),
-            halted: share(pass.halted, pass.run),
-            verified: shape.kind.map(|_| share(pass.verified, pass.run)),
-            segments_mean: share(pass.segments, pass.run),
+            halted: ratio(pass.halted, pass.run),
+            verified: shape.kind.map(|_| ratio(pass.verified, pass.run)),
+            segments_mean: ratio(pass.segments, pass.run),
             puzzles: pass.run,
         });
         let (exact, cell) = (tally.exact_accuracy(seed), tally.cell_accuracy(seed));
         let solved: Option<Vec<u8>> = tally.upstream().map(|list| list.into_iter().map(u8::from).collect());
         let upstream_rule = solved.as_ref().map(|solved| {
             let correct = solved.iter().map(|&s| u64::from(s)).sum();
-            UpstreamRule { correct, total, accuracy: share(correct, total), interval: wilson(correct, total) }
+            UpstreamRule { correct, total, accuracy: ratio(correct, total), interval: wilson(correct, total) }
         });
         let checkpoint = |(c, segments): (&CheckpointIdentity, &u32)| CheckpointReport {
             path: c.path.clone(),

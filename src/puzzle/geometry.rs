@@ -5,8 +5,9 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::{
-    PuzzleKind,
+    Board, PuzzleKind,
     boxes::{BLANK, Boxes, FIRST_DIGIT, SolutionError},
+    canonical::canonical,
     maze::{self, FREE, GOAL, PATH, START, WALL},
     shortest_path::{self, MazeFault},
 };
@@ -223,6 +224,31 @@ impl Geometry {
             Self::Sudoku(_) => Some(("given cells", BLANK)),
             Self::Maze { .. } => Some(("free cells", WALL)),
             Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Stands for a question and all that are equivalent to it; the answer helps to find it. Where the answer is none, and
+    /// for Sudokus other than 9×9, equal boards alone have equal forms.
+    ///
+    /// # Shapes
+    /// - question, answer: `[cells]`
+    pub fn canonical(self, question: &[u8], answer: &[u8]) -> Vec<u8> {
+        match self {
+            Self::SUDOKU => {
+                let boards = Board::from_tokens(question).ok().zip(Board::from_tokens(answer).ok());
+                let form = boards.and_then(|(question, answer)| canonical(&question, &answer).ok());
+                form.map_or_else(|| question.to_vec(), |form| form.question.digits().to_vec())
+            }
+            Self::Maze { height, width } => maze::canonical(question, height, width),
+            Self::Sudoku(_) | Self::Unknown { .. } => question.to_vec(),
+        }
+    }
+
+    /// What a cell is called that the question gives and that cannot be filled in.
+    pub fn given_name(self) -> &'static str {
+        match self {
+            Self::Maze { .. } => "wall",
+            Self::Sudoku(_) | Self::Unknown { .. } => "given",
         }
     }
 

@@ -52,6 +52,12 @@ impl PuzzleKind {
         (geometry.cells() == cells).then_some(geometry)
     }
 
+    /// The square board of that many cells; of unknown kind where there is no such board, or no cell.
+    pub fn square_or_unknown(self, cells: usize) -> Geometry {
+        let unknown = Geometry::Unknown { vocab_size: 0, cells };
+        self.square(cells).filter(|_| cells > 0).unwrap_or(unknown)
+    }
+
     /// Whether a puzzle with several solutions is faulty. A maze may have several shortest ways, of which one is the label.
     pub fn has_one_solution(self) -> bool {
         self == Self::Sudoku

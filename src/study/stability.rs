@@ -78,6 +78,9 @@ impl StabilityPlan {
             puzzles.origin,
             puzzles.geometry
         );
+        for (k, blanks) in self.blanks.iter().enumerate() {
+            ensure!(!self.blanks[..k].contains(blanks), "--blanks: {blanks} is there twice");
+        }
         let rows = puzzles.rows_from(0, Some(self.per_k))?;
         let made = self.blanks.iter().map(|&blanks| make_puzzles(&rows, blanks, self.seed));
         let items = made.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();

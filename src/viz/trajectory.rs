@@ -12,10 +12,7 @@ use super::{
     colormap::Colormap,
     style::{FRAME, GRID, INK, PAPER, RIGHT, SOFT_INK, size},
 };
-use crate::{
-    analysis::trajectory::Trajectory,
-    puzzle::{CellMark, Geometry},
-};
+use crate::{analysis::trajectory::Trajectory, puzzle::CellMark};
 
 const WIDTH: u32 = 1200;
 const HEIGHT: u32 = 810;
@@ -242,7 +239,7 @@ fn draw_answer(canvas: &Canvas<'_>, t: &Trajectory) -> Result<()> {
     )?;
     let geometry = t.puzzle.geometry();
     AnswerBoard { puzzle: &t.puzzle, answer: &last.prediction }.draw(canvas, BOARD)?;
-    let given = if geometry.is_sudoku() { "given" } else { "wall" };
+    let given = geometry.given_name();
     let entries: &[(CellMark, &str)] = match t.puzzle.solution() {
         Some(_) => &[(CellMark::Given, given), (CellMark::Right, "right"), (CellMark::Wrong, "wrong")],
         None => &[(CellMark::Given, given), (CellMark::Unknown, "filled in")],
@@ -267,10 +264,10 @@ fn draw_progress(canvas: &Canvas<'_>, t: &Trajectory) -> Result<()> {
         })
         .collect();
     let top = if known { cells } else { values.iter().copied().fold(1.0, f64::max) };
-    let heading = match (known, t.puzzle.geometry()) {
+    let heading = match (known, t.puzzle.geometry().is_sudoku()) {
         (true, _) => format!("Right cells, of {cells}"),
-        (false, Geometry::Sudoku(_)) => "Blanks and broken rules".to_owned(),
-        (false, _) => return Ok(()),
+        (false, true) => "Blanks and broken rules".to_owned(),
+        (false, false) => return Ok(()),
     };
     let heading = if t.first_solved().is_some() { format!("{heading} (• solved)") } else { heading };
     canvas.text(&heading, [BOARD.at(0.5, 0.0)[0], BARS.top - 34.0], Lettering::new(size::LABEL, INK).middle())?;

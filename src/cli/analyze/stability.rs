@@ -1,6 +1,6 @@
 //! `hrm analyze stability`.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::{
     analysis::stability::Blanks,
@@ -64,9 +64,6 @@ pub struct StabilityArgs {
 
 pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
-    for (k, blanks) in args.blanks.iter().enumerate() {
-        ensure!(!args.blanks[..k].contains(blanks), "--blanks: {blanks} is there twice");
-    }
     let (checkpoints, puzzles) = args.several.open(&ui, args.run.model.weights)?;
     let plan = StabilityPlan {
         blanks: args.blanks.clone(),

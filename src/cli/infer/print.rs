@@ -7,9 +7,9 @@ use crate::{
     },
     eval::{
         pass::StopRule,
-        report::{InferReport, share},
+        report::InferReport,
         results_file::Differences,
-        scores::{Group, Scores, Stop, VerifiedShare},
+        scores::{Group, Scores, Stop, VerifiedShare, ratio},
         stats::Interval,
     },
     say,
@@ -107,7 +107,7 @@ fn print_stops(report: &InferReport, ui: &Ui) {
             percent(stop.scores.vote.accuracy),
             percent(stop.scores.best_halt.accuracy),
             format!("{:.2}", stop.segments_mean),
-            format!("{} ({:.1} %)", stop.segments, 100.0 * share(stop.segments, stop.segments_nominal)),
+            format!("{} ({:.1} %)", stop.segments, 100.0 * ratio(stop.segments, stop.segments_nominal)),
             format!("{:.1}{}", stop.seconds, if stop.measured { " " } else { "*" })
         ]);
     }

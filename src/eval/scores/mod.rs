@@ -107,7 +107,8 @@ pub struct Stop {
 /// A run under each stop rule; only its own is known unless stops are compared.
 pub type Stops = PerRule<Option<Stop>>;
 
-fn ratio(part: u64, whole: u64) -> f64 {
+/// `part` of `whole`; 0 of nothing.
+pub fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
