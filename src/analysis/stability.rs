@@ -52,6 +52,10 @@ pub fn make_puzzles(solved: &[Puzzle], blanks: Blanks, seed: u64) -> Result<Vec<
     let make = |(index, puzzle): (usize, &Puzzle)| {
         let not_full = || format!("solution {index} is not a full Sudoku");
         let boxes = puzzle.geometry().boxes().with_context(not_full)?;
+        if let Blanks::Cells(n) = blanks {
+            let (geometry, most) = (puzzle.geometry(), boxes.cells());
+            ensure!(n <= most, "--blanks {n}: a {geometry} puzzle has {most} cells");
+        }
         let solution = puzzle.solution().unwrap_or_default();
         let full = !solution.is_empty() && solution.iter().all(|&token| boxes.digit(token).is_some());
         ensure!(full, not_full());
@@ -62,11 +66,7 @@ pub fn make_puzzles(solved: &[Puzzle], blanks: Blanks, seed: u64) -> Result<Vec<
         let mut rng = stream(Purpose::Analysis, seed, 1 + key, index as u64);
         let (side, count) = (boxes.side() as u32, boxes.cells() as u32);
         let cells: Vec<u32> = match blanks {
-            Blanks::Cells(n) => {
-                let most = boxes.cells();
-                ensure!(n <= most, "--blanks {n}: a {} puzzle has {most} cells", puzzle.geometry());
-                distinct(&mut rng, count, n as u32)
-            }
+            Blanks::Cells(n) => distinct(&mut rng, count, n as u32),
             Blanks::Row => {
                 let row = below(&mut rng, side);
                 (side * row..side * (row + 1)).collect()
