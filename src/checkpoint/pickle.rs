@@ -163,7 +163,6 @@ impl<'a> Machine<'a> {
         Ok(StateDict { tensors: self.tensors, entries })
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table of opcodes")]
     fn run(&mut self) -> Result<Value<'a>> {
         loop {
             let [opcode] = self.take()?;

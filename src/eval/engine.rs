@@ -52,6 +52,7 @@ pub enum Progress {
 pub struct Todo {
     /// The puzzle's place in the set.
     pub puzzle: usize,
+    /// Those that have ended.
     pub done: Vec<PassId>,
 }
 

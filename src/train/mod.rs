@@ -29,7 +29,7 @@ mod tensorboard;
 
 pub(crate) use device_data::DeviceData;
 pub use folder::{BEST_FILE, LATEST_FILE, ResumePoint, RunFolder, Snapshot, changes};
-pub(crate) use history::{RunHistory, RunState, RunSummary, find_runs};
+pub(crate) use history::{RunHistory, RunSummary, find_runs};
 pub use log::{METRICS_FILE, MetricsLog, TrainMetrics, is_running};
 pub(crate) use online::OnlineAugment;
 pub use parallel::Peers;
