@@ -63,7 +63,7 @@ class Case:
 
 
 def cases():
-    forced, resumed = ["", "--force"], ["--resume"]
+    forced, resumed, plotted = ["", "--force"], ["--resume"], ["--resume", "--resume --force"]
     plain = [
         Case("build", BUILD, forced),
         Case(
@@ -82,17 +82,17 @@ def cases():
         Case("inspect-dataset", f"dataset inspect {FIX}/d --json j.json"),
         Case("train-dry", f"{TRAIN} --dry-run --json j.json"),
         Case("train-2", f"{TRAIN} --nproc-per-node 2 --peer-timeout 30 --resume auto", processes=True),
-        Case("eval", f"eval {MODEL} --save-outputs o.safetensors --json j.json"),
-        Case("eval-npy", f"eval {MODEL} --save-outputs o --json j.json"),
+        Case("eval", f"eval {MODEL} --save-outputs o.safetensors --json j.json", forced),
+        Case("eval-npy", f"eval {MODEL} --save-outputs o --json j.json", forced),
         Case("solve", f"solve -f {FIX}/puzzle.txt {MODEL} --passes 2 --json j.json"),
-        Case("infer-merge", f"infer --merge {FIX}/s1.jsonl {FIX}/s2.jsonl --json j.json --plot p.png"),
-        Case("trajectory", f"viz trajectory {MODEL} -o t.png --json j.json"),
-        Case("trajectory-gif", f"viz trajectory {MODEL} -o t.gif"),
+        Case("infer-merge", f"infer --merge {FIX}/s1.jsonl {FIX}/s2.jsonl --json j.json --plot p.png", forced),
+        Case("trajectory", f"viz trajectory {MODEL} -o t.png --json j.json", forced),
+        Case("trajectory-gif", f"viz trajectory {MODEL} -o t.gif", forced),
         Case(
-            "trajectory-over", f"viz trajectory {MODEL} -o t.svg --json j.json", forced, replaces=True,
+            "trajectory-over", f"viz trajectory {MODEL} -o t.svg --json j.json --force", replaces=True,
             before=[f"viz trajectory {MODEL} --index 1 -o t.svg --json j.json"],
         ),
-        Case("curves", f"viz curves {FIX}/run -o c.svg --json j.json"),
+        Case("curves", f"viz curves {FIX}/run -o c.svg --json j.json", forced),
         Case("runs", f"runs {FIX} --json j.json"),
         Case("convert", f"checkpoint convert {FIX}/run m --to safetensors", forced),
         Case("convert-torch", f"checkpoint convert {FIX}/run m --to torch --dtype bf16", forced),
@@ -101,11 +101,11 @@ def cases():
             before=[f"checkpoint convert {FIX}/run/step_7 m --to safetensors"],
         ),
         Case("inspect", f"checkpoint inspect {FIX}/run --json j.json"),
-        Case("man", "man --output-dir m"),
+        Case("man", "man --output-dir m", forced),
         Case("doctor", "doctor --json j.json", measured=True),
         Case(
             "bench", "bench train --batch-size 1 --steps 1 --warm 0 arch.hidden_size=16 arch.num_heads=2 --json j.json "
-            "--dump dump.safetensors", measured=True,
+            "--dump dump.safetensors", forced, measured=True,
         ),
     ]
     long = [
@@ -113,7 +113,7 @@ def cases():
         Case("generate-maze", "dataset generate --dataset maze --side 6 --count 40 --output g.csv --json j.json", resumed),
         # The command is part of a checkpoint, so it is the same from the beginning.
         Case("train", f"{TRAIN} {KEEPING} --resume auto"),
-        Case("infer", f"infer {MODEL} --permutes 2 --batch-size 2 --output r.jsonl --json j.json --plot p.svg", resumed),
+        Case("infer", f"infer {MODEL} --permutes 2 --batch-size 2 --output r.jsonl --json j.json --plot p.svg", plotted),
         Case(
             "infer-2", f"infer {MODEL} --batch-size 2 --output r.jsonl --nproc-per-node 2 --peer-timeout 30", resumed,
             processes=True,
@@ -336,7 +336,9 @@ class Bench:
         if case.halfway:
             whole = halves[case.halfway]
             self.run(template, case.command, (max(1, len(whole.points) // 2), "after"), processes=case.processes)
-            case = replace(case, command=f"{case.command} {case.again[0]}")
+            first = case.again[0]
+            more = [words.removeprefix(first) for words in case.again]
+            case = replace(case, command=f"{case.command} {first}", again=more)
         undisturbed = []
         for _ in range(2):
             folder = self.folder(template)
@@ -355,7 +357,7 @@ class Bench:
         """Goes on after a stop. What was wrong, and whether --force had to be given."""
         case, forced = ready.case, False
         for i, more in enumerate(case.again):
-            command = case.command if case.halfway else f"{case.command} {more}"
+            command = f"{case.command} {more}"
             ended = self.run(folder, command, processes=case.processes)
             if ended.rc == 0:
                 break
