@@ -80,10 +80,11 @@ class Run:
 def fuzz(folder, options):
     out = Path(options.output)
     temporary = tempfile.mkdtemp(prefix="hrm-fuzz-")
-    binaries = [folder / name for name in names() if not options.only or name in options.only.split(",")]
-    missing = [binary.name for binary in binaries if not binary.exists()]
-    if missing:
-        sys.exit(f"{folder}: {', '.join(missing)} are not there; build them with --build {folder}")
+    asked = set(filter(None, options.only.split(",")))
+    binaries = [path for path in sorted(folder.iterdir()) if not asked or path.name in asked]
+    missing = asked - {path.name for path in binaries}
+    if missing or not binaries:
+        sys.exit(f"{folder}: {', '.join(missing) or 'the targets'} are not there; build them with --build {folder}")
     seconds, began, queue = options.minutes * 60, time.monotonic(), list(enumerate(binaries * max(1, options.jobs // len(binaries))))
     running, runs, findings = [], [], []
 
