@@ -7,6 +7,8 @@ pub mod batch;
 pub mod dataset;
 #[path = "../src/dims.rs"]
 pub mod dims;
+#[path = "../src/escape.rs"]
+pub mod escape;
 #[path = "../src/outcome.rs"]
 pub mod outcome;
 #[path = "../src/puzzle/mod.rs"]

@@ -24,10 +24,13 @@ mod difference;
 pub mod dims;
 mod doctor;
 pub mod dtype;
+pub mod escape;
 pub mod eval;
 mod hub;
 mod journal;
 mod json;
+#[doc(hidden)]
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod ops;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 /// A module, then those that it may import. A module imports only from lines below its own. `cli` may import everything.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("doctor", &["checkpoint", "dataset", "runtime"]),
+    ("doctor", &["checkpoint", "dataset", "runtime", "escape"]),
     (
         "study",
         &[
@@ -60,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "puzzle",
             "rng",
             "store",
+            "escape",
         ],
     ),
     (
@@ -78,15 +79,15 @@ const ARROWS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("dataset", &["journal", "hub", "dims", "batch", "puzzle", "rng", "outcome", "store"]),
+    ("dataset", &["journal", "hub", "dims", "batch", "puzzle", "rng", "outcome", "store", "escape"]),
     ("journal", &["difference", "store"]),
-    ("checkpoint", &["hub", "model", "config", "runtime", "raw_tensor", "dims", "dtype", "store"]),
+    ("checkpoint", &["hub", "model", "config", "runtime", "raw_tensor", "dims", "dtype", "store", "escape", "memory"]),
     ("hub", &["store", "terminal"]),
     ("optim", &["ops"]),
     ("model", &["ops", "config", "runtime", "raw_tensor", "dims", "dtype", "batch"]),
     ("ops", &["config", "runtime", "dtype", "batch", "store"]),
     ("config", &["dims", "dtype"]),
-    ("runtime", &["signals", "outcome"]),
+    ("runtime", &["signals", "outcome", "escape"]),
     ("raw_tensor", &["dtype"]),
     ("metrics", &[]),
     ("dims", &[]),
@@ -98,8 +99,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["outcome", "terminal"]),
     ("outcome", &[]),
     ("store", &[]),
-    ("json", &[]),
+    ("json", &["escape"]),
     ("terminal", &[]),
+    ("escape", &[]),
+    ("memory", &[]),
 ];
 
 /// `(file, module, imported module)` for every path that begins with `crate::` outside tests.

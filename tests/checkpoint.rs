@@ -417,17 +417,17 @@ fn lfs_pointers_name_the_command_that_mends_them() {
     fs::write(&weights, &pointer).unwrap();
     for path in [dir.path(), &weights] {
         let e = refuses(path);
-        assert!(e.contains("Git LFS pointer") && e.contains("git lfs pull --include \"step_1\""), "{e}");
+        assert!(e.contains("Git LFS pointer") && e.contains("git lfs pull --include 'step_1'"), "{e}");
     }
     fs::copy(golden(PLAIN).join("step_30"), &weights).unwrap();
     fs::write(dir.path().join("all_config.yaml"), &pointer).unwrap();
     let e = refuses(dir.path());
-    assert!(e.contains("git lfs pull --include \"all_config.yaml\""), "{e}");
+    assert!(e.contains("git lfs pull --include 'all_config.yaml'"), "{e}");
     let ours = dir.path().join("a folder/step_3");
     save(&ours, 3);
     fs::write(ours.join("model.safetensors"), &pointer).unwrap();
     let e = fails(&[&"inspect", &ours]);
-    assert!(e.contains("git lfs pull --include \"a folder/step_3/model.safetensors\""), "{e}");
+    assert!(e.contains("git lfs pull --include 'a folder/step_3/model.safetensors'"), "{e}");
 }
 
 // --- files that want to do harm ---------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ pub fn infer(config: &ModelConfig, rows: i64, backend: Backend, timing: Timing) 
         let _ = model.all_segments(&batch, |_| ());
     });
     let seconds = median(&times).as_secs_f64();
-    let flops = config.flops_per_segment() * (config.halt_max_steps * rows) as f64;
+    let flops = config.flops_per_row() * rows as f64;
     Ok(measured(device, "infer", rows, seconds, flops, timing.rate))
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
+use crate::escape::shell_word;
+
 const FIRST_LINE: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Whether a file's first bytes are those of a Git LFS pointer.
@@ -28,9 +30,9 @@ pub fn refuse_pointer(path: &Path) -> Result<()> {
     let place = Place::of(path);
     let within = place.root.map_or(String::new(), |root| format!(" in {}", root.display()));
     bail!(
-        "{}: this is a Git LFS pointer, not the file itself; fetch it{within} with: git lfs pull --include \"{}\"",
+        "{}: this is a Git LFS pointer, not the file itself; fetch it{within} with: git lfs pull --include {}",
         path.display(),
-        place.include
+        shell_word(place.include)
     )
 }
 

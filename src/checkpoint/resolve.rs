@@ -135,10 +135,11 @@ fn find_runs(root: &Path) -> Vec<Run> {
     for project in subfolders(root) {
         for folder in subfolders(&project).into_iter().chain([project.clone()]) {
             let own = folder.join(WEIGHTS_FILE);
-            let weights = if own.is_file() { Some(own) } else { candidates(&folder).ok().flatten().map(|c| c.weights) };
+            let own_weights = own.is_file();
+            let weights = if own_weights { Some(own) } else { candidates(&folder).ok().flatten().map(|c| c.weights) };
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
             // A run's own checkpoints, whole or set aside, are found through the run.
-            let part = name.starts_with("step_") || name.starts_with('.');
+            let part = (name.starts_with("step_") && own_weights) || name.starts_with('.');
             if let Some(weights) = weights.filter(|_| !part) {
                 let written = fs::metadata(&weights).and_then(|m| m.modified());
                 runs.push(Run { written: written.unwrap_or(SystemTime::UNIX_EPOCH), folder });

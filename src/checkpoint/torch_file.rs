@@ -21,7 +21,7 @@ use super::{
     RawTensor, lfs,
     pickle::{self, MAX_PICKLE, StorageRef, TensorRef, show},
 };
-use crate::raw_tensor::byte_len;
+use crate::{memory, raw_tensor::byte_len};
 
 /// Put before every name by torch.compile.
 const COMPILED_PREFIX: &str = "_orig_mod.";
@@ -160,8 +160,7 @@ impl Gather for Vec<u8> {
         if is_dense(tensor) {
             return Ok(element(tensor.offset, bytes).context(outside)?.to_vec());
         }
-        let mut out = Vec::new();
-        out.try_reserve_exact(bytes)?;
+        let mut out = memory::with_room(bytes)?;
         let mut index = vec![0usize; tensor.shape.len()];
         let mut at = tensor.offset;
         while out.len() < bytes {
@@ -253,8 +252,7 @@ impl<R: Read + Seek> Archive<R> {
             "it claims {size} bytes in a file of {len}"
         );
         ensure!(wanted.is_none_or(|w| w == size), "it has {size} bytes, expected {}", wanted.unwrap_or(size));
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(usize::try_from(size)?)?;
+        let mut bytes = memory::with_room(usize::try_from(size)?)?;
         entry.read_to_end(&mut bytes).context("its bytes are damaged")?;
         ensure!(bytes.len() as u64 == size, "it ends after {} of {size} bytes", bytes.len());
         Ok(bytes)

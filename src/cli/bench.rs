@@ -10,14 +10,19 @@ use super::{
     args::checkpoints::compute_dtype,
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
+    work::foretell,
 };
 use crate::{
     bench, config,
     dtype::Dtype,
+    escape::shell_word,
     model::{Dims, ModelConfig},
     runtime::{self, Backend, device_name},
     say,
 };
+
+/// More of them tell nothing new.
+const MOST_STEPS: i64 = 100_000;
 
 /// Measure training or inference speed on this machine
 #[derive(clap::Args, Debug)]
@@ -52,10 +57,10 @@ struct SpeedArgs {
     #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
     batch_size: Vec<i64>,
     /// Timed steps (train) or batches (infer) [default: 20, on a CPU 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_STEPS))]
     steps: Option<u32>,
     /// Untimed steps before them [default: 5, on a CPU 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MOST_STEPS))]
     warm: Option<u32>,
     /// Compute in this dtype instead of the preset's
     #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
@@ -96,7 +101,8 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let warm = args.warm.unwrap_or(if gpu { 5 } else { 1 }) as usize;
     if let Some(path) = &args.dump {
         bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), backend, path)?;
-        say!(ui, "recorded one step in {}: python3 scripts/torch_reference.py check {0}", path.display());
+        let command = format!("python3 scripts/torch_reference.py check {}", shell_word(path));
+        say!(ui, "recorded one step in {}: {command}", path.display());
     }
     let rate = bench::matmul_rate(device, model.forward_dtype);
     say!(
@@ -107,6 +113,9 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
         device_name(device)
     );
     let timing = bench::Timing { warm, steps, rate };
+    let per_row = if training { model.flops_per_train_row() } else { model.flops_per_row() };
+    let rows = sizes.iter().sum::<i64>() as f64 * (warm + steps) as f64;
+    foretell(&ui, per_row * rows, rate);
     let unit = if training { "step" } else { "batch" };
     let time = format!("ms/{unit}");
     let headings = ["batch", &time, "puzzles/s", "TFLOP/s", "of matmul rate", "peak memory"];

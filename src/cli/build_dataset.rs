@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     dataset::{BuildRequest, BuiltDataset, PuzzleSource, RowCount, SplitReport},
+    escape::shell_word,
     hub::RepoId,
     puzzle::PuzzleKind,
     runtime, say,
@@ -140,5 +141,5 @@ fn tell(ui: &Ui, dataset: &BuiltDataset) {
         if *threads == 1 { "" } else { "s" },
         dataset.seed
     );
-    say!(ui, "train on it: hrm train data_path={}", dataset.output_dir.display());
+    say!(ui, "train on it: hrm train data_path={}", shell_word(&dataset.output_dir));
 }

@@ -13,8 +13,10 @@ use super::{
     },
     table::{Table, cells},
     ui::{JsonArg, Ui, writable},
+    work::foretell_work,
 };
 use crate::{
+    config::MOST_SEGMENTS,
     dataset::SequentialSampler,
     eval::{
         evaluate::{Evaluation, EvaluationSums},
@@ -55,7 +57,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
     /// Segments [default: the checkpoint's halt_max_steps]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MOST_SEGMENTS))]
     segments: Option<i64>,
     #[command(flatten)]
     model: ModelArgs,
@@ -99,6 +101,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
         model.config().forward_dtype.short_name(),
         device_name(runtime.device)
     );
+    foretell_work(&ui, &model, model.config().flops_per_row() * data.len() as f64);
     let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };
     let mut outputs = args.save_outputs.as_ref().map(|_| SavedOutputs::new(keys));
     let mut sums = EvaluationSums::default();

@@ -21,12 +21,14 @@ use super::{
         puzzles::{DataPathArg, open_test_set},
     },
     ui::{JsonArg, Ui, only_errors, writable},
+    work::foretell_work,
 };
 use crate::{
     checkpoint::{Checkpoint, resolve},
+    config::MOST_SEGMENTS,
     eval::{
         infer::Event,
-        parts::{Part, wait_and_join},
+        parts::{Part, SignsOfLife, wait_and_join},
         pass::StopRule,
         record::PuzzleRecord,
         report::{InferReport, of_each},
@@ -120,7 +122,7 @@ pub struct InferArgs {
     #[arg(long)]
     compare_stops: bool,
     /// Segments of a pass [default: the checkpoint's halt_max_steps]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MOST_SEGMENTS))]
     segments: Option<i64>,
     /// Keep results as they come: a line of JSON for each puzzle
     #[arg(long, value_name = "FILE")]
@@ -227,6 +229,13 @@ fn infer(ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role, part: Part
         say!(ui, "{}: {done} of {} puzzles are done", path.display(), job.plan.puzzles.len());
     }
     describe(ui, &job, opened.known.is_empty());
+    let passes = job.plan.puzzles.len().saturating_sub(opened.known.len()) as f64 * f64::from(job.plan.permutes);
+    let flops = job.models.iter().map(|m| m.config().flops_per_row()).sum::<f64>();
+    foretell_work(ui, job.models.first().context("no checkpoint")?, passes * flops);
+    let _alive = match (&job.part.output, role) {
+        (Some(file), Role::Rank(rank)) => Some(SignsOfLife::of(file.clone(), rank.place.timeout)?),
+        _ => None,
+    };
     let asked_to_stop = stop_flag("");
     let mut watch = Watch::new(ui, &job, &opened, &asked_to_stop);
     let end = job.run(opened, |event| watch.see(event))?;

@@ -19,8 +19,10 @@ mod train;
 pub mod ui;
 mod viz;
 mod watch;
+mod work;
 
 use std::{
+    borrow::Cow,
     ffi::OsString,
     io::{self, Write},
     num::NonZero,
@@ -28,12 +30,15 @@ use std::{
     thread,
 };
 
-use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::{Error, Result, anyhow};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::ui::complain;
 use crate::{
+    escape::printable,
     outcome::{INTERRUPTED, Interrupted, Outcome},
-    runtime, signals,
+    runtime::{self, OutOfMemory, catch_panics},
+    signals,
 };
 
 /// Train, evaluate and take apart Hierarchical Reasoning Models
@@ -125,32 +130,58 @@ impl Command {
 /// The whole program: parse, run, report an error chain once.
 pub fn main() -> ExitCode {
     ui::show_warnings();
-    let outcome = match Cli::try_parse_from(with_dashes(std::env::args_os())) {
-        Ok(cli) => Outcome::from(run(cli)),
-        Err(usage) => {
-            let _ = usage.print();
-            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(u8::MAX));
+    signals::install();
+    let args = with_dashes(std::env::args_os());
+    let outcome = match Cli::command().try_get_matches_from(args) {
+        Ok(matches) => {
+            Outcome::from(catch_panics(|| run(Cli::from_arg_matches(&matches)?)).map_err(|e| advise(e, &matches)))
         }
+        Err(usage) => return print_usage(&usage),
     };
     match outcome {
         Outcome::Done => match ui::lost_output() {
             None => ExitCode::SUCCESS,
             Some(e) => {
-                let _ = writeln!(io::stderr().lock(), "error: cannot write to standard output: {e}");
+                complain(format_args!("error: cannot write to standard output: {e}"));
                 ExitCode::FAILURE
             }
         },
         Outcome::Interrupted(untold) => {
             if untold != Interrupted::TOLD {
-                let _ = writeln!(io::stderr().lock(), "{untold}");
+                complain(format_args!("{untold}"));
             }
             ExitCode::from(INTERRUPTED)
         }
         Outcome::Failed(e) => {
             thread::sleep(runtime::launch::report_delay(&e));
-            let _ = writeln!(io::stderr().lock(), "error: {e:#}");
+            complain(format_args!("error: {e:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Help, or what is wrong with the arguments; quoted control characters are escaped, in exchange for the colours.
+fn print_usage(usage: &clap::Error) -> ExitCode {
+    let text = usage.render().to_string();
+    let _ = match printable(&text) {
+        Cow::Borrowed(_) => usage.print(),
+        Cow::Owned(escaped) => io::stderr().lock().write_all(escaped.as_bytes()),
+    };
+    ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(u8::MAX))
+}
+
+/// What to do about a command that found too little memory.
+fn advise(error: Error, matches: &ArgMatches) -> Error {
+    let Some(OutOfMemory(what)) = error.downcast_ref() else { return error };
+    let (mut command, mut matches) = (&Cli::command(), matches);
+    while let Some((name, inner)) = matches.subcommand()
+        && let Some(found) = command.find_subcommand(name)
+    {
+        (command, matches) = (found, inner);
+    }
+    match command.get_arguments().any(|arg| arg.get_long() == Some("batch-size")) {
+        true => anyhow!("{what}: it does not fit into memory; give a smaller --batch-size"),
+        false => anyhow!("{what}: it does not fit into memory"),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     },
     table::Table,
     watch::StudyWatch,
+    work::foretell_runs,
 };
 use crate::{dataset::RowCount, say, study::report::ReportPlan};
 
@@ -55,6 +56,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let items = puzzles.rows_from(0, args.count.rows())?;
     let runtime = global.init()?;
     let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
+    foretell_runs(&ui, &subjects, args.run.segments, items.len())?;
     let output = args.output.open("report")?;
     let watch = StudyWatch::new(&ui);
     let plan = ReportPlan {

@@ -19,9 +19,11 @@ use super::{
         guesses::GuessArgs,
     },
     ui::{JsonArg, Ui, warn},
+    work::foretell_work,
 };
 use crate::{
     checkpoint::Checkpoint,
+    config::MOST_SEGMENTS,
     eval::{
         guess::guesses,
         pass::StopRule,
@@ -69,7 +71,7 @@ pub struct SolveArgs {
     #[arg(long, value_name = "never|halt|verified", default_value = "verified", hide_possible_values = true, value_parser = one_of(STOP_RULES))]
     stop: StopRule,
     /// Most segments of a pass [default: the checkpoint's halt_max_steps]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1 << 20))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MOST_SEGMENTS))]
     segments: Option<i64>,
     /// Show the answer after every segment
     #[arg(long)]
@@ -132,6 +134,8 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
         let dims = checkpoint.dims(geometry.cells(), geometry.vocab_size())?;
         models.push(checkpoint.model(dims, runtime, args.model.dtype)?);
     }
+    let passes = (questions.len() * list.len()) as f64;
+    foretell_work(&ui, &models[0], passes * models.iter().map(|m| m.config().flops_per_row()).sum::<f64>());
     let plan = SolvePlan { geometry, guesses: &list, seed: options.seed, stop: args.stop };
     let mut show = Show { ui: &ui, geometry, steps: args.steps || args.animate, animate, drawn: 0 };
     let mut reports = Vec::new();

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, presets};
 
 use super::ui::Ui;
-use crate::say;
+use crate::{escape::one_line, say};
 
 /// Columns of text, as wide as their longest cell. Numbers stand at the right of theirs.
 pub struct Table {
@@ -35,7 +35,11 @@ impl Table {
 
     fn aligned(&self, cells: impl IntoIterator<Item = impl ToString>) -> Vec<Cell> {
         let side = |k| if self.left.contains(&k) { CellAlignment::Left } else { CellAlignment::Right };
-        cells.into_iter().enumerate().map(|(k, cell)| Cell::new(cell.to_string()).set_alignment(side(k))).collect()
+        cells
+            .into_iter()
+            .enumerate()
+            .map(|(k, cell)| Cell::new(one_line(&cell.to_string())).set_alignment(side(k)))
+            .collect()
     }
 
     /// The finished lines.

@@ -12,6 +12,7 @@ use super::{
     },
     ui::Ui,
     watch::StudyWatch,
+    work::foretell_work,
 };
 use crate::{
     analysis::{facts::SegmentFacts, trajectory::trace_puzzle},
@@ -101,12 +102,14 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         return print(&ui, &model, &items[0], checkpoint.path.display().to_string());
     }
 
+    let segments = args.run.segments(&model)?;
+    foretell_work(&ui, &model, model.config().flops_per_segment() * (segments * items.len()) as f64);
     let study = TraceStudy {
         checkpoint: &checkpoint,
         model: &model,
         items: &items,
         data: &puzzles.identity()?,
-        segments: args.run.segments(&model)?,
+        segments,
         z_l: args.z_l,
         as_f32: args.f32,
         batch_size: batch_size(args.run.batch_size, &model),

@@ -17,14 +17,16 @@ use super::{
     GlobalArgs,
     args::{checkpoints::compute_dtype, launch::LaunchArgs},
     ui::{self, JsonArg, Ui, sparkline, warn},
+    work::least_time,
 };
 use crate::{
     bench, config,
     dtype::Dtype,
+    escape::shell_word,
     eval::evaluate::Evaluation,
     metrics::MetricValues,
     outcome::Interrupted,
-    runtime::{self, Runtime, catch_out_of_memory, device_name, dist::Group, launch::Role},
+    runtime::{self, Runtime, catch_panics, device_name, dist::Group, launch::Role},
     say,
     signals::stop_flag,
     train::{
@@ -128,7 +130,7 @@ pub fn run(args: TrainArgs, global: &GlobalArgs) -> Result<()> {
 
     let stop = stop_flag("stopping after this step with a checkpoint; Ctrl-C again stops at once");
     let mut watcher = Watcher::new(&ui, &plan, stop);
-    let summary = catch_out_of_memory(|| {
+    let summary = catch_panics(|| {
         let peers = match role {
             Role::Rank(rank) => Peers::new(Group::join(rank.place, runtime.device)?),
             _ => Peers::alone(),
@@ -172,7 +174,7 @@ fn summarise(ui: &Ui, summary: &TrainSummary, losses: &[f64]) {
     if summary.stopped {
         let why = if summary.stopped_by == Some(StopReason::MaxMinutes) { ", as max_minutes asks" } else { "" };
         say!(ui, "stopped at step {} of {}{why}", summary.steps, summary.total_steps);
-        say!(ui, "go on:      hrm train --resume '{}'", summary.run_dir.display());
+        say!(ui, "go on:      hrm train --resume {}", shell_word(&summary.run_dir));
     } else {
         say!(ui, "done: {} steps", summary.steps);
     }
@@ -183,7 +185,7 @@ fn summarise(ui: &Ui, summary: &TrainSummary, losses: &[f64]) {
     }
     if let Some(at) = &summary.checkpoint {
         say!(ui, "checkpoint: {}", at.display());
-        say!(ui, "try it:     hrm infer --checkpoint '{}'", at.display());
+        say!(ui, "try it:     hrm infer --checkpoint {}", shell_word(at));
     }
 }
 
@@ -238,7 +240,7 @@ fn describe(ui: &Ui, plan: &TrainPlan, runtime: Runtime, world: usize, threads_a
         );
     }
     let rate = bench::matmul_rate(device, m.forward_dtype) * world as f64;
-    let least = Duration::from_secs_f64(d.flops_per_step / rate * d.total_steps as f64);
+    let least = least_time(d.flops_per_step * d.total_steps as f64, rate);
     say!(
         ui,
         "work        {:.2} TFLOP a step; at this machine's {:.2} TFLOP/s at least {}",

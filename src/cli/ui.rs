@@ -17,7 +17,11 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 
 pub use crate::terminal::{only_errors, silent};
-use crate::{json::to_json, terminal::progress_bar};
+use crate::{
+    escape::{one_line, printable},
+    json::to_json,
+    terminal::progress_bar,
+};
 
 /// Where `--json` writes: a file, or `-` for standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,12 +87,14 @@ impl Ui {
         if silent() {
             return;
         }
+        let text = line.to_string();
+        let text = printable(&text);
         match self.json {
             Some(JsonTarget::Stdout) => {
-                let _ = writeln!(io::stderr().lock(), "{line}");
+                let _ = writeln!(io::stderr().lock(), "{text}");
             }
             _ => {
-                if let Err(e) = unless_broken_pipe(writeln!(io::stdout().lock(), "{line}")) {
+                if let Err(e) = unless_broken_pipe(writeln!(io::stdout().lock(), "{text}")) {
                     let _ = LOST.set(e);
                 }
             }
@@ -151,7 +157,12 @@ pub fn warn(line: fmt::Arguments<'_>) {
     if silent() {
         return;
     }
-    let _ = writeln!(io::stderr().lock(), "warning: {line}");
+    complain(format_args!("warning: {line}"));
+}
+
+/// A line on standard error, even of a process that is [`silent`].
+pub fn complain(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{}", one_line(&line.to_string()));
 }
 
 /// Writes a generated document to standard output. A broken pipe is no error.

@@ -13,6 +13,7 @@ use super::{
     args::{checkpoints::load_checkpoint, puzzle::PuzzleArgs},
     ui::{JsonArg, Ui, writable},
     watch::StudyWatch,
+    work::foretell_work,
 };
 use crate::{
     analysis::trajectory::PointsPer,
@@ -124,6 +125,8 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let (dims, dtype) = (chosen[0].dims, args.subject.model.dtype);
     let load = |checkpoint: &Checkpoint| checkpoint.model(dims, runtime, dtype);
     let models: Vec<Model> = checkpoints.iter().map(load).collect::<Result<_>>()?;
+    let paths = chosen.len() as f64 * f64::from(args.permutes);
+    foretell_work(&ui, &models[0], paths * models.iter().map(|m| m.config().flops_per_row()).sum::<f64>());
     let traced = plan.run(&models, &StudyWatch::unstoppable(&ui))?;
     say!(ui, "{}", traced.title);
     if traced.paths.len() > 1 {

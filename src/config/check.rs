@@ -5,6 +5,9 @@ use anyhow::{Result, bail};
 use super::{ArchConfig, Augment, ModelConfig, PosEncodings, TrainConfig};
 use crate::dims::Dims;
 
+/// Segments of a run: far beyond any model's own number, and few enough that a run of one puzzle ends.
+pub const MOST_SEGMENTS: i64 = 100_000;
+
 /// More parameters than any machine here can hold: a typing error, found before something allocates.
 const MAX_PARAMETERS: f64 = 1e11;
 
@@ -33,7 +36,7 @@ impl Faults {
 
     pub(super) fn into_result(self) -> Result<()> {
         if !self.0.is_empty() {
-            bail!("{}", self.0.join("\n       "));
+            bail!("{}", self.0.join("; "));
         }
         Ok(())
     }
@@ -49,7 +52,7 @@ impl Faults {
         self.between("arch.hidden_size", config.hidden_size, 1, 1 << 20);
         self.between("arch.num_heads", config.num_heads, 1, 1 << 16);
         self.between("arch.puzzle_emb_ndim", config.puzzle_emb_ndim, 0, 1 << 24);
-        self.between("arch.halt_max_steps", config.halt_max_steps, 1, 1_000_000);
+        self.between("arch.halt_max_steps", config.halt_max_steps, 1, MOST_SEGMENTS);
         self.real(
             "arch.expansion",
             config.expansion,
@@ -110,7 +113,7 @@ impl ArchConfig {
     /// Checks the model's part: names, sizes, and that they fit together.
     ///
     /// # Errors
-    /// One line for each fault, with the key, its value and what it wants.
+    /// Every fault, with the key, its value and what it wants.
     pub fn check(&self) -> Result<()> {
         let mut faults = Faults::default();
         self.collect(&mut faults);
@@ -133,7 +136,7 @@ impl TrainConfig {
     /// Checks everything that can be checked without the dataset.
     ///
     /// # Errors
-    /// One line for each fault, with the key, its value and what it wants.
+    /// Every fault, with the key, its value and what it wants.
     pub fn check(&self) -> Result<()> {
         let mut faults = Faults::default();
         faults.require(!self.data_path.trim().is_empty(), || {
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn an_architecture_and_a_model_are_held_to_the_same_bounds() {
         let arch = ArchConfig { L_layers: 1_001, forward_dtype: Some(Dtype::I32), ..ArchConfig::default() };
-        let wanted = "arch.L_layers=1001: wants an integer from 1 to 1000\n       \
+        let wanted = "arch.L_layers=1001: wants an integer from 1 to 1000; \
                       arch.forward_dtype=int32: wants a floating-point type";
         assert_eq!(arch.check().unwrap_err().to_string(), wanted);
         assert_eq!(ModelConfig::new(&arch, Dims::sudoku()).unwrap_err().to_string(), wanted);

@@ -28,6 +28,7 @@ mod value;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use check::MOST_SEGMENTS;
 pub use file::CheckpointConfig;
 pub use model::ModelConfig;
 pub use names::random_slug;

@@ -147,6 +147,11 @@ impl ModelConfig {
         layer * self.layers_per_segment() as f64 + 2.0 * t * h * self.dims.vocab_size as f64
     }
 
+    /// Of all segments of a row.
+    pub fn flops_per_row(&self) -> f64 {
+        self.flops_per_segment() * self.halt_max_steps as f64
+    }
+
     /// Whether training runs a second pass for the target of q_continue.
     pub fn has_target_q(&self) -> bool {
         self.halt_max_steps > 1 && !self.no_act_continue

@@ -15,7 +15,10 @@ use super::{
     BUNDLED_TEST_ROWS, Batch, DatasetMeta, IGNORE_LABEL, PuzzleFile, ReadOptions, RowInfo, Split,
     npy::{NpyFile, Tokens, hash_i32},
 };
-use crate::puzzle::{Geometry, PuzzleKind};
+use crate::{
+    escape::shell_word,
+    puzzle::{Geometry, PuzzleKind},
+};
 
 /// No dataset.json is nearly this long (bytes).
 const MAX_META: u64 = 1 << 20;
@@ -85,7 +88,7 @@ impl DatasetMeta {
 /// The command that builds the dataset that is missing at `root`.
 fn build_command(root: &Path) -> String {
     let hint = root.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-hint"));
-    format!("hrm build-dataset --output-dir '{}'{}", root.display(), if hint { " --hint" } else { "" })
+    format!("hrm build-dataset --output-dir {}{}", shell_word(root), if hint { " --hint" } else { "" })
 }
 
 /// `dataset.json` as Python's json module writes it: one line, `", "` and `": "`.

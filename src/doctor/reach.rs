@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     checkpoint::{WEIGHTS_FILE, lfs},
     dataset::DatasetMeta,
+    escape::shell_word,
 };
 
 /// Built datasets.
@@ -88,10 +89,10 @@ pub fn checkpoints(advice: &mut Vec<String>) -> Checkpoints {
             }
             if !run.lfs_pointers.is_empty() {
                 advice.push(format!(
-                    "{}: Git LFS pointers instead of weights ({}): `git lfs pull --include=\"{}/**\"`",
+                    "{}: Git LFS pointers instead of weights ({}): `git lfs pull --include={}`",
                     run.path.display(),
                     run.lfs_pointers.join(", "),
-                    run.path.display()
+                    shell_word(run.path.join("**"))
                 ));
             }
             let time = fs::metadata(&run.path).and_then(|m| m.modified()).ok();

@@ -1,13 +1,14 @@
 //! An evaluation that several processes share: which part each of them takes, and how rank 0 joins the parts.
 //!
-//! The processes talk through the files of their parts alone. A process gives a sign of life when its file changes, or
-//! holds its lock; one that gives none for the peer timeout is lost.
+//! The processes talk through the files of their parts alone. A process gives a sign of life when its file changes, if only
+//! its time; one that gives none for the peer timeout, because it ended or is suspended, is lost.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    thread,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -18,7 +19,7 @@ use super::{
     results_file::{self, StoredResults},
     shard::Shard,
 };
-use crate::{runtime::launch::Role, store::is_locked};
+use crate::runtime::launch::Role;
 
 /// How often files are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -69,11 +70,47 @@ pub enum PartLost {
     )]
     Missing { rank: usize, world: usize, file: PathBuf, waited: Duration },
     #[error(
-        "rank {rank} of {world} ended before its part was done: {} was not written to for {} s; --resume goes on with \
-         what is there",
-        .file.display(), .waited.as_secs_f64()
+        "rank {rank} of {world} gave no sign of life for {} s, and its part {} is not done; --resume goes on with what is \
+         there",
+        .waited.as_secs_f64(), .file.display()
     )]
-    Ended { rank: usize, world: usize, file: PathBuf, waited: Duration },
+    Silent { rank: usize, world: usize, file: PathBuf, waited: Duration },
+}
+
+/// Gives the signs of life of this process, while it exists: the time of its part changes several times in a peer timeout,
+/// however long a batch takes.
+#[derive(Debug)]
+pub struct SignsOfLife {
+    /// Its end ends the thread.
+    work: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SignsOfLife {
+    /// Begins; `file` is there already.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn of(file: PathBuf, timeout: Duration) -> Result<Self> {
+        let (work, ended) = mpsc::channel();
+        let give = move || {
+            while ended.recv_timeout(timeout / 8) == Err(RecvTimeoutError::Timeout) {
+                // A sign that cannot be given is one that is missing.
+                let _ = OpenOptions::new().append(true).open(&file).and_then(|f| f.set_modified(SystemTime::now()));
+            }
+        };
+        let thread = thread::Builder::new().name("signs of life".into()).spawn(give)?;
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+}
+
+impl Drop for SignsOfLife {
+    fn drop(&mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The parts that are not complete yet, and when each of them last gave a sign of life.
@@ -111,15 +148,13 @@ impl OpenParts {
         self.open.retain(|part| !results_file::is_complete(&part.file));
         for part in &mut self.open {
             let state = state_of(&part.file);
-            // The lock is tried at the last moment only: for an instant, trying it keeps a writer from taking it.
-            let late = now.saturating_duration_since(part.alive) >= self.timeout;
-            if state != part.state || (late && is_locked(&part.file)) {
+            if state != part.state {
                 (part.state, part.alive) = (state, now);
-            } else if late {
+            } else if now.saturating_duration_since(part.alive) >= self.timeout {
                 let (rank, world, file, waited) = (part.rank, self.world, part.file.clone(), self.timeout);
                 return Err(match state {
                     None => PartLost::Missing { rank, world, file, waited },
-                    Some(_) => PartLost::Ended { rank, world, file, waited },
+                    Some(_) => PartLost::Silent { rank, world, file, waited },
                 });
             }
         }
@@ -162,10 +197,7 @@ pub fn wait_and_join(
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
-    use crate::store::take_lock;
 
     const TIMEOUT: Duration = Duration::from_secs(3);
     const COMPLETE: &str = "{\"seconds\":0.0,\"complete\":true}\n";
@@ -186,24 +218,26 @@ mod tests {
         assert_eq!(parts.look(start + TIMEOUT).unwrap_err(), missing);
         fs::write(file(2), COMPLETE).unwrap();
         assert_eq!(parts.look(start + TIMEOUT).unwrap(), [file(1)]);
-        let ended = PartLost::Ended { rank: 1, world: 3, file: file(1), waited: TIMEOUT };
-        assert_eq!(parts.look(start + 2 * TIMEOUT).unwrap_err(), ended);
+        let silent = PartLost::Silent { rank: 1, world: 3, file: file(1), waited: TIMEOUT };
+        assert_eq!(parts.look(start + 2 * TIMEOUT).unwrap_err(), silent);
         fs::write(file(1), COMPLETE).unwrap();
         assert!(parts.look(start + 3 * TIMEOUT).unwrap().is_empty());
     }
 
     #[test]
-    fn a_process_that_holds_its_lock_is_alive() {
+    fn a_process_at_work_gives_signs_of_life() {
         let folder = tempfile::tempdir().unwrap();
-        let whole = folder.path().join("r.jsonl");
-        let start = Instant::now();
-        let own = File::create(Shard { index: 0, count: 1 }.file(&whole)).unwrap();
-        assert!(take_lock(&own));
-        let mut parts = OpenParts::new(&whole, 1, TIMEOUT, start);
-        for late in 1..5 {
-            assert_eq!(parts.look(start + late * TIMEOUT).unwrap().len(), 1);
+        let file = folder.path().join("part");
+        fs::write(&file, "{").unwrap();
+        let mut before = state_of(&file);
+        let signs = SignsOfLife::of(file.clone(), Duration::from_millis(80)).unwrap();
+        for _ in 0..3 {
+            while state_of(&file) == before {
+                thread::yield_now();
+            }
+            before = state_of(&file);
         }
-        drop(own);
-        assert!(matches!(parts.look(start + 5 * TIMEOUT).unwrap_err(), PartLost::Ended { rank: 0, .. }));
+        drop(signs);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{");
     }
 }

@@ -2,6 +2,7 @@
 // that can fail returns 0 for success and leaves its message in hrm_last_error().
 #define USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -39,16 +40,26 @@ std::vector<uint8_t> bytes(const char* text) {
 
 extern "C" {
 
-// A server listens on *port (0: a free one, which is written back) and is a client of itself.
-int hrm_store_open(const char* host, uint16_t* port, int32_t server, int64_t timeout_ms, void** out) noexcept {
+// With `listening`, a socket of its own that listens on `port`, it is the store, else a client of that on `host`.
+int hrm_store_open(const char* host, uint16_t port, int32_t listening, int64_t timeout_ms, void** out) noexcept {
   return guarded([&] {
     c10d::TCPStoreOptions options;
-    options.port = *port;
-    options.isServer = server != 0;
+    options.port = port;
+    options.isServer = listening >= 0;
+    if (options.isServer) {
+      options.masterListenFd = listening;
+    }
     options.waitWorkers = false;
     options.timeout = std::chrono::milliseconds(timeout_ms);
-    auto opened = c10::make_intrusive<c10d::TCPStore>(host, options);
-    *port = opened->getPort();
+    *out = new StorePtr(c10::make_intrusive<c10d::TCPStore>(host, options));
+  });
+}
+
+// A store in a file that the processes share.
+int hrm_store_file(const char* path, int64_t timeout_ms, void** out) noexcept {
+  return guarded([&] {
+    auto opened = c10::make_intrusive<c10d::FileStore>(path, -1);
+    opened->setTimeout(std::chrono::milliseconds(timeout_ms));
     *out = new StorePtr(std::move(opened));
   });
 }

@@ -7,6 +7,7 @@
 use std::{
     env,
     io::{self, BufRead, BufReader, Read, Write},
+    mem,
     num::NonZero,
     ops::Range,
     os::unix::process::{CommandExt, ExitStatusExt},
@@ -19,15 +20,15 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use signal_hook::iterator::Signals;
 
 use super::{
     CudaState, DeviceChoice,
-    dist::{PeerLost, Place, Store, peer_timeout_from_env},
+    dist::{PeerLost, Place, Reach, STORE_VARIABLE, SharedStore, Store, is_loopback, peer_timeout_from_env},
 };
 use crate::{
+    escape::printable,
     outcome::{INTERRUPTED, Interrupted},
-    signals::stop_signals,
+    signals::HandedOn,
 };
 
 /// Set in the environment of the ranks that we start, to what was decided for them: their launch flags have been followed
@@ -47,6 +48,8 @@ const PEER_LOST_DELAY: Duration = Duration::from_secs(5);
 
 /// How long the first launcher keeps the store for the others after its own ranks have ended.
 const STORE_GRACE: Duration = Duration::from_secs(30);
+
+const ENDED_AT_ONCE: &str = "ended at once: what was not saved is lost";
 
 /// What was asked for, before the environment is looked at.
 #[derive(Clone, Debug, Default)]
@@ -308,6 +311,8 @@ struct Started {
     rank: usize,
     child: Child,
     ended: Option<ExitStatus>,
+    /// Since when it has been suspended.
+    suspended: Option<Instant>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -319,26 +324,39 @@ impl Launch {
     /// A rank of any host that failed, by name; all of them have ended then. [`Interrupted`] where they were asked to stop.
     pub fn run(&self, job: &impl Serialize) -> Result<()> {
         let decided = serde_json::to_string(&Decided { device: self.device, job: serde_json::to_value(job)? })?;
-        let mut signals = Signals::new(stop_signals()).context("cannot listen for signals")?;
-        let (store, port) = if self.node == 0 {
-            Store::serve(self.port)?
-        } else {
-            (Store::connect(&self.host, self.port, self.timeout)?, self.port)
-        };
-        let store = store.prefixed("launch/")?;
-        self.same_on_all_hosts(&store)?;
+        let meeting = self.meet()?;
+        let mut signals = HandedOn::new();
         let mut ranks = Vec::new();
-        let outcome =
-            self.start(port, &decided, &mut ranks).and_then(|()| self.watch(&mut ranks, &store, &mut signals));
+        let outcome = self
+            .start(&meeting, &decided, &mut ranks)
+            .and_then(|()| self.watch(&mut ranks, meeting.between_hosts(), &mut signals));
         if outcome.is_err() {
             end(&mut ranks);
         }
         for reader in ranks.iter_mut().flat_map(|r| r.readers.drain(..)) {
             let _ = reader.join();
         }
-        self.sign_off(&store, outcome.as_ref().err());
+        if let Some(store) = meeting.between_hosts() {
+            self.sign_off(store, outcome.as_ref().err());
+        }
         ensure!(!outcome?, Interrupted::TOLD);
         Ok(())
+    }
+
+    /// Opens the store that the ranks meet in, of host 0 or of this one alone.
+    fn meet(&self) -> Result<Meeting> {
+        if self.nodes == 1 {
+            return SharedStore::new().map(Meeting::OneHost);
+        }
+        let (store, port) = if self.node == 0 {
+            let reach = if is_loopback(&self.host) { Reach::Loopback } else { Reach::Everywhere };
+            Store::serve(reach, self.port)?
+        } else {
+            (Store::connect(&self.host, self.port, self.timeout)?, self.port)
+        };
+        let store = store.prefixed("launch/")?;
+        self.same_on_all_hosts(&store)?;
+        Ok(Meeting::Hosts { store, port })
     }
 
     /// The number of ranks a host must be the same everywhere, as it decides their numbers.
@@ -358,7 +376,7 @@ impl Launch {
         }
     }
 
-    fn start(&self, port: u16, decided: &str, ranks: &mut Vec<Started>) -> Result<()> {
+    fn start(&self, meeting: &Meeting, decided: &str, ranks: &mut Vec<Started>) -> Result<()> {
         let program = env::current_exe().context("cannot find this program's own file")?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = (cores / self.local_world).max(1);
@@ -366,18 +384,14 @@ impl Launch {
             let rank = self.node * self.local_world + local;
             let mut command = Command::new(&program);
             command.args(env::args_os().skip(1)).stdin(Stdio::null());
-            for (name, value) in [
+            command.envs([
                 ("RANK", rank.to_string()),
                 ("WORLD_SIZE", (self.nodes * self.local_world).to_string()),
                 ("LOCAL_RANK", local.to_string()),
                 ("LOCAL_WORLD_SIZE", self.local_world.to_string()),
-                ("MASTER_ADDR", self.host.clone()),
-                ("MASTER_PORT", port.to_string()),
-                ("TORCHELASTIC_USE_AGENT_STORE", "True".into()),
                 (LAUNCHED, decided.to_owned()),
-            ] {
-                command.env(name, value);
-            }
+            ]);
+            command.envs(self.store_variables(meeting));
             if env::var_os("OMP_NUM_THREADS").is_none() {
                 command.env("OMP_NUM_THREADS", threads.to_string());
             }
@@ -399,13 +413,25 @@ impl Launch {
             let mut readers = Vec::new();
             readers.extend(child.stdout.take().map(|s| forward(rank, s)));
             readers.extend(child.stderr.take().map(|s| forward(rank, s)));
-            ranks.push(Started { rank, child, ended: None, readers });
+            ranks.push(Started { rank, child, ended: None, suspended: None, readers });
         }
         Ok(())
     }
 
+    /// Where the ranks find their store.
+    fn store_variables(&self, meeting: &Meeting) -> Vec<(&'static str, String)> {
+        match meeting {
+            Meeting::OneHost(store) => vec![(STORE_VARIABLE, store.path())],
+            Meeting::Hosts { port, .. } => vec![
+                ("MASTER_ADDR", self.host.clone()),
+                ("MASTER_PORT", port.to_string()),
+                ("TORCHELASTIC_USE_AGENT_STORE", "True".into()),
+            ],
+        }
+    }
+
     /// Waits for the ranks. Returns whether they were asked to stop before they were done.
-    fn watch(&self, ranks: &mut [Started], store: &Store, signals: &mut Signals) -> Result<bool> {
+    fn watch(&self, ranks: &mut [Started], store: Option<&Store>, signals: &mut HandedOn) -> Result<bool> {
         let mut asked_to_stop = false;
         let mut looked = Instant::now();
         loop {
@@ -416,18 +442,29 @@ impl Launch {
                     unsafe { libc::kill(rank.child.id().cast_signed(), signal) };
                 }
             }
+            ensure!(!signals.insists(), Interrupted(ENDED_AT_ONCE));
             let stopped = |status: &ExitStatus| status.code() == Some(INTERRUPTED.into());
             for rank in ranks.iter_mut().filter(|r| r.ended.is_none()) {
                 rank.ended = rank.child.try_wait().context("cannot wait for a rank")?;
                 if let Some(status) = rank.ended.filter(|s| !s.success() && !stopped(s)) {
                     bail!("{}", self.describe_failure(rank.rank, status));
                 }
+                rank.look_whether_suspended();
+                if rank.suspended.is_some_and(|since| since.elapsed() >= self.timeout) {
+                    bail!(
+                        "{}",
+                        self.describe(
+                            rank.rank,
+                            &format!("was suspended and did not answer for {} s", self.timeout.as_secs_f64())
+                        )
+                    );
+                }
             }
             if ranks.iter().all(|r| r.ended.is_some()) {
                 let any = ranks.iter().any(|r| r.ended.as_ref().is_some_and(stopped));
                 return Ok(any || asked_to_stop);
             }
-            if self.nodes > 1 && looked.elapsed() >= STORE_TICK {
+            if let Some(store) = store.filter(|_| looked.elapsed() >= STORE_TICK) {
                 looked = Instant::now();
                 match store.get("failed") {
                     Ok(None) => {}
@@ -445,15 +482,16 @@ impl Launch {
             (_, Some(signal)) => format!("was killed by signal {signal}{}", name_of(signal)),
             _ => "ended".into(),
         };
+        self.describe(rank, &how)
+    }
+
+    fn describe(&self, rank: usize, how: &str) -> String {
         let on = if self.nodes > 1 { format!(" on host {}", self.node) } else { String::new() };
         format!("rank {rank}{on} {how}: all {} processes were stopped", self.nodes * self.local_world)
     }
 
     /// Tells the other launchers how it went here. The first one keeps the store until they know.
     fn sign_off(&self, store: &Store, error: Option<&anyhow::Error>) {
-        if self.nodes == 1 {
-            return;
-        }
         if let Some(error) = error {
             let _ = store.set("failed", &format!("{error:#}"));
         }
@@ -465,6 +503,42 @@ impl Launch {
         while self.node == 0 && start.elapsed() < grace && waiting(store) {
             thread::sleep(TICK);
         }
+    }
+}
+
+/// Where the ranks meet.
+#[derive(Debug)]
+enum Meeting {
+    OneHost(SharedStore),
+    /// The launchers' part of the store that host 0 keeps on `port`.
+    Hosts {
+        store: Store,
+        port: u16,
+    },
+}
+
+impl Meeting {
+    fn between_hosts(&self) -> Option<&Store> {
+        match self {
+            Self::OneHost(_) => None,
+            Self::Hosts { store, .. } => Some(store),
+        }
+    }
+}
+
+impl Started {
+    /// Notes when the process was suspended (SIGSTOP) and when it went on.
+    fn look_whether_suspended(&mut self) {
+        // SAFETY: plain data to be filled. Without WEXITED an end is left to `Child`.
+        let what = unsafe {
+            let mut info: libc::siginfo_t = mem::zeroed();
+            let flags = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
+            if libc::waitid(libc::P_PID, self.child.id(), &mut info, flags) != 0 || info.si_pid() == 0 {
+                return;
+            }
+            info.si_code
+        };
+        self.suspended = if what == libc::CLD_STOPPED { Some(Instant::now()) } else { None };
     }
 }
 
@@ -487,7 +561,7 @@ fn forward(rank: usize, stream: impl Read + Send + 'static) -> JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n') {
             let Ok(line) = line else { return };
-            let _ = writeln!(io::stderr().lock(), "[rank {rank}] {}", String::from_utf8_lossy(&line));
+            let _ = writeln!(io::stderr().lock(), "[rank {rank}] {}", printable(&String::from_utf8_lossy(&line)));
         }
     })
 }
@@ -503,6 +577,8 @@ mod tests {
             world: 2,
             local_rank: 1,
             local_world: 2,
+            shared_store: None,
+            one_host: true,
             host: None,
             port: None,
             store_kept: true,

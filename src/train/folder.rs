@@ -13,7 +13,7 @@ use log::warn;
 
 use super::{STATE_FILE, STATE_TENSORS_FILE, TrainingState};
 use crate::{
-    checkpoint::{CheckpointMeta, EMA_FILE, Manifest, RawTensor, safetensors_file},
+    checkpoint::{CheckpointMeta, EMA_FILE, MANIFEST_FILE, Manifest, RawTensor, WEIGHTS_FILE, safetensors_file},
     config::TrainConfig,
     store,
 };
@@ -199,14 +199,13 @@ pub struct ResumePoint {
 
 impl ResumePoint {
     /// The newest checkpoint of a run that is whole and has its training state; none where the run has no checkpoint. A
-    /// `step_N` folder means that one.
+    /// folder that holds a checkpoint means that one, whatever it is called: a run may have the name `step_9`.
     ///
     /// # Errors
     /// No such folder; checkpoints, but none to go on from, with the reason for each.
     pub fn find(path: &Path) -> Result<Option<Self>> {
         ensure!(path.is_dir(), "{}: there is no such run folder to resume", path.display());
-        if path.join(STATE_FILE).exists() || path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("step_"))
-        {
+        if [STATE_FILE, MANIFEST_FILE, WEIGHTS_FILE].iter().any(|file| path.join(file).exists()) {
             let run = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             return Self::at(run, path).map(Some);
         }

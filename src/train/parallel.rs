@@ -14,7 +14,14 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{StopReason, TrainPlan, Trainer, changes};
-use crate::{config::TrainConfig, eval::evaluate::EvaluationSums, metrics::Metric, model::Rows, runtime::dist::Group};
+use crate::{
+    checkpoint::Manifest,
+    config::TrainConfig,
+    eval::evaluate::EvaluationSums,
+    metrics::Metric,
+    model::Rows,
+    runtime::{Acceleration, dist::Group},
+};
 
 /// The processes of a run; one alone computes as if this were not here.
 #[derive(Debug, Default)]
@@ -58,15 +65,19 @@ impl Peers {
         self.group.map_or(Ok(()), Group::leave)
     }
 
-    /// Checks that every rank was started for the same run as rank 0.
+    /// Checks that every rank was started for the same run as rank 0: configuration, data of both splits, the checkpoint
+    /// to go on from, and how it computes.
     ///
     /// # Errors
     /// What differs, by its key.
-    pub fn agree_on(&self, plan: &TrainPlan) -> Result<()> {
+    pub fn agree_on(&self, plan: &TrainPlan, acceleration: Acceleration) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
-        let resumed = plan.resume.as_ref().map(|point| point.state.step);
+        let resumed = plan.resume.as_ref();
         let mine = serde_json::json!({
-            "config": plan.config, "data": plan.fingerprint, "test_data": plan.test_fingerprint, "resumed": resumed,
+            "config": plan.config, "data": plan.fingerprint, "test_data": plan.test_fingerprint,
+            "resumed": resumed.map(|point| point.state.step),
+            "checkpoint": resumed.map(|point| Manifest::read(&point.folder)).transpose()?,
+            "forced": plan.forced, "acceleration": format!("{acceleration:?}"),
         });
         let theirs: Value = serde_json::from_slice(&broadcast_bytes(group, mine.to_string().as_bytes())?)?;
         let first: TrainConfig = serde_json::from_value(theirs["config"].clone())?;
@@ -79,6 +90,16 @@ impl Peers {
         }
         if theirs["resumed"] != mine["resumed"] {
             differs.push(format!("it goes on from step {}, rank 0 from {}", mine["resumed"], theirs["resumed"]));
+        } else if let Some(point) = resumed.filter(|_| theirs["checkpoint"] != mine["checkpoint"]) {
+            differs.push(format!("{} is another checkpoint", point.folder.display()));
+        }
+        if theirs["forced"] != mine["forced"] {
+            differs.push("--force was given to one of them".to_owned());
+        }
+        if theirs["acceleration"] != mine["acceleration"] {
+            let (mine, theirs) = (&mine["acceleration"], &theirs["acceleration"]);
+            differs
+                .push(format!("it computes with {mine}, rank 0 with {theirs} (--deterministic and HRM_* variables)"));
         }
         // Every rank hears of it, so that rank 0 can tell.
         let mine = differs.join("; ");

@@ -11,6 +11,7 @@ use super::{ResumePoint, changes};
 use crate::{
     config::TrainConfig,
     dataset::{Dataset, DatasetMeta, SamplerConfig, Split, TrainSampler},
+    escape::shell_word,
     model::{Dims, ModelConfig, Params},
     optim::total_steps,
     runtime::OutOfMemory,
@@ -72,10 +73,10 @@ impl TrainPlan {
             || ResumePoint::find(&plan.run_dir).ok().flatten().is_some();
         ensure!(
             !held,
-            "{}: there is a run already; go on with it (--resume '{}'), give another run_name or checkpoint_path, or move \
+            "{}: there is a run already; go on with it (--resume {}), give another run_name or checkpoint_path, or move \
              it away",
             plan.run_dir.display(),
-            plan.run_dir.display()
+            shell_word(&plan.run_dir)
         );
         Ok(plan)
     }

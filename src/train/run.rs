@@ -117,7 +117,7 @@ pub fn run(plan: &TrainPlan, backend: Backend, peers: Peers, observer: &mut dyn 
         peers.rank(),
         peers.world()
     );
-    peers.agree_on(plan)?;
+    peers.agree_on(plan, backend.acceleration)?;
     let leads = peers.leads();
     let mut sinks = Sinks::none();
     let mut folder = None;

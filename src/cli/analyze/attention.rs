@@ -9,7 +9,9 @@ use crate::{
         args::{output::OutputArgs, puzzle::PuzzleArgs},
         table::{Table, cells},
         ui::Ui,
+        work::foretell_work,
     },
+    config::MOST_SEGMENTS,
     puzzle::Geometry,
     say,
     study::attention::{AttentionStudy, wanted_layers},
@@ -63,7 +65,11 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     let model = checkpoint.model(chosen.dims, runtime, args.subject.model.dtype)?;
     let last = usize::try_from(model.config().halt_max_steps)?;
     let segment = args.segment.unwrap_or(last);
-    ensure!((1..=1 << 16).contains(&segment), "--segment {segment}: segments count from 1");
+    ensure!(
+        i64::try_from(segment).is_ok_and(|s| (1..=MOST_SEGMENTS).contains(&s)),
+        "--segment {segment}: segments count from 1 to {MOST_SEGMENTS}"
+    );
+    foretell_work(&ui, &model, model.config().flops_per_segment() * segment as f64);
     let layers = wanted_layers(&args.layers, &model)?;
     let output = args.output.open("analysis/attention")?;
 

@@ -13,6 +13,7 @@ use crate::{
         table::{Table, cells},
         ui::Ui,
         watch::StudyWatch,
+        work::foretell_runs,
     },
     say,
     study::{
@@ -78,6 +79,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     }
     let runtime = global.init()?;
     let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
+    foretell_runs(&ui, &subjects, Some(u32::try_from(plan.segments)?), made.per_k * plan.blanks.len())?;
     let output = args.output.open("analysis/stability")?;
     let watch = StudyWatch::new(&ui);
     let found = plan.run(&made, &subjects, &output, &watch)?;

@@ -8,7 +8,8 @@ use super::checkpoints::{CheckpointArg, CheckpointsArg, ModelArgs, WeightsArg, l
 use crate::{
     analysis::identity::PuzzlesIdentity,
     checkpoint::Checkpoint,
-    cli::{GlobalArgs, args::output::OutputArgs, ui::Ui, watch::StudyWatch},
+    cli::{GlobalArgs, args::output::OutputArgs, ui::Ui, watch::StudyWatch, work::foretell_work},
+    config::MOST_SEGMENTS,
     dataset::RowCount,
     eval::test_puzzles::TestPuzzles,
     model::{Dims, Model},
@@ -48,7 +49,7 @@ pub fn open_test_set(ui: &Ui, data: &DataPathArg, checkpoint: &Checkpoint) -> Re
 #[derive(clap::Args, Clone, Debug)]
 pub struct RunArgs {
     /// Segments to run, also beyond the model's own number [default: the checkpoint's arch.halt_max_steps]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_SEGMENTS))]
     pub segments: Option<u32>,
     /// Puzzles that go through the model together [default: 64, on a GPU what fills it]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
@@ -115,13 +116,15 @@ impl ManyArgs {
             say!(ui, "fewer test puzzles than asked for: the {} from row {} on", items.len(), self.first);
         }
         let model = self.run.load(&checkpoint, &puzzles, global.init()?)?;
+        let segments = self.run.segments(&model)?;
+        foretell_work(ui, &model, model.config().flops_per_segment() * (segments * items.len()) as f64);
         let output = output.open(default)?;
         let plan = RunsPlan {
             checkpoint: &checkpoint,
             model: &model,
             items: &items,
             puzzles: &PuzzlesIdentity::Rows { data: puzzles.identity()?, first: self.first },
-            segments: self.run.segments(&model)?,
+            segments,
             batch_size: batch_size(self.run.batch_size, &model),
             file: "runs.jsonl",
         };

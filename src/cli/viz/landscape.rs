@@ -10,6 +10,7 @@ use crate::{
         table::{Table, cells},
         ui::Ui,
         watch::StudyWatch,
+        work::foretell_work,
     },
     model::Model,
     runtime::device_name,
@@ -175,6 +176,8 @@ fn prepare(
     plan.check_puzzle(&chosen)?;
     let runtime = global.init()?;
     let model = checkpoint.model(chosen.dims, runtime, subject.model.dtype)?;
+    let segments = plan.grid.points().len() * plan.segments;
+    foretell_work(ui, &model, model.config().flops_per_segment() * segments as f64);
     let subject = GridSubject { checkpoint, chosen, model };
     plan.centre_of(&subject.model)?;
     Ok((subject, output.open(plan.name)?))

@@ -14,8 +14,18 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
-use super::{PATIENCE, PEER_TIMEOUT_VARIABLE, Place, Store, milliseconds, text};
-use crate::runtime::{ShimError, plugin, shim::check};
+use super::{PATIENCE, PEER_TIMEOUT_VARIABLE, Place, Reach, STOPPED_WAITING, Store, milliseconds, text};
+use crate::{
+    outcome::Interrupted,
+    runtime::{ShimError, long_version, plugin, shim::check},
+    signals::asked_to_stop,
+};
+
+/// How often the store is looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How much longer NCCL may wait: it ends the process, so whoever can name the lost peer goes first.
+const NCCL_MARGIN: Duration = Duration::from_secs(15);
 
 static NCCL_PLUGIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/nccl_plugin.so"));
 
@@ -92,34 +102,30 @@ pub struct Group {
     place: Place,
     nccl: Option<Backend>,
     gloo: Backend,
-    _store: Store,
+    store: Store,
 }
 
 // SAFETY: c10d's backends may be used from any thread, by one at a time.
 unsafe impl Send for Group {}
 
 impl Group {
-    /// Meets the peers. `device` is where this rank computes: on a GPU, NCCL is set up beside Gloo.
+    /// Meets the peers. `device` is where this rank computes: on a GPU, NCCL is set up beside Gloo. Ranks that are known to
+    /// be on one host talk over its loopback interface alone.
     ///
     /// # Errors
-    /// No word of where the store is; a peer that does not come in time, named; a store that cannot be opened or reached; NCCL's own errors.
+    /// No word of where the store is; a peer that does not come in time, or is of another version, named; a store that
+    /// cannot be opened or reached; NCCL's own errors.
     pub fn join(place: Place, device: Device) -> Result<Self> {
         let start = Instant::now();
-        let (host, port) = place.store_at()?;
-        let store = if place.rank == 0 && !place.store_kept {
-            Store::serve(port)?.0
-        } else {
-            Store::connect(host, port, place.timeout).with_context(|| place.names())?
-        };
-        let store = store.prefixed(&format!("hrm/{}/", place.attempt))?;
-        await_all(&store, &place, start)?;
+        let store = open_store(&place)?.prefixed(&format!("hrm/{}/", place.attempt))?;
+        await_all(&store, &place, device, start)?;
         let (rank, world) = (i32::try_from(place.rank)?, i32::try_from(place.world)?);
         let timeout = milliseconds(place.timeout);
         let of = |name: &str| store.prefixed(&format!("{name}/"));
 
         let interface = env::var("GLOO_SOCKET_IFNAME").ok().filter(|v| !v.is_empty());
         let interface = interface.map(|v| text(&v)).transpose()?;
-        let here = own_address(host, port).map(|address| text(&address)).transpose()?;
+        let here = own_address(&place).map(|address| text(&address)).transpose()?;
         let mut gloo = std::ptr::null_mut();
         // SAFETY: live strings or null; the store outlives the backend.
         let made = check(unsafe {
@@ -134,6 +140,11 @@ impl Group {
         let nccl = match device {
             Device::Cuda(index) => {
                 let plugin = NcclPlugin::get()?;
+                if place.one_host && env::var_os("NCCL_SOCKET_IFNAME").is_none() {
+                    // SAFETY: as in `settle_environment`; NCCL reads it when it starts, below.
+                    unsafe { env::set_var("NCCL_SOCKET_IFNAME", "lo") };
+                }
+                let timeout = milliseconds(place.timeout + NCCL_MARGIN);
                 let mut nccl = std::ptr::null_mut();
                 // SAFETY: as above; the plugin's backend is of the same class.
                 let status =
@@ -147,7 +158,7 @@ impl Group {
             }
             _ => None,
         };
-        let group = Self { place, nccl, gloo, _store: store };
+        let group = Self { place, nccl, gloo, store };
         // NCCL connects at the first use; what is wrong with it shall come out here.
         group.all_reduce(&Tensor::zeros([1], (Kind::Float, device)))?;
         group.barrier()?;
@@ -244,9 +255,26 @@ impl Group {
         done.map_err(|e| {
             // Gloo begins with the file and line of its sources.
             let why = e.0.rsplit_once("] ").filter(|(before, _)| before.starts_with('[')).map_or(&*e.0, |(_, why)| why);
-            let Place { rank, world, .. } = self.place;
-            PeerLost { rank, world, what, why: why.to_owned() }.into()
+            let Place { rank, world, timeout, .. } = self.place;
+            let silent = if why.contains("imed out") { self.silent_peers() } else { Vec::new() };
+            let why = match silent.is_empty() {
+                true => why.to_owned(),
+                false => format!("rank {} did not answer for {} s", list(&silent), timeout.as_secs_f64()),
+            };
+            PeerLost { rank, world, what, why }.into()
         })
+    }
+
+    /// The ranks that do not say in the store that they have lost somebody, as all others do at about the same time.
+    fn silent_peers(&self) -> Vec<usize> {
+        let start = Instant::now();
+        let mut silent: Vec<usize> = (0..self.place.world).collect();
+        let mine = self.store.set(&format!("lost/{}", self.place.rank), "1");
+        while mine.is_ok() && !silent.is_empty() && start.elapsed() < self.place.timeout.min(PATIENCE) {
+            silent.retain(|rank| !matches!(self.store.get(&format!("lost/{rank}")), Ok(Some(_))));
+            thread::sleep(TICK);
+        }
+        if mine.is_ok() { silent } else { Vec::new() }
     }
 }
 
@@ -283,45 +311,73 @@ fn bytes_of(tensor: &Tensor) -> Tensor {
     tensor.view([-1]).view_dtype(Kind::Uint8)
 }
 
+fn open_store(place: &Place) -> Result<Store> {
+    if let Some(path) = &place.shared_store {
+        return Store::shared(path, place.timeout);
+    }
+    let (host, port) = place.store_at()?;
+    let reach = if place.one_host { Reach::Loopback } else { Reach::Everywhere };
+    if place.rank == 0 && !place.store_kept {
+        return Ok(Store::serve(reach, port)?.0);
+    }
+    // Where rank 0 opens it, and nowhere else; another launcher's may be anywhere.
+    let host = if reach == Reach::Loopback && !place.store_kept { "127.0.0.1" } else { host };
+    Store::connect(host, port, place.timeout).with_context(|| place.names())
+}
+
 /// The address of this host on the way to the store: its own name may lead anywhere, on Debian to 127.0.1.1.
-fn own_address(host: &str, port: u16) -> Option<String> {
-    let address = TcpStream::connect((host, port)).ok()?.local_addr().ok()?.ip();
+fn own_address(place: &Place) -> Option<String> {
+    if place.one_host {
+        return Some("127.0.0.1".into());
+    }
+    let address = TcpStream::connect(place.store_at().ok()?).ok()?.local_addr().ok()?.ip();
     // One spelling for all ranks of a host.
     Some(if address.is_loopback() { "127.0.0.1".into() } else { address.to_string() })
 }
 
-/// Tells the peers that this rank is here and waits until all are.
-fn await_all(store: &Store, place: &Place, start: Instant) -> Result<()> {
-    let (host, port) = place.store_at()?;
-    store.set(&format!("here/{}", place.rank), "1")?;
-    let mut missing: Vec<usize> = (0..place.world).collect();
+fn list(ranks: &[usize]) -> String {
+    ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells the peers that this rank is here and what it is, and waits until all are and are the same.
+fn await_all(store: &Store, place: &Place, device: Device, start: Instant) -> Result<()> {
+    let on = if device.is_cuda() { "a GPU" } else { "the CPU" };
+    store.set(&format!("here/{}", place.rank), &format!("hrm {} on {on}", long_version()))?;
     let mut told = false;
     loop {
-        let mut absent = Vec::new();
-        for rank in missing {
-            if store.get(&format!("here/{rank}"))?.is_none() {
-                absent.push(rank);
+        let mut missing = Vec::new();
+        let mut first: Option<String> = None;
+        for rank in 0..place.world {
+            match (store.get(&format!("here/{rank}"))?, &first) {
+                (None, _) => missing.push(rank),
+                (Some(it), None) if rank == 0 => first = Some(it),
+                (Some(it), Some(first)) if it != *first => bail!("rank {rank} is {it}, rank 0 is {first}"),
+                _ => {}
             }
         }
-        missing = absent;
         if missing.is_empty() {
             return Ok(());
         }
-        let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        ensure!(!asked_to_stop(), Interrupted(STOPPED_WAITING));
+        let list = list(&missing);
         if start.elapsed() >= place.timeout {
+            let all = match (&place.host, place.port) {
+                (Some(host), Some(port)) => {
+                    format!("start all {} processes with MASTER_ADDR={host} MASTER_PORT={port}", place.world)
+                }
+                _ => format!("start all {} processes", place.world),
+            };
             bail!(
-                "{}: after {} s still without rank {list}: start all {} processes with MASTER_ADDR={host} MASTER_PORT={port}, or \
-                 wait longer with {PEER_TIMEOUT_VARIABLE} (seconds)",
+                "{}: after {} s still without rank {list}: {all}, or wait longer with {PEER_TIMEOUT_VARIABLE} (seconds)",
                 place.names(),
                 place.timeout.as_secs_f64(),
-                place.world
             );
         }
         if place.rank == 0 && !told && start.elapsed() >= PATIENCE {
             told = true;
             let _ = writeln!(io::stderr().lock(), "waiting for rank {list} of {}", place.world);
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(TICK);
     }
 }
 
@@ -338,6 +394,8 @@ mod tests {
             world,
             local_rank: rank,
             local_world: world,
+            shared_store: None,
+            one_host: true,
             host: Some("127.0.0.1".into()),
             port: Some(port),
             store_kept: true,
@@ -410,13 +468,13 @@ mod tests {
 
     #[test]
     fn collectives_on_every_dtype_that_training_uses() {
-        let (_store, port) = Store::serve(0).unwrap();
+        let (_store, port) = Store::serve(Reach::Loopback, 0).unwrap();
         as_processes("a_rank_of_the_collectives", COLLECTIVE_RANKS, port);
     }
 
     #[test]
     fn a_peer_that_never_comes_is_named() {
-        let (_store, port) = Store::serve(0).unwrap();
+        let (_store, port) = Store::serve(Reach::Loopback, 0).unwrap();
         let place = Place { timeout: Duration::from_millis(300), ..here(0, 3, port) };
         let error = Group::join(place, Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("still without rank 1, 2") && !error.contains('\n'), "{error}");
@@ -456,7 +514,7 @@ mod tests {
 
     #[test]
     fn a_lost_peer_is_an_error_and_no_hang() {
-        let (_store, port) = Store::serve(0).unwrap();
+        let (_store, port) = Store::serve(Reach::Loopback, 0).unwrap();
         as_processes("a_rank_of_a_lost_peer", 2, port);
     }
 }

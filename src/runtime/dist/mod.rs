@@ -14,11 +14,13 @@ use std::{ffi::CString, time::Duration};
 use anyhow::{Context, Result};
 
 pub use group::{Group, PeerLost};
-pub use place::{PEER_TIMEOUT_VARIABLE, Place, peer_timeout, peer_timeout_from_env};
-pub use store::Store;
+pub use place::{PEER_TIMEOUT_VARIABLE, Place, STORE_VARIABLE, is_loopback, peer_timeout, peer_timeout_from_env};
+pub use store::{Reach, SharedStore, Store};
 
 /// A wait longer than this is told on standard error.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+const STOPPED_WAITING: &str = "stopped while it waited for its peers; nothing was begun";
 
 fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)

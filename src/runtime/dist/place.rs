@@ -1,6 +1,6 @@
 //! Which of the processes this one is, from the variables that torchrun sets.
 
-use std::{env, time::Duration};
+use std::{env, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -9,6 +9,9 @@ pub const PEER_TIMEOUT_VARIABLE: &str = "HRM_PEER_TIMEOUT";
 
 /// As long as torch waits in NCCL's collectives.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Where the processes of our launcher find their store, see [`super::SharedStore`].
+pub const STORE_VARIABLE: &str = "HRM_STORE";
 
 /// This process's place among its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,10 @@ pub struct Place {
     /// Among the processes of this host.
     pub local_rank: usize,
     pub local_world: usize,
+    /// The store that a launcher on this host shares with its processes alone.
+    pub shared_store: Option<String>,
+    /// Whether all processes are known to be on this host.
+    pub one_host: bool,
     /// Where the store listens: only processes that talk to each other need it.
     pub host: Option<String>,
     pub port: Option<u16>,
@@ -57,7 +64,8 @@ impl Place {
         if world == 1 {
             return Ok(None);
         }
-        let local_world = number("LOCAL_WORLD_SIZE")?.unwrap_or(world).max(1);
+        let locals = number("LOCAL_WORLD_SIZE")?;
+        let local_world = locals.unwrap_or(world).max(1);
         let local_rank = number("LOCAL_RANK")?.unwrap_or(rank % local_world);
         let port = get("MASTER_PORT")
             .map(|port| port.parse().map_err(|_| anyhow!("MASTER_PORT={port} is no port number")))
@@ -68,6 +76,8 @@ impl Place {
             world,
             local_rank,
             local_world,
+            shared_store: get(STORE_VARIABLE),
+            one_host: locals == Some(world) || get("MASTER_ADDR").is_some_and(|host| is_loopback(&host)),
             host: get("MASTER_ADDR"),
             port,
             store_kept: get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(kept),
@@ -89,6 +99,12 @@ impl Place {
     pub(super) fn names(&self) -> String {
         format!("rank {} of {}", self.rank, self.world)
     }
+}
+
+/// Whether a host's name means the host itself, wherever it is looked up. What only resolves to a loopback address does
+/// not: on Debian the host's own name does so on that host.
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 /// The time to wait for a peer, from the value of [`PEER_TIMEOUT_VARIABLE`].
@@ -137,8 +153,19 @@ mod tests {
         assert_eq!((found.rank, found.world, found.local_rank, found.local_world), (3, 4, 1, 2));
         assert_eq!((found.store_at().unwrap(), found.store_kept), (("node0", 29500), true));
         assert_eq!((found.attempt.as_str(), found.timeout), ("2", PEER_TIMEOUT));
+        assert!(!found.one_host && found.shared_store.is_none());
         assert_eq!(place(&[]).unwrap(), None);
         assert_eq!(place(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap(), None);
+    }
+
+    #[test]
+    fn one_host_is_what_is_known_to_be_one() {
+        let ranks = [("RANK", "0"), ("WORLD_SIZE", "2")];
+        let with = |more: &[(&str, &str)]| place(&[&ranks, more].concat()).unwrap().unwrap().one_host;
+        assert!(with(&[("LOCAL_WORLD_SIZE", "2"), ("MASTER_ADDR", "node0")]));
+        assert!(with(&[("MASTER_ADDR", "localhost")]) && with(&[("MASTER_ADDR", "::1")]));
+        // Some launchers do not tell how many processes of a host there are.
+        assert!(!with(&[("MASTER_ADDR", "node0")]) && !with(&[("LOCAL_WORLD_SIZE", "1"), ("MASTER_ADDR", "node0")]));
     }
 
     #[test]
