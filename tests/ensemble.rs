@@ -342,7 +342,7 @@ fn a_rank_that_does_not_come_or_ends_early_is_named_within_the_peer_timeout() ->
     peer.wait()?;
     let mut lonely = rank("0", "--resume");
     let text = fails(lonely.env("HRM_PEER_TIMEOUT", "0.2"))?;
-    assert!(text.contains("rank 1 of 2 ended before its part was done: r.shard-2-of-2.jsonl"), "{text}");
+    assert!(text.contains("rank 1 of 2 gave no sign of life for 0.2 s, and its part r.shard-2-of-2.jsonl"), "{text}");
     assert!(!at.join("r.jsonl").exists(), "nothing was joined");
     Ok(())
 }

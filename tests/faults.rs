@@ -5,3 +5,5 @@ mod common;
 
 #[path = "faults/files.rs"]
 mod files;
+#[path = "faults/procs.rs"]
+mod procs;

@@ -4,15 +4,15 @@ mod common;
 
 use std::{
     fs,
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use common::{
     fails, hrm, names, ok,
+    processes::{alive, at_work, children, port, signal, wait_for},
     training::{self, TINY, bench_of, figures},
 };
 use hrm::{
@@ -40,11 +40,6 @@ fn train(folder: &Path, more: &str) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// A port that was free a moment ago.
-fn port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Every figure of two runs is the same up to the order of sums.
@@ -162,38 +157,6 @@ fn two_hosts_make_the_run_of_one() -> Result<()> {
     Ok(())
 }
 
-/// Processes whose parent this is.
-fn children(parent: u32) -> Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The name in brackets may hold anything: the fields follow the last bracket.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if fields.split_whitespace().nth(1) == Some(&parent.to_string()) {
-            found.push(pid);
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-fn alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<Duration> {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(60) {
-        if done()? {
-            return Ok(start.elapsed());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    bail!("{what}: not within a minute")
-}
-
 /// A run that goes on until it is disturbed, at work: its launcher, and its ranks in the order of their numbers.
 fn endless(folder: &Path, more: &str) -> Result<(Child, Vec<u32>)> {
     let flags = format!("checkpoint_path=run epochs=4000000 eval_interval=4000000 --nproc-per-node 2 {more}");
@@ -202,16 +165,6 @@ fn endless(folder: &Path, more: &str) -> Result<(Child, Vec<u32>)> {
     let ranks = children(child.id())?;
     assert_eq!(ranks.len(), 2);
     Ok((child, ranks))
-}
-
-/// Whether the run has logged steps: the file is written in blocks.
-fn at_work(folder: &Path) -> Result<bool> {
-    Ok(fs::read_to_string(folder.join("run/metrics.jsonl")).is_ok_and(|text| text.contains("train/lm_loss")))
-}
-
-fn signal(pid: u32, signal: i32) {
-    // SAFETY: a process that this test started.
-    unsafe { libc::kill(pid.cast_signed(), signal) };
 }
 
 #[test]

@@ -50,7 +50,8 @@ Examples:
 
 Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
 The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an \
-evaluation) and a folder step_N for each checkpoint. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.
+evaluation) and a folder step_N for each checkpoint. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 write a checkpoint and stop; the same signal again, other than \
+SIGUSR1, stops at once.
 
 --resume goes on from the newest checkpoint that is whole, as if the run had never stopped: on a CPU bit for bit, on a \
 GPU too with --deterministic in both runs, else up to the order of its sums. The run's own settings hold; a KEY=VALUE \

@@ -1,6 +1,7 @@
 //! What the tests of datasets share: golden files, and the real binary in a folder of its own.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod processes;
 pub mod snapshot;
 pub mod solver;
 pub mod tensors;
