@@ -140,10 +140,6 @@ impl Group {
         let nccl = match device {
             Device::Cuda(index) => {
                 let plugin = NcclPlugin::get()?;
-                if place.one_host && env::var_os("NCCL_SOCKET_IFNAME").is_none() {
-                    // SAFETY: as in `settle_environment`; NCCL reads it when it starts, below.
-                    unsafe { env::set_var("NCCL_SOCKET_IFNAME", "lo") };
-                }
                 let timeout = milliseconds(place.timeout + NCCL_MARGIN);
                 let mut nccl = std::ptr::null_mut();
                 // SAFETY: as above; the plugin's backend is of the same class.

@@ -50,6 +50,7 @@ impl SharedStore {
         // SAFETY: a terminated name; on success a new descriptor, which is ours. It stays open in the processes started.
         let file = unsafe { libc::memfd_create(c"hrm-store".as_ptr(), 0) };
         ensure!(file >= 0, "cannot make the processes' store: {}", io::Error::last_os_error());
+        // SAFETY: an open descriptor that nobody else closes.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(file) }))
     }
 
