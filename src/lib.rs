@@ -27,6 +27,7 @@ pub mod dtype;
 pub mod escape;
 pub mod eval;
 mod hub;
+mod input;
 mod journal;
 mod json;
 #[doc(hidden)]

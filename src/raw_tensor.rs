@@ -100,6 +100,19 @@ impl RawTensor {
         }
     }
 
+    /// The elements of a tensor of whole numbers or truth values; none of any other.
+    pub fn integers(&self) -> Option<Vec<i64>> {
+        let value: fn(&[u8]) -> i64 = match self.dtype {
+            Dtype::U8 | Dtype::Bool => |x| x.first().copied().unwrap_or_default().into(),
+            Dtype::I8 => |x| x.first().map_or(0, |&x| x.cast_signed().into()),
+            Dtype::I16 => |x| x.first_chunk().map_or(0, |&x| i16::from_le_bytes(x).into()),
+            Dtype::I32 => |x| x.first_chunk().map_or(0, |&x| i32::from_le_bytes(x).into()),
+            Dtype::I64 => |x| x.first_chunk().map_or(0, |&x| i64::from_le_bytes(x)),
+            Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => return None,
+        };
+        Some(self.data.chunks_exact(self.dtype.size()).map(value).collect())
+    }
+
     /// The elements of a floating-point tensor.
     fn floats(&self) -> impl Iterator<Item = f64> + '_ {
         self.data.chunks_exact(self.dtype.size()).filter_map(|element| match (self.dtype, element) {

@@ -10,9 +10,11 @@ use anyhow::{Context, Result};
 use ndarray_npy::WriteNpyExt;
 use tempfile::Builder;
 
+use crate::input;
+
 /// Whether a process holds the lock of the file at `path`, see [`take_lock`]; false where there is no file.
 pub fn is_locked(path: &Path) -> bool {
-    path.is_file() && File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    input::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Writes a file through `write`: a temporary file in the same folder, fsync, rename, fsync of the folder. A reader

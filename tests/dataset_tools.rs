@@ -293,7 +293,6 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
     // Files that no run left like this.
     let lines: Vec<&str> = kept.lines().collect();
     let damaged = [
-        (lines[..2].join("\n") + "\n{\n", "x.csv.partial:3: damaged"),
         ([lines[0], lines[1], lines[1]].join("\n") + "\n", "round 1 is none of this work: puzzle 0 is known"),
         (kept.replacen("\"question\":\"", "\"question\":\"?", 1), "round 0 is none of this work"),
     ];
@@ -304,7 +303,7 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
         assert_eq!(fs::read_to_string(&partial)?, text);
     }
 
-    // A last line cut off; and a list that stands there already.
+    // A damaged line and what was made after it are made again; a last line cut off; and a list that stands there already.
     fs::write(&partial, &kept[..kept.len() - 9])?;
     fs::write(temp.path().join("x.csv"), "mine")?;
     let error = fails(&mut generate(&["--count", "14000", "--resume"]))?;
@@ -312,6 +311,14 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
     let output = ok(&mut generate(&["--count", "14000", "--resume", "--force"]))?;
     assert!(output.stdout.contains("of 14,000 puzzles were found already"), "{}", output.stdout);
     let resumed = fs::read(temp.path().join("x.csv"))?;
+    fs::write(&partial, [lines[0], lines[1], "{", lines[1]].join("\n") + "\n")?;
+    let output = ok(&mut generate(&["--count", "14000", "--resume", "--force"]))?;
+    assert!(
+        output.stderr.contains("x.csv.partial: line 3 is damaged: what follows is done again"),
+        "{}",
+        output.stderr
+    );
+    assert!(fs::read(temp.path().join("x.csv"))? == resumed);
     fs::write(&partial, kept)?;
     let output = ok(&mut generate(&["--count", "14000", "--force"]))?;
     assert!(!output.stdout.contains("found already"), "{}", output.stdout);

@@ -93,10 +93,20 @@ fn runs_are_listed_with_their_state() -> Result<()> {
     assert_eq!((&paused["best_exact_accuracy"], &paused["best_step"]), (&json!(0.5), &json!(20)));
 
     // One damaged run does not hide the others.
-    fs::write(folder.path().join("checkpoints/P/ended/metrics.jsonl"), "no json\n")?;
+    let ended = folder.path().join("checkpoints/P/ended/metrics.jsonl");
+    let whole = fs::read_to_string(&ended)?;
+    fs::write(&ended, whole.replacen("{\"step\"", "{step", 1))?;
     let shown = ok(hrm(folder.path()).arg("runs"))?;
-    assert!(shown.stderr.contains("P/ended/metrics.jsonl: line 1 is no JSON object"), "{}", shown.stderr);
-    assert!(shown.stdout.contains("P/paused"));
+    assert!(shown.stderr.contains("P/ended/metrics.jsonl: line 2 is damaged and is passed over"), "{}", shown.stderr);
+    assert!(shown.stdout.contains("P/ended") && shown.stdout.contains("40 of 43"), "{}", shown.stdout);
+    let many: String = (0..10_001).map(|i| format!("{{\"step\":{i},\"a{i}\":1}}\n")).collect();
+    fs::write(&ended, many)?;
+    let output = hrm(folder.path()).arg("runs").output()?;
+    let (shown, told) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    assert!(told.contains("P/ended/metrics.jsonl:10001: more than 10000 metrics"), "{told}");
+    assert!(told.contains("error: 1 of 4 runs cannot be read") && output.status.code() == Some(1), "{told}");
+    assert!(shown.contains("P/paused"));
+    fs::write(&ended, whole)?;
     assert!(ok(hrm(folder.path()).args(["runs", "checkpoints/P/ended/.."]))?.stdout.contains("paused"));
     assert!(fails(hrm(folder.path()).args(["runs", "nowhere"]))?.contains("nowhere: there is no such folder"));
     fs::create_dir(folder.path().join("empty"))?;

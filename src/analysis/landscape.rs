@@ -286,7 +286,7 @@ pub fn explore(
     plane: &Plane,
     plan: &LandscapePlan,
     journal: Option<&mut Journal<GridIdentity, GridPoint>>,
-    done: Vec<GridPoint>,
+    done: Vec<Option<GridPoint>>,
     watch: impl FnMut(&[GridPoint]) -> ControlFlow<()>,
 ) -> Result<Option<Landscape>> {
     let points = plan.grid.points();

@@ -12,6 +12,7 @@ use tch::Tensor;
 
 use crate::{
     dtype::Dtype,
+    input,
     model::{Model, ModelConfig, Segment, to_raw},
     puzzle::Puzzle,
     store::sync_folder,
@@ -115,7 +116,7 @@ impl TraceFile {
         let at = || format!("{}: cannot write", part.display());
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(done == 0);
-        let mut file = options.open(&part).with_context(at)?;
+        let mut file = input::open_with(&mut options, &part).with_context(at)??;
         if done == 0 {
             file.write_all(&(header.len() as u64).to_le_bytes()).with_context(at)?;
             file.write_all(&header).with_context(at)?;

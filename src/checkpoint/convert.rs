@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     CONFIG_FILE, Checkpoint, CheckpointMeta, Format, Loaded, META_FILE, WEIGHTS_FILE, safetensors_file, torch_writer,
 };
-use crate::dtype::Dtype;
+use crate::{dtype::Dtype, input};
 
 /// Where a checkpoint goes, and as what.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Conversion {
                 without_step = step.is_none();
                 let step = step.unwrap_or(0);
                 // Several steps of one run share a configuration, and so can share a folder.
-                let there = std::fs::read_to_string(self.folder.join(CONFIG_FILE)).ok();
+                let there = input::read_text(&self.folder.join(CONFIG_FILE), 1 << 20).ok();
                 self.refuse_overwrite(&[&format!("step_{step}")])?;
                 if there != Some(config.to_yaml()?) {
                     self.refuse_overwrite(&[CONFIG_FILE])?;

@@ -1,14 +1,13 @@
 //! Git LFS pointers: the few lines that stand in for a large file which was not fetched.
 
 use std::{
-    fs::File,
     io::Read,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Result, bail};
 
-use crate::escape::shell_word;
+use crate::{escape::shell_word, input};
 
 const FIRST_LINE: &[u8] = b"version https://git-lfs.github.com/spec/";
 
@@ -23,8 +22,8 @@ pub fn is_pointer(first_bytes: &[u8]) -> bool {
 /// The file is a pointer. One that cannot be read is left to whoever opens it next.
 pub fn refuse_pointer(path: &Path) -> Result<()> {
     let mut first = Vec::new();
-    let read = File::open(path).and_then(|f| f.take(FIRST_LINE.len() as u64).read_to_end(&mut first));
-    if read.is_err() || !is_pointer(&first) {
+    let read = input::open(path).map(|file| file.take(FIRST_LINE.len() as u64).read_to_end(&mut first).is_ok());
+    if !read.unwrap_or(false) || !is_pointer(&first) {
         return Ok(());
     }
     let place = Place::of(path);

@@ -1,6 +1,6 @@
 //! Reading a checkpoint, whatever its form.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -9,6 +9,7 @@ use crate::{
     config::{ModelConfig, TrainConfig},
     dims::Dims,
     dtype::Dtype,
+    input,
     model::Model,
     runtime::Backend,
 };
@@ -72,12 +73,8 @@ impl Resolved {
     /// As [`Checkpoint::load`]; weights that were asked for and are not there; files and weights that are not so.
     pub fn load(&self, weights: Weights) -> Result<Loaded> {
         let at = || format!("{}: not usable as a checkpoint's configuration", self.config.display());
-        let size = fs::metadata(&self.config).with_context(at)?.len();
-        if size > 1 << 20 {
-            bail!("{}: {size} bytes", at());
-        }
         Manifest::verify_beside(&self.config)?;
-        let text = fs::read_to_string(&self.config).with_context(at)?;
+        let text = input::read_text(&self.config, 1 << 20).with_context(at)?;
         let read = TrainConfig::from_checkpoint_yaml(&text).with_context(at)?;
         read.config.arch.check().with_context(at)?;
         let unknown = read.warnings.into_iter().map(|w| format!("{}: {w}", self.config.display()));

@@ -1,15 +1,18 @@
 //! `manifest.json`: size and SHA-256 of every file of a checkpoint folder, so that damage is found before it is used.
 
-use std::{collections::BTreeMap, fs, fs::File, io::Read, path::Path};
+use std::{collections::BTreeMap, fs, io::Read, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::store;
+use crate::{input, store};
 
 /// The file's name in a checkpoint folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// No manifest is nearly this long.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// What a checkpoint folder consists of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,7 +37,7 @@ impl FileRecord {
     /// A file that cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
         let at = || format!("{}: cannot read", path.display());
-        let mut file = File::open(path).with_context(at)?;
+        let mut file = input::open(path)?;
         let (mut hash, mut bytes) = (Sha256::new(), 0);
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -74,12 +77,11 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(MANIFEST_FILE);
         let at = || format!("{}: not readable as a manifest", path.display());
-        match fs::metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(at),
-            Ok(m) => ensure!(m.len() <= 1 << 20, "{}: {} bytes", at(), m.len()),
-        }
-        let manifest: Self = serde_json::from_str(&fs::read_to_string(&path).with_context(at)?).with_context(at)?;
+        let text = match input::read(&path, MOST_BYTES) {
+            Err(e) if input::is_missing(&e) => return Ok(None),
+            text => text?,
+        };
+        let manifest: Self = serde_json::from_slice(&text).with_context(at)?;
         let outside = manifest.files.keys().find(|name| name.contains(['/', '\\']) || name.as_str() == "..");
         ensure!(outside.is_none(), "{}: it names {:?}", at(), outside.map(String::as_str).unwrap_or_default());
         Ok(Some(manifest))

@@ -1,9 +1,11 @@
 //! `meta.json`: where a checkpoint comes from.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::input;
 
 /// What `meta.json` of a `step_N/` folder says. Every key may be missing, unknown ones are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,13 +50,9 @@ impl CheckpointMeta {
     /// A file that cannot be read, is larger than 1 MiB, or is not such JSON.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let at = || format!("{}: not readable as meta.json", path.display());
-        match fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(at),
-            Ok(m) if m.len() > 1 << 20 => bail!("{}: {} bytes", at(), m.len()),
-            Ok(_) => {}
+        match input::read(path, 1 << 20) {
+            Err(e) if input::is_missing(&e) => Ok(None),
+            text => serde_json::from_slice(&text?).with_context(at).map(Some),
         }
-        let text = fs::read_to_string(path).with_context(at)?;
-        serde_json::from_str(&text).with_context(at).map(Some)
     }
 }

@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     CONFIG_FILE, EMA_FILE, MANIFEST_FILE, META_FILE, Manifest, WEIGHTS_FILE, lfs, on_hub, torch_file::ZIP_MAGIC,
 };
+use crate::input;
 
 /// How the weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,7 +258,7 @@ fn resolve_file(path: &Path) -> Result<Resolved> {
     }
     lfs::refuse_pointer(path)?;
     let mut first = Vec::new();
-    let file = fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+    let file = input::open(path)?;
     file.take(4).read_to_end(&mut first).with_context(|| format!("{}: cannot read", path.display()))?;
     // A pickle (0x80) is torch's old format: its reader says so.
     if first != ZIP_MAGIC && first.first() != Some(&0x80) {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io::{BufReader, BufWriter, Read, Write},
     path::Path,
 };
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::{CONFIG_FILE, CheckpointMeta, META_FILE, RawTensor, WEIGHTS_FILE, lfs};
-use crate::{config::TrainConfig, dtype::Dtype, store};
+use crate::{config::TrainConfig, dtype::Dtype, input, store};
 
 /// The largest header that is read; 100 MB is the format's own limit, a model here has a few kB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -69,7 +68,7 @@ pub fn write(path: &Path, tensors: &[(String, RawTensor)]) -> Result<()> {
 /// With the path: a Git LFS pointer, a damaged or truncated file, an element type that no checkpoint here has.
 pub fn read(path: &Path) -> Result<Vec<(String, RawTensor)>> {
     lfs::refuse_pointer(path)?;
-    let file = File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+    let file = input::open(path)?;
     let len = file.metadata().with_context(|| path.display().to_string())?.len();
     read_from(BufReader::new(file), len).with_context(|| format!("{}: not readable as safetensors", path.display()))
 }

@@ -9,7 +9,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     io::{BufReader, Read, Seek, SeekFrom},
     path::Path,
 };
@@ -21,7 +20,7 @@ use super::{
     RawTensor, lfs,
     pickle::{self, MAX_PICKLE, StorageRef, TensorRef, show},
 };
-use crate::{memory, raw_tensor::byte_len};
+use crate::{input, memory, raw_tensor::byte_len};
 
 /// Put before every name by torch.compile.
 const COMPILED_PREFIX: &str = "_orig_mod.";
@@ -35,7 +34,7 @@ pub(super) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 /// for anything but tensors, or claims sizes that its bytes do not cover.
 pub fn read(path: &Path) -> Result<Vec<(String, RawTensor)>> {
     lfs::refuse_pointer(path)?;
-    let file = File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+    let file = input::open(path)?;
     read_from(BufReader::new(file)).with_context(|| format!("{}: not readable as a torch.save file", path.display()))
 }
 

@@ -77,7 +77,7 @@ fn inspect_command(args: &InspectArgs) -> Result<()> {
     let found = inspect(&args.path, !args.no_fingerprint)?;
     for (dataset, inspection) in &found {
         tell_split(&ui, inspection);
-        show_boards(&ui, dataset, inspection.kind, args.show);
+        show_boards(&ui, dataset, inspection.kind, args.show)?;
     }
     let splits: Vec<&SplitInspection> = found.iter().map(|(_, inspection)| inspection).collect();
     ui.emit(&json!({ "path": args.path, "splits": splits }))
@@ -101,7 +101,7 @@ fn tell_split(ui: &Ui, split: &SplitInspection) {
     );
     say!(
         ui,
-        "  memory       {} mapped, {} read; opened and checked in {:.2} s",
+        "  memory       {} in files, {} read; opened and checked in {:.2} s",
         HumanBytes(split.mapped_bytes),
         HumanBytes(split.read_bytes),
         split.open_seconds
@@ -165,13 +165,14 @@ fn print_bars(ui: &Ui, rows: &[(String, usize)]) {
     table.print_behind(ui, "    ");
 }
 
-fn show_boards(ui: &Ui, dataset: &Dataset, geometry: Geometry, show: usize) {
-    let Some(set) = dataset.sets().first() else { return };
+fn show_boards(ui: &Ui, dataset: &Dataset, geometry: Geometry, show: usize) -> Result<()> {
+    let Some(set) = dataset.sets().first() else { return Ok(()) };
     for board in 0..show.min(set.len()) {
-        let (question, answer) = set.tokens(board);
+        let (question, answer) = set.tokens(board)?;
         say!(ui, "  board {board}, group {}", set.group_of(board));
         say!(ui, "{}", geometry.grid(Some(&question), &answer, |_, text| text));
     }
+    Ok(())
 }
 
 /// Find wrong answers, several solutions, duplicates, and test puzzles among the training puzzles

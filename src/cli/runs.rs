@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{
     table::Table,
@@ -37,22 +37,27 @@ pub struct RunsArgs {
 
 pub fn run(args: &RunsArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    let mut rows = Vec::new();
+    let (mut rows, mut unreadable) = (Vec::new(), 0);
     for run in find_runs(&args.folder)? {
         match RunSummary::read(run) {
             Ok(summary) => rows.push(summary),
             // One damaged run must not hide the others.
-            Err(e) => warn(format_args!("{e:#}")),
+            Err(e) => {
+                unreadable += 1;
+                warn(format_args!("{e:#}"));
+            }
         }
     }
-    if rows.is_empty() {
+    if rows.is_empty() && unreadable == 0 {
         say!(ui, "{}: no runs", args.folder.display());
     } else {
         let mut table = Table::headed(["run", "state", "step", "best exact accuracy", "last written"], &[0, 1, 4]);
         rows.iter().for_each(|row| table.row(cells(row)));
         table.print(&ui);
     }
-    ui.emit(&rows)
+    ui.emit(&rows)?;
+    ensure!(unreadable == 0, "{unreadable} of {} runs cannot be read, see above", unreadable + rows.len());
+    Ok(())
 }
 
 fn cells(summary: &RunSummary) -> [String; 5] {

@@ -1,7 +1,6 @@
 //! `hrm solve`.
 
 use std::{
-    fs,
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     thread,
@@ -30,6 +29,7 @@ use crate::{
         solve::{SolvePlan, Solved, Step, solve},
         test_puzzles::check_fits,
     },
+    input,
     puzzle::{Count, Geometry, Known, Typed},
     runtime::device_name,
     say,
@@ -189,10 +189,7 @@ fn read_text(args: &SolveArgs) -> Result<String> {
         Ok(text)
     };
     match (&args.file, args.puzzle.as_deref()) {
-        (Some(path), _) if path != Path::new("-") => {
-            let mut file = fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
-            whole(&mut file, &path.display().to_string())
-        }
+        (Some(path), _) if path != Path::new("-") => whole(&mut input::open_stream(path)?, &path.display().to_string()),
         (Some(_), _) | (None, Some("-")) => whole(&mut io::stdin().lock(), "standard input"),
         (None, Some(text)) => Ok(text.to_owned()),
         (None, None) => bail!("name a puzzle, or a file with --file"),

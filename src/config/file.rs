@@ -12,6 +12,7 @@ use super::{
     python_yaml,
     value::Override,
 };
+use crate::input;
 
 /// No configuration is larger; a larger file is something else.
 const MAX_BYTES: u64 = 1 << 20;
@@ -159,11 +160,7 @@ fn read_arch_group(path: &Path, name: &str) -> Result<Vec<Override>> {
 
 fn read_mapping(path: &Path) -> Result<Map<String, Value>> {
     let at = || path.display().to_string();
-    let size = std::fs::metadata(path).with_context(|| format!("{}: cannot read the configuration", at()))?.len();
-    if size > MAX_BYTES {
-        bail!("{}: {size} bytes is too large for a configuration (at most {MAX_BYTES})", at());
-    }
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read the configuration", at()))?;
+    let text = input::read_text(path, MAX_BYTES).context("the configuration")?;
     parse_mapping(&text).with_context(at)
 }
 

@@ -52,7 +52,10 @@ pub trait Boards: Sync {
     /// The group of a board; groups come one after the other.
     fn group(&self, board: usize) -> usize;
     /// Tokens of question and answer.
-    fn tokens(&self, board: usize) -> (Vec<u8>, Vec<u8>);
+    ///
+    /// # Errors
+    /// Boards in a file that was changed or cannot be read.
+    fn tokens(&self, board: usize) -> Result<(Vec<u8>, Vec<u8>)>;
 }
 
 /// A list whose rows are one group each.
@@ -74,8 +77,8 @@ impl Boards for ListBoards<'_> {
     fn group(&self, board: usize) -> usize {
         board
     }
-    fn tokens(&self, board: usize) -> (Vec<u8>, Vec<u8>) {
-        (self.list.question(board).to_vec(), self.list.answer(board).to_vec())
+    fn tokens(&self, board: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+        Ok((self.list.question(board).to_vec(), self.list.answer(board).to_vec()))
     }
 }
 
@@ -114,8 +117,8 @@ impl Boards for DatasetBoards<'_> {
     fn group(&self, board: usize) -> usize {
         self.place(board).map_or(0, |(set, board, before)| before + set.group_of(board))
     }
-    fn tokens(&self, board: usize) -> (Vec<u8>, Vec<u8>) {
-        self.place(board).map(|(set, board, _)| set.tokens(board)).unwrap_or_default()
+    fn tokens(&self, board: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+        self.place(board).map_or_else(|| Ok(Default::default()), |(set, board, _)| set.tokens(board))
     }
 }
 
@@ -254,16 +257,16 @@ fn check_boards(boards: &dyn Boards, progress: &dyn Progress) -> Result<(BoardsR
             .into_par_iter()
             .with_min_len(BOARDS_PER_TASK / 8)
             .map(|board| {
-                let (question, answer) = boards.tokens(board);
+                let (question, answer) = boards.tokens(board)?;
                 let verdict = judge(boards.geometry(), &question, &answer);
                 let place = Place {
                     key: Key::of(boards.geometry(), &question, &answer),
                     group: boards.group(board) as u32,
                     board: board as u32,
                 };
-                Verdict { wrong: verdict.0, several: verdict.1, place }
+                Ok(Verdict { wrong: verdict.0, several: verdict.1, place })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         progress.advance(verdicts.len() as u64);
         for Verdict { wrong, several, place } in verdicts {
             if let Some(why) = wrong {

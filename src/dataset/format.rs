@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     escape::shell_word,
+    input,
     puzzle::{Geometry, PuzzleKind},
 };
 
@@ -32,6 +33,7 @@ pub struct Dataset {
     root: Option<PathBuf>,
     split: Split,
     meta: DatasetMeta,
+    geometry: Geometry,
     sets: Vec<DatasetSet>,
 }
 
@@ -42,15 +44,16 @@ impl DatasetMeta {
     /// Where the folder is missing, the error shows the command that builds it.
     pub fn read(root: &Path, split: Split) -> Result<Self> {
         let path = root.join(split.name()).join("dataset.json");
-        if let Ok(found) = fs::metadata(&path) {
-            ensure!(found.len() <= MAX_META, "{}: {} bytes: not a dataset.json", path.display(), found.len());
-        }
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                bail!("{}: no dataset here ({e}); build it with `{}`", path.display(), build_command(root))
+        let text = match input::read_text(&path, MAX_META) {
+            Err(e) if input::is_missing(&e) => {
+                bail!(
+                    "{}: no dataset here ({}); build it with `{}`",
+                    path.display(),
+                    e.root_cause(),
+                    build_command(root)
+                )
             }
-            Err(e) => return Err(e).with_context(|| format!("{}: cannot read", path.display())),
+            text => text?,
         };
         let meta: Self = serde_json::from_str(&text)
             .with_context(|| format!("{}: not a dataset.json as upstream writes it", path.display()))?;
@@ -111,7 +114,8 @@ pub(super) fn meta_json(meta: &DatasetMeta) -> Result<String> {
 }
 
 impl Dataset {
-    /// Opens `<root>/<split>`. Token arrays of uint8 are mapped, not read; upstream's int64 arrays (which it writes when
+    /// Opens `<root>/<split>`. Token arrays of up to 256 MiB are copied into memory; of larger ones of uint8 the rows that
+    /// are wanted are read each time, and a change of the file is an error. Upstream's int64 arrays (which it writes when
     /// it augments) and int32 are taken into one byte a token.
     ///
     /// # Errors
@@ -131,7 +135,12 @@ impl Dataset {
                 set.groups()
             );
         }
-        Ok(Self { root: Some(root.to_owned()), split, meta, sets })
+        Self::of_sets(Some(root), split, meta, sets)
+    }
+
+    fn of_sets(root: Option<&Path>, split: Split, meta: DatasetMeta, sets: Vec<DatasetSet>) -> Result<Self> {
+        let geometry = geometry_of(&meta, &sets)?;
+        Ok(Self { root: root.map(Path::to_owned), split, meta, geometry, sets })
     }
 
     /// The bundled Sudoku-Extreme test rows, the first 2,000 unless `rows` says otherwise.
@@ -175,7 +184,7 @@ impl Dataset {
         };
         let mut set = DatasetSet::from_arrays("all", arrays, &meta)?;
         set.rows = RowsAt::Memory(rows);
-        Ok(Self { root: None, split: Split::Test, meta, sets: vec![set] })
+        Self::of_sets(None, Split::Test, meta, vec![set])
     }
 
     /// A split put together in memory.
@@ -185,7 +194,7 @@ impl Dataset {
         ensure!(named, "the sets are not those that dataset.json names: {:?}", meta.sets);
         let build = |(name, arrays): (String, SetArrays)| DatasetSet::from_arrays(&name, arrays, &meta);
         let sets = sets.into_iter().map(build).collect::<Result<Vec<_>>>()?;
-        Ok(Self { root: None, split, meta, sets })
+        Self::of_sets(None, split, meta, sets)
     }
 
     /// The folder that holds the splits; none for data in memory.
@@ -218,22 +227,9 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// What its puzzles are: decided here and nowhere else, by [`Geometry::of_dataset`] from the vocabulary, the length of
-    /// a row and a sample of rows spread over the first set.
+    /// What its puzzles are.
     pub fn geometry(&self) -> Geometry {
-        const SAMPLED: usize = 64;
-        let mut rows = Vec::with_capacity(SAMPLED);
-        if let Some(set) = self.sets.first() {
-            let step = set.len().div_ceil(SAMPLED).max(1);
-            for example in (0..set.len()).step_by(step) {
-                let (question, mut label) = set.tokens(example);
-                // No label is 0 from here on.
-                let none = |token: u8| Some(i64::from(token)) == set.ignore_label_id;
-                label.iter_mut().filter(|token| none(**token)).for_each(|token| *token = 0);
-                rows.push((question, label));
-            }
-        }
-        Geometry::of_dataset(self.meta.vocab_size as usize, self.meta.seq_len as usize, &rows)
+        self.geometry
     }
 
     /// SHA-256 over dataset.json and the five arrays of each set, in lower-case hex (64 characters).
@@ -244,10 +240,28 @@ impl Dataset {
         let mut hash = Sha256::new();
         hash.update(meta_json(&self.meta)?);
         for set in &self.sets {
-            set.hash_into(&mut hash);
+            set.hash_into(&mut hash)?;
         }
         Ok(hex::encode(hash.finalize()))
     }
+}
+
+/// What the puzzles of sets are: decided here and nowhere else, by [`Geometry::of_dataset`] from the vocabulary, the length
+/// of a row and a sample of rows spread over the first set.
+fn geometry_of(meta: &DatasetMeta, sets: &[DatasetSet]) -> Result<Geometry> {
+    const SAMPLED: usize = 64;
+    let mut rows = Vec::with_capacity(SAMPLED);
+    if let Some(set) = sets.first() {
+        let step = set.len().div_ceil(SAMPLED).max(1);
+        for example in (0..set.len()).step_by(step) {
+            let (question, mut label) = set.tokens(example)?;
+            // No label is 0 from here on.
+            let none = |token: u8| Some(i64::from(token)) == set.ignore_label_id;
+            label.iter_mut().filter(|token| none(**token)).for_each(|token| *token = 0);
+            rows.push((question, label));
+        }
+    }
+    Ok(Geometry::of_dataset(meta.vocab_size as usize, meta.seq_len as usize, &rows))
 }
 
 /// The arrays of one set, in memory.
@@ -268,8 +282,8 @@ pub struct SetArrays {
 /// Where a set's arrays are, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// In the files, brought in by the system as they are looked at.
-    pub mapped: u64,
+    /// In the files, read as they are looked at.
+    pub in_files: u64,
     /// In the process.
     pub read: u64,
 }
@@ -378,7 +392,7 @@ impl DatasetSet {
             );
         }
         for (what, tokens, except) in [("inputs", &self.inputs, None), ("labels", &self.labels, self.ignore_label_id)] {
-            if let Some((at, found)) = tokens.find_outside(meta.vocab_size, except) {
+            if let Some((at, found)) = tokens.find_outside(meta.vocab_size, except)? {
                 bail!(
                     "{what} row {} holds token {found} in cell {}; dataset.json says vocab_size {}",
                     at / self.seq_len,
@@ -476,11 +490,12 @@ impl DatasetSet {
             _ => return Ok(false),
         };
         let at = || format!("{}: not the sidecar that hrm build-dataset writes", path.display());
-        let length = fs::metadata(path).with_context(at)?.len();
+        let file = input::open(path)?;
+        let length = file.metadata().with_context(at)?.len();
         let most = MAX_META + MAX_ROW * self.groups() as u64;
         ensure!(length <= most, "{}: {length} bytes for {} groups; remove it", path.display(), self.groups());
         let mut lines = 0;
-        for row in csv::Reader::from_path(path).with_context(at)?.deserialize() {
+        for row in csv::Reader::from_reader(file).deserialize() {
             act(row.with_context(at)?);
             lines += 1;
         }
@@ -498,7 +513,7 @@ impl DatasetSet {
         let mut memory = Memory::default();
         for tokens in [&self.inputs, &self.labels] {
             match tokens {
-                Tokens::Mapped { .. } => memory.mapped += tokens.len() as u64,
+                Tokens::File(data) => memory.in_files += data.len() as u64,
                 Tokens::Bytes(bytes) => memory.read += bytes.len() as u64,
                 Tokens::Words(words) => memory.read += 4 * words.len() as u64,
             }
@@ -509,28 +524,36 @@ impl DatasetSet {
     }
 
     /// How often `token` stands in a question, with the number of examples that have it so often.
-    pub fn count_inputs(&self, token: u8) -> BTreeMap<usize, usize> {
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub fn count_inputs(&self, token: u8) -> Result<BTreeMap<usize, usize>> {
         let mut counts = BTreeMap::new();
         let mut row = vec![0; self.seq_len];
         for example in 0..self.examples {
-            self.inputs.copy(example * self.seq_len, &mut row);
+            self.inputs.copy(example * self.seq_len, &mut row)?;
             let count = row.iter().filter(|&&found| found == i32::from(token)).count();
             *counts.entry(count).or_default() += 1;
         }
-        counts
+        self.inputs.check_unchanged()?;
+        Ok(counts)
     }
 
     /// One example's tokens, question and answer; 0 (padding) for what is beyond a byte.
     ///
     /// # Shapes
     /// - result: `[seq_len]` each
-    pub fn tokens(&self, example: usize) -> (Vec<u8>, Vec<u8>) {
-        let bytes = |tokens: &Tokens| {
+    ///
+    /// # Errors
+    /// A file that was changed since it was opened, or cannot be read.
+    pub fn tokens(&self, example: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+        let bytes = |tokens: &Tokens| -> Result<Vec<u8>> {
             let mut wide = vec![0; self.seq_len];
-            tokens.copy(example * self.seq_len, &mut wide);
-            wide.into_iter().map(|token| u8::try_from(token).unwrap_or(0)).collect()
+            tokens.copy(example * self.seq_len, &mut wide)?;
+            tokens.check_unchanged()?;
+            Ok(wide.into_iter().map(|token| u8::try_from(token).unwrap_or(0)).collect())
         };
-        (bytes(&self.inputs), bytes(&self.labels))
+        Ok((bytes(&self.inputs)?, bytes(&self.labels)?))
     }
 
     /// The rows as the loader yields them: labels equal to `ignore_label_id` become [`IGNORE_LABEL`].
@@ -572,23 +595,26 @@ impl DatasetSet {
         for (((&example, input), label), id) in
             examples.iter().zip(inputs_flat).zip(labels_flat).zip(&mut puzzle_identifiers)
         {
-            self.inputs.copy(example * self.seq_len, input);
-            self.labels.copy(example * self.seq_len, label);
+            self.inputs.copy(example * self.seq_len, input)?;
+            self.labels.copy(example * self.seq_len, label)?;
             *id = self.puzzle_identifiers[self.puzzle_of(example)];
             if let Some(ignored) = ignored {
                 label.iter_mut().filter(|token| **token == ignored).for_each(|token| *token = IGNORE_LABEL);
             }
         }
+        self.inputs.check_unchanged()?;
+        self.labels.check_unchanged()?;
         Ok(Batch { inputs, labels, puzzle_identifiers })
     }
 
-    fn hash_into(&self, hash: &mut Sha256) {
+    fn hash_into(&self, hash: &mut Sha256) -> Result<()> {
         let shape = [self.examples, self.seq_len];
-        self.inputs.hash_into(&shape, hash);
-        self.labels.hash_into(&shape, hash);
+        self.inputs.hash_into(&shape, hash)?;
+        self.labels.hash_into(&shape, hash)?;
         for values in [&self.puzzle_identifiers, &self.puzzle_indices, &self.group_indices] {
             hash_i32(values, &[values.len()], hash);
         }
+        Ok(())
     }
 }
 

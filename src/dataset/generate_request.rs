@@ -94,6 +94,7 @@ enum IdentityOptions {
 
 impl Identity for GenerateIdentity {
     const IS: &'static str = "what a stopped generation leaves";
+    const SEQUENTIAL: bool = true;
 }
 
 /// What is made, with the lists read.
@@ -214,9 +215,10 @@ impl GenerateRequest {
             _ => Existing::Refuse,
         };
         let (mut journal, done) = Journal::open(&path, &self.identity(work), existing)?;
+        let done: Vec<Round> = done.into_values();
         let resumed = !done.is_empty();
         if resumed {
-            let found = done.iter().map(|round: &Round| round.found.len() as u64).sum();
+            let found = done.iter().map(|round| round.found.len() as u64).sum();
             progress.note(format_args!(
                 "{} of {} puzzles were found already",
                 HumanCount(found),

@@ -19,7 +19,7 @@ pub struct SplitInspection {
     pub puzzles: usize,
     pub groups: usize,
     pub boards_per_group: f64,
-    /// Bytes of the arrays that stay in the file and are mapped.
+    /// Bytes of the arrays that stay in the file and are read as they are looked at.
     pub mapped_bytes: u64,
     /// Bytes of the arrays that were read into memory.
     pub read_bytes: u64,
@@ -75,7 +75,7 @@ impl SplitInspection {
         let mut cells = BTreeMap::new();
         if let Some((_, other)) = kind.counted() {
             for set in dataset.sets() {
-                for (others, boards) in set.count_inputs(other) {
+                for (others, boards) in set.count_inputs(other)? {
                     *cells.entry(set.seq_len() - others).or_default() += boards;
                 }
             }
@@ -88,7 +88,7 @@ impl SplitInspection {
             puzzles: sum(DatasetSet::puzzles),
             groups,
             boards_per_group: boards as f64 / groups.max(1) as f64,
-            mapped_bytes: dataset.sets().iter().map(|set| set.memory().mapped).sum(),
+            mapped_bytes: dataset.sets().iter().map(|set| set.memory().in_files).sum(),
             read_bytes: dataset.sets().iter().map(|set| set.memory().read).sum(),
             open_seconds,
             fingerprint: if fingerprint { Some(dataset.fingerprint()?) } else { None },

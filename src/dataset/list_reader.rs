@@ -1,13 +1,16 @@
 //! Reading puzzle lists, CSV files `source,question,answer,rating`, block by block: a list of any length takes the memory
 //! of some blocks. Each row is checked.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
 
 use super::PuzzleList;
-use crate::puzzle::{Board, PuzzleKind, sudoku};
+use crate::{
+    input::{LineEnd, read_line},
+    puzzle::{Board, PuzzleKind, sudoku},
+};
 
 /// Which rows of a list to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl PuzzleList {
 
 pub(super) const COLUMNS: [&str; 4] = ["source", "question", "answer", "rating"];
 /// No row of a puzzle list is nearly this long (bytes).
-const MAX_LINE: u64 = 1 << 20;
+const MAX_LINE: usize = 1 << 20;
 /// A block ends with the line that brings it to so many bytes: some thousand Sudokus.
 const BLOCK: usize = 1 << 20;
 /// Lines that one task checks.
@@ -201,12 +204,13 @@ impl<R: BufRead> Lines<R> {
         }
         self.number += 1;
         let (number, start) = (self.number, block.text.len());
-        let read = (&mut self.reader).take(MAX_LINE).read_until(b'\n', &mut block.text);
-        let read = read.with_context(|| format!("{name}:{number}: cannot read on (is the file whole?)"))?;
+        let read = read_line(&mut self.reader, MAX_LINE, &mut block.text);
+        let (end, read) = read.with_context(|| format!("{name}:{number}: cannot read on (is the file whole?)"))?;
         if read == 0 {
             return Ok(Some(()));
         }
-        ensure!((read as u64) < MAX_LINE, "{name}:{number}: a line of more than {MAX_LINE} bytes is no puzzle's");
+        let fits = end != LineEnd::TooLong && read <= MAX_LINE as u64;
+        ensure!(fits, "{name}:{number}: a line of more than {MAX_LINE} bytes is no puzzle's");
         let line = &block.text[start..];
         let bare = line.strip_suffix(b"\n").unwrap_or(line);
         let bare = bare.strip_suffix(b"\r").unwrap_or(bare);

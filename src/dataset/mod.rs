@@ -20,6 +20,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
+mod array_data;
 mod build;
 mod build_request;
 mod check;

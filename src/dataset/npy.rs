@@ -1,18 +1,19 @@
-//! NumPy's `.npy` files: the header that numpy writes, byte for byte, and memory-mapped arrays of integers.
+//! NumPy's `.npy` files: the header that numpy writes, byte for byte, and arrays of integers.
 //!
 //! The header is parsed here, by a scanner that neither recurses nor allocates by what the file claims, because a
 //! dataset folder may come from anywhere.
 
 use std::{
-    fs::File,
     io::Read,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use memmap2::Mmap;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+
+use super::array_data::ArrayData;
+use crate::input;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// numpy aligns the data to this many bytes.
@@ -21,6 +22,8 @@ const ALIGN: usize = 64;
 const GROWTH_DIGITS: usize = 21;
 /// A header longer than this is no dataset's.
 const MAX_HEADER: usize = 1 << 16;
+/// Tokens of up to so many bytes are copied into memory; of more, those that are wanted are read each time.
+const IN_MEMORY: usize = 256 << 20;
 
 /// Element types that dataset arrays are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,15 +88,14 @@ pub(super) struct NpyFile {
     path: PathBuf,
     dtype: NpyDtype,
     shape: Vec<usize>,
-    map: Mmap,
-    data_offset: usize,
+    data: ArrayData,
 }
 
 impl NpyFile {
-    /// Opens and maps the file. Nothing is read but the header.
+    /// Opens the file. Nothing is read but the header.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let at = || format!("{}", path.display());
-        let mut file = File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+        let mut file = input::open(path)?;
         let length = file.metadata().with_context(at)?.len();
         let mut start = Vec::new();
         (&mut file).take((MAX_HEADER + 16) as u64).read_to_end(&mut start).with_context(at)?;
@@ -114,121 +116,149 @@ impl NpyFile {
             ),
             None => bail!("{}: impossible shape {:?}", path.display(), header.shape),
         }
-        // SAFETY: the map is only read. A dataset folder is replaced by renaming, which leaves mapped files whole.
-        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{}: cannot map", path.display()))?;
-        ensure!(map.len() as u64 == length, "{}: changed while it was opened", path.display());
-        Ok(Self {
-            path: path.to_owned(),
-            dtype: header.dtype,
-            shape: header.shape,
-            map,
-            data_offset: header.data_offset,
-        })
+        let data = ArrayData::new(path, file, header.data_offset)?;
+        let whole = (header.data_offset + data.len()) as u64 == length;
+        ensure!(whole, "{}: changed while it was opened", path.display());
+        Ok(Self { path: path.to_owned(), dtype: header.dtype, shape: header.shape, data })
     }
 
     pub(super) fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    fn data(&self) -> &[u8] {
-        &self.map[self.data_offset..]
-    }
-
-    /// The elements as 64-bit integers, in order.
-    fn integers(&self) -> Box<dyn Iterator<Item = i64> + '_> {
-        let data = self.data();
-        match self.dtype {
-            NpyDtype::U8 => Box::new(data.iter().map(|&x| i64::from(x))),
-            NpyDtype::I32 => Box::new(data.as_chunks().0.iter().map(|&x| i64::from(i32::from_le_bytes(x)))),
-            NpyDtype::I64 => Box::new(data.as_chunks().0.iter().map(|&x| i64::from_le_bytes(x))),
-        }
+    /// Shows the elements as 64-bit integers, in order, with their places.
+    fn each_integer(&self, mut act: impl FnMut(usize, i64) -> Result<()>) -> Result<()> {
+        let mut next = 0;
+        self.data.each_chunk(self.dtype.size(), |part| {
+            let mut act = |x: i64| {
+                next += 1;
+                act(next - 1, x)
+            };
+            match self.dtype {
+                NpyDtype::U8 => part.iter().try_for_each(|&x| act(i64::from(x))),
+                NpyDtype::I32 => part.as_chunks().0.iter().try_for_each(|&x| act(i64::from(i32::from_le_bytes(x)))),
+                NpyDtype::I64 => part.as_chunks().0.iter().try_for_each(|&x| act(i64::from_le_bytes(x))),
+            }
+        })
     }
 
     /// The elements as 32-bit integers.
     pub(super) fn to_i32(&self) -> Result<Vec<i32>> {
-        if self.dtype == NpyDtype::I32 {
-            return Ok(self.data().as_chunks().0.iter().map(|&x| i32::from_le_bytes(x)).collect());
-        }
-        let narrow = |(i, x): (usize, i64)| {
-            i32::try_from(x).with_context(|| format!("{}: element {i} is {x}, beyond 32 bits", self.path.display()))
-        };
-        self.integers().enumerate().map(narrow).collect()
+        let mut all = Vec::with_capacity(self.data.len() / self.dtype.size());
+        self.each_integer(|i, x| {
+            let x = i32::try_from(x);
+            all.push(x.with_context(|| format!("{}: element {i} is beyond 32 bits", self.path.display()))?);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
-    /// The elements in the most compact form that holds them; a uint8 file stays mapped.
+    /// The elements in the most compact form that holds them.
     pub(super) fn into_tokens(self) -> Result<Tokens> {
+        self.into_tokens_up_to(IN_MEMORY)
+    }
+
+    fn into_tokens_up_to(self, in_memory: usize) -> Result<Tokens> {
         if self.dtype == NpyDtype::U8 {
-            return Ok(Tokens::Mapped { map: self.map, data_offset: self.data_offset });
+            let small = self.data.len() <= in_memory;
+            return Ok(if small { Tokens::Bytes(self.data.to_vec()?) } else { Tokens::File(self.data) });
         }
-        if self.integers().all(|x| u8::try_from(x).is_ok()) {
-            return Ok(Tokens::Bytes(self.integers().map(|x| x as u8).collect()));
-        }
-        Ok(Tokens::Words(self.to_i32()?))
+        let mut bytes = Vec::with_capacity(self.data.len() / self.dtype.size());
+        let mut wide = false;
+        self.each_integer(|_, x| {
+            wide |= u8::try_from(x).is_err();
+            bytes.push(x as u8);
+            Ok(())
+        })?;
+        Ok(if wide { Tokens::Words(self.to_i32()?) } else { Tokens::Bytes(bytes) })
     }
 }
 
 /// Tokens of many examples, one byte each where the values allow it.
 #[derive(Debug)]
 pub(super) enum Tokens {
-    Mapped { map: Mmap, data_offset: usize },
+    /// Too many to be kept in memory.
+    File(ArrayData),
     Bytes(Vec<u8>),
     Words(Vec<i32>),
 }
 
 impl Tokens {
-    fn bytes(&self) -> Option<&[u8]> {
-        match self {
-            Self::Mapped { map, data_offset } => Some(&map[*data_offset..]),
-            Self::Bytes(bytes) => Some(bytes),
-            Self::Words(_) => None,
-        }
-    }
-
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Words(words) => words.len(),
-            _ => self.bytes().map_or(0, <[u8]>::len),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File(data) => data.len(),
         }
     }
 
-    /// Copies `out.len()` tokens from `start` on. The range must lie within the array.
-    pub(super) fn copy(&self, start: usize, out: &mut [i32]) {
+    /// Copies `out.len()` tokens from `start` on. The range must lie within the array. What was read from a file counts
+    /// once [`Tokens::check_unchanged`] has followed.
+    pub(super) fn copy(&self, start: usize, out: &mut [i32]) -> Result<()> {
         let range = start..start + out.len();
+        let widen = |bytes: &[u8], out: &mut [i32]| {
+            out.iter_mut().zip(bytes).for_each(|(to, &from)| *to = i32::from(from));
+        };
         match self {
             Self::Words(words) => out.copy_from_slice(&words[range]),
-            _ => {
-                if let Some(bytes) = self.bytes() {
-                    out.iter_mut().zip(&bytes[range]).for_each(|(to, &from)| *to = i32::from(from));
-                }
+            Self::Bytes(bytes) => widen(&bytes[range], out),
+            Self::File(data) => {
+                let mut bytes = vec![0; out.len()];
+                data.copy(start, &mut bytes)?;
+                widen(&bytes, out);
             }
         }
+        Ok(())
+    }
+
+    /// Whether the file behind the tokens, where there is one, is what it was when it was checked.
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        if let Self::File(data) = self { data.check_unchanged() } else { Ok(()) }
     }
 
     /// The first element outside `0..bound` that is not `except`, with its position.
-    pub(super) fn find_outside(&self, bound: i64, except: Option<i64>) -> Option<(usize, i64)> {
+    pub(super) fn find_outside(&self, bound: i64, except: Option<i64>) -> Result<Option<(usize, i64)>> {
         let outside = |x: i64| !(0..bound).contains(&x) && Some(x) != except;
+        let in_bytes = |bytes: &[u8]| {
+            // The maximum first: it is computed at memory speed, and nearly always settles it.
+            let most = bytes.par_chunks(1 << 20).map(|part| part.iter().copied().fold(0, u8::max)).max();
+            if most.is_none_or(|most| i64::from(most) < bound) {
+                return None;
+            }
+            bytes.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x))
+        };
         match self {
-            Self::Words(words) => words.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x)),
-            _ => {
-                let bytes = self.bytes().unwrap_or_default();
-                // The maximum first: it is computed at memory speed, and nearly always settles it.
-                let most = bytes.par_chunks(1 << 20).map(|part| part.iter().copied().fold(0, u8::max)).max();
-                if most.is_none_or(|most| i64::from(most) < bound) {
-                    return None;
-                }
-                bytes.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x))
+            Self::Words(words) => Ok(words.iter().map(|&x| i64::from(x)).enumerate().find(|&(_, x)| outside(x))),
+            Self::Bytes(bytes) => Ok(in_bytes(bytes)),
+            Self::File(data) => {
+                let (mut before, mut found) = (0, None);
+                data.each_chunk(1, |part| {
+                    found = found.or_else(|| in_bytes(part).map(|(at, x)| (before + at, x)));
+                    before += part.len();
+                    Ok(())
+                })?;
+                Ok(found)
             }
         }
     }
 
     /// Feeds the array to a hash as the `.npy` file that we would write for it.
-    pub(super) fn hash_into(&self, shape: &[usize], hash: &mut Sha256) {
+    pub(super) fn hash_into(&self, shape: &[usize], hash: &mut Sha256) -> Result<()> {
+        if let Self::Words(words) = self {
+            hash_i32(words, shape, hash);
+            return Ok(());
+        }
+        hash.update(header(NpyDtype::U8, shape));
         match self {
-            Self::Words(words) => hash_i32(words, shape, hash),
-            _ => {
-                hash.update(header(NpyDtype::U8, shape));
-                hash.update(self.bytes().unwrap_or_default());
+            Self::File(data) => data.each_chunk(1, |part| {
+                hash.update(part);
+                Ok(())
+            }),
+            Self::Bytes(bytes) => {
+                hash.update(bytes);
+                Ok(())
             }
+            Self::Words(_) => Ok(()),
         }
     }
 }
@@ -331,16 +361,26 @@ mod tests {
             let file = open(&bytes)?;
             assert_eq!(file.shape(), [2, 3]);
             assert_eq!(file.to_i32()?, values.map(|x| x as i32));
+            let in_file = open(&bytes)?.into_tokens_up_to(5)?;
             let tokens = file.into_tokens()?;
-            let mut out = [0; 4];
-            tokens.copy(2, &mut out);
-            assert_eq!((tokens.len(), out), (6, [10, 1, 2, 3]));
-            assert!(tokens.bytes().is_some(), "values below 256 take one byte each");
-            assert_eq!(tokens.find_outside(10, None), Some((2, 10)));
-            assert_eq!(tokens.find_outside(10, Some(10)), None);
+            assert!(matches!(tokens, Tokens::Bytes(_)), "values below 256 take one byte each");
+            assert_eq!(matches!(in_file, Tokens::File(_)), bytes.len() % 64 == 6, "of many bytes");
+            let mut hashes = Vec::new();
+            for tokens in [tokens, in_file] {
+                let mut out = [0; 4];
+                tokens.copy(2, &mut out)?;
+                tokens.check_unchanged()?;
+                assert_eq!((tokens.len(), out), (6, [10, 1, 2, 3]));
+                assert_eq!(tokens.find_outside(10, None)?, Some((2, 10)));
+                assert_eq!(tokens.find_outside(10, Some(10))?, None);
+                let mut hash = Sha256::new();
+                tokens.hash_into(&[2, 3], &mut hash)?;
+                hashes.push(hash.finalize());
+            }
+            assert_eq!(hashes[0], hashes[1]);
         }
         let negative = open(&array(NpyDtype::I32, &[2], &[0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0]))?.into_tokens()?;
-        assert_eq!(negative.find_outside(5, None), Some((0, -1)));
+        assert_eq!(negative.find_outside(5, None)?, Some((0, -1)));
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
     str::FromStr,
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
 use super::{Progress, PuzzleList, ReadOptions, Split};
-use crate::puzzle::PuzzleKind;
+use crate::{input, puzzle::PuzzleKind};
 
 /// The bundled sample lies within the binary, so that `bundled` works wherever it is run.
 const TRAIN_GZ: &[u8] = include_bytes!("../../data/sudoku-extreme-train-1k.csv.gz");
@@ -116,7 +115,7 @@ impl PuzzleFile {
             Self::File(path) => path,
         };
         let cannot = || format!("{}: cannot read", path.display());
-        let mut file = Counted { inner: File::open(path).with_context(cannot)?, progress };
+        let mut file = Counted { inner: input::open_stream(path)?, progress };
         let mut magic = Vec::new();
         (&mut file).take(2).read_to_end(&mut magic).with_context(cannot)?;
         let gzipped = magic == [0x1f, 0x8b];

@@ -1,7 +1,7 @@
 //! The datasets and checkpoints that commands find from the folder they are run in.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -12,6 +12,7 @@ use crate::{
     checkpoint::{WEIGHTS_FILE, lfs},
     dataset::DatasetMeta,
     escape::shell_word,
+    input,
 };
 
 /// Built datasets.
@@ -59,7 +60,7 @@ pub fn data(advice: &mut Vec<String>) -> Data {
         let mut splits = Vec::new();
         for name in ["train", "test"] {
             let file = path.join(name).join("dataset.json");
-            let Ok(text) = fs::read_to_string(&file) else { continue };
+            let Ok(text) = input::read_text(&file, 1 << 20) else { continue };
             match serde_json::from_str::<DatasetMeta>(&text) {
                 Ok(meta) => splits.push(SplitSize { name, groups: meta.total_groups, seq_len: meta.seq_len }),
                 Err(e) => {
@@ -135,7 +136,7 @@ fn look_into(path: PathBuf) -> Run {
 
 fn is_lfs_pointer(path: &Path) -> bool {
     let mut head = Vec::new();
-    File::open(path).is_ok_and(|f| f.take(64).read_to_end(&mut head).is_ok()) && lfs::is_pointer(&head)
+    input::open(path).is_ok_and(|f| f.take(64).read_to_end(&mut head).is_ok()) && lfs::is_pointer(&head)
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {

@@ -69,14 +69,19 @@ impl InferPlan {
     }
 
     /// What is counted.
-    pub fn shape(&self, models: &[Model]) -> RunShape {
-        RunShape {
+    ///
+    /// # Errors
+    /// Those of [`RunShape::check`].
+    pub fn shape(&self, models: &[Model]) -> Result<RunShape> {
+        let shape = RunShape {
             kind: self.geometry.kind(),
             cells: self.geometry.cells(),
             segments: models.iter().map(|m| u32::try_from(m.config().halt_max_steps).unwrap_or(u32::MAX)).collect(),
             guesses: self.permutes,
             stop: self.stop,
-        }
+        };
+        shape.check()?;
+        Ok(shape)
     }
 
     fn check(&self, models: &[Model], set: &DatasetSet) -> Result<Vec<Guess>> {
@@ -180,7 +185,7 @@ pub fn infer(
     let list = plan.check(models, set)?;
     let rows = set.rows()?;
     let row_of = |puzzle: usize| rows.as_ref().and_then(|rows| rows.get(set.group_of(puzzle)));
-    let mut tally = Tally::new(plan.shape(models));
+    let mut tally = Tally::new(plan.shape(models)?);
     let all = tally.shape().passes();
     // Puzzles with passes that have ended, and their labels.
     let mut open: BTreeMap<usize, (PuzzleRecord, Vec<u8>)> = BTreeMap::new();

@@ -3,6 +3,7 @@
 pub mod engine;
 pub mod evaluate;
 pub mod guess;
+mod guess_options;
 pub mod infer;
 pub(crate) mod outputs;
 pub(crate) mod parts;

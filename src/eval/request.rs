@@ -160,7 +160,7 @@ impl InferRequest {
             puzzles: self.part.shard.of(total),
         };
         let identity = RunIdentity {
-            shape: plan.shape(&models),
+            shape: plan.shape(&models)?,
             compare_stops: plan.compare,
             options: plan.options,
             checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| CheckpointIdentity::new(c, m)).collect(),

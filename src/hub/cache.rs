@@ -24,7 +24,10 @@ use super::{
     RepoId,
     hash::{ContentHash, is_hex},
 };
-use crate::store::{create_folder, sync_folder, take_lock, write_bytes};
+use crate::{
+    input,
+    store::{create_folder, sync_folder, take_lock, write_bytes},
+};
 
 /// Whether a repository holds a model or a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl RepoCache {
         let commit = if is_hex(&self.revision, 40) {
             self.revision.clone()
         } else {
-            fs::read_to_string(self.folder.join("refs").join(&self.revision)).ok()?.trim().to_owned()
+            input::read_text(&self.folder.join("refs").join(&self.revision), 1 << 16).ok()?.trim().to_owned()
         };
         is_hex(&commit, 40).then(|| self.folder.join("snapshots").join(commit))
     }
@@ -159,6 +162,6 @@ impl RepoCache {
 }
 
 fn is_whole(path: &Path, hash: &ContentHash) -> Result<bool> {
-    let whole = File::open(path).and_then(|mut file| hash.is_of(&mut file));
+    let whole = hash.is_of(&mut input::open(path)?);
     whole.with_context(|| format!("{}: cannot be read", path.display()))
 }

@@ -11,7 +11,7 @@ mod listing;
 mod part;
 
 use std::{
-    env, fmt, fs,
+    env, fmt,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -23,6 +23,8 @@ use http::Client;
 use url::Url;
 
 pub(crate) use cache::Kind;
+
+use crate::input;
 
 /// Seconds of silence after which the hub counts as gone, unless [`PATIENCE_VARIABLE`] says otherwise.
 const PATIENCE: u64 = 30;
@@ -96,7 +98,7 @@ impl Hub {
         let token_file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
         let token = match var("HF_TOKEN") {
             Some(token) => token.into_string().ok(),
-            None => fs::read_to_string(token_file).ok(),
+            None => input::read_text(&token_file, 1 << 16).ok(),
         };
         let endpoint = var("HF_ENDPOINT").and_then(|value| value.into_string().ok());
         let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".to_owned());

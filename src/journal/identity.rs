@@ -13,6 +13,8 @@ pub trait Identity: Serialize {
     const IS: &'static str;
     /// What is stored for people to read and does not decide about anything.
     const NAMES: &'static [Name] = &[];
+    /// Whether each record builds on those before it.
+    const SEQUENTIAL: bool = false;
 
     /// Whether it can be true.
     ///

@@ -2,26 +2,32 @@
 //! record, appended as they come. A run that was stopped or killed goes on where the file ends.
 //!
 //! How many records were asked for is no part of the identity where the first N are a beginning for any more. While a
-//! journal is open it is locked, so that no second process writes into it.
+//! journal is open it is locked, so that no second process writes into it. A damaged line costs itself and a warning, or
+//! where each record builds on those before it ([`Identity::SEQUENTIAL`]), what follows as well.
 
 mod batches;
 mod identity;
 mod lines;
+mod records;
 
 use std::{fs, io::BufWriter, io::Write, marker::PhantomData, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
+use log::warn;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use batches::run_batches;
 pub use identity::{Identity, Name};
-pub use lines::{LineFile, Lines, open_regular};
+pub use lines::LineFile;
+pub use records::Records;
 
-use crate::store::write_atomic;
+use crate::{input::Lines, store::write_atomic};
 
 /// No line of a journal is longer, in bytes.
 const LONGEST_LINE: usize = 1 << 28;
+/// Nor is its first line.
+const LONGEST_IDENTITY: usize = 1 << 23;
 
 /// An open file of records of one type, about work of one identity.
 #[derive(Debug)]
@@ -44,8 +50,8 @@ impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
     ///
     /// # Errors
     /// A journal that another process has open; one that is there and may not be touched; one of another identity, with
-    /// the first key that differs; a file that is none; a damaged line, by its number.
-    pub fn open(path: &Path, identity: &I, existing: Existing) -> Result<(Self, Vec<R>)> {
+    /// the first key that differs; a file that is none.
+    pub fn open(path: &Path, identity: &I, existing: Existing) -> Result<(Self, Records<R>)> {
         let busy = "another process is writing it: wait for its end, or name another output";
         let mut file = LineFile::open(path, busy)?;
         match existing {
@@ -57,21 +63,20 @@ impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
             _ => {}
         }
         let mut lines = file.lines(LONGEST_LINE)?;
-        let records = match lines.next_line()? {
+        let (records, end) = match lines.next_line()? {
             Some(line) => {
                 same_run(path, line, identity)?;
-                let at = || format!("{}: cannot be resumed, begin anew", path.display());
-                rest(path, &mut lines).with_context(at)?
+                let records = if I::SEQUENTIAL { first_whole(path, &mut lines)? } else { rest(path, &mut lines)? };
+                (records, lines.end())
             }
             None => {
                 // Only what this program has begun is begun again.
                 let first = serde_json::to_vec(identity)?;
                 let mark = first.iter().position(|&b| b == b':').unwrap_or(0);
                 ensure!(lines.torn().iter().zip(&first[..mark]).all(|(a, b)| a == b), "{}", is_none::<I>(path));
-                Vec::new()
+                (Records::none(path), 0)
             }
         };
-        let end = lines.end();
         file.cut(end)?;
         if end == 0 {
             file.write(identity)?;
@@ -114,13 +119,14 @@ impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
 /// Reads a journal whatever it is about. A torn last line is passed over.
 ///
 /// # Errors
-/// A file that is none; a damaged line, by its number.
-pub fn read<I: Identity + DeserializeOwned, R: DeserializeOwned>(path: &Path) -> Result<(I, Vec<R>)> {
+/// A file that is none.
+pub fn read<I: Identity + DeserializeOwned, R: DeserializeOwned>(path: &Path) -> Result<(I, Records<R>)> {
     let mut lines = Lines::open(path, LONGEST_LINE)?;
     let Some(first) = lines.next_line()? else {
         ensure!(lines.torn().is_empty(), "{}:1: the first line is torn", path.display());
         bail!(is_none::<I>(path));
     };
+    ensure!(first.len() <= LONGEST_IDENTITY, "{}", is_none::<I>(path));
     let identity: I = serde_json::from_slice(first).with_context(|| is_none::<I>(path))?;
     identity.check().with_context(|| format!("{}:1", path.display()))?;
     Ok((identity, rest(path, &mut lines)?))
@@ -147,16 +153,32 @@ fn is_none<I: Identity>(path: &Path) -> String {
     format!("{}:1: not {}", path.display(), I::IS)
 }
 
-fn rest<R: DeserializeOwned>(path: &Path, lines: &mut Lines<impl std::io::Read>) -> Result<Vec<R>> {
-    let mut records = Vec::new();
+/// The records of all lines that are not damaged.
+fn rest<R: DeserializeOwned>(path: &Path, lines: &mut Lines<impl std::io::Read>) -> Result<Records<R>> {
+    let mut records = Records::none(path);
+    while let Some(record) = lines.next_value()? {
+        records.add(lines.number(), record);
+    }
+    records.set_damaged(!lines.damaged().is_empty());
+    Ok(records)
+}
+
+/// The records before the first damaged line, with which `lines` then end.
+fn first_whole<R: DeserializeOwned>(path: &Path, lines: &mut Lines<impl std::io::Read>) -> Result<Records<R>> {
+    let mut records = Records::none(path);
     while let Some(line) = lines.next_line()? {
-        let record = serde_json::from_slice(line);
-        records.push(record.with_context(|| format!("{}:{}: damaged", path.display(), lines.number()))?);
+        let Ok(record) = serde_json::from_slice(line) else {
+            warn!("{}: line {} is damaged: what follows is done again", path.display(), lines.number());
+            lines.step_back();
+            break;
+        };
+        records.add(lines.number(), record);
     }
     Ok(records)
 }
 
 fn same_run<I: Identity>(path: &Path, line: &[u8], identity: &I) -> Result<()> {
+    ensure!(line.len() <= LONGEST_IDENTITY, "{}", is_none::<I>(path));
     let found: Value = serde_json::from_slice(line).with_context(|| is_none::<I>(path))?;
     ensure!(found.is_object(), "{}", is_none::<I>(path));
     if let Some(difference) = identity.difference(found)? {
@@ -200,9 +222,11 @@ mod tests {
 
     fn squares_to(count: u64, path: &Path, existing: Existing, stop_after: usize) -> Result<Batches<u64>> {
         let (mut journal, done) = Squares::open(path, &asked("squares"), existing)?;
+        let items: Vec<u64> = (1..=count).collect();
+        let done = done.place(&items, |square, i| *square == i * i)?;
         let mut seen = 0;
         run_batches(
-            &(1..=count).collect::<Vec<u64>>(),
+            &items,
             2,
             Some(&mut journal),
             done,
@@ -227,7 +251,7 @@ mod tests {
         assert_eq!(first.results, [1, 4]);
         // A process killed in the middle of a line.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"9").unwrap();
-        assert_eq!(read::<Asked, u64>(&path).unwrap().1, [1, 4]);
+        assert_eq!(read::<Asked, u64>(&path).unwrap().1.into_values(), [1, 4]);
         let rest = squares(&path, Existing::Resume, 99).unwrap();
         assert!(!rest.stopped);
         assert_eq!(rest.results, [1, 4, 9, 16, 25]);
@@ -243,9 +267,9 @@ mod tests {
         assert!(again.contains("j.jsonl: is there already: --resume goes on with it"), "{again}");
         let other = message(Squares::open(&path, &asked("cubes"), Existing::Resume));
         assert!(other.contains("cannot be resumed: its what is \"squares\", this run's is \"cubes\""), "{other}");
-        fs::write(&path, "{\"what\":\"squares\",\"puzzles\":null}\n1\nfour\n").unwrap();
-        let damaged = message(Squares::open(&path, &asked("squares"), Existing::Resume));
-        assert!(damaged.contains("j.jsonl:3: damaged"), "{damaged}");
+        fs::write(&path, "{\"what\":\"squares\",\"puzzles\":null}\n1\n5\n").unwrap();
+        let foreign = message(squares(&path, Existing::Resume, 99));
+        assert!(foreign.contains("j.jsonl:3: none of this work"), "{foreign}");
         for text in ["notes", "notes\n", "[]\n"] {
             fs::write(&path, text).unwrap();
             let foreign = message(Squares::open(&path, &asked("squares"), Existing::Resume));
@@ -254,6 +278,48 @@ mod tests {
         }
         let (_, fresh) = Squares::open(&path, &asked("squares"), Existing::Replace).unwrap();
         assert!(fresh.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_line_costs_itself_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        let first = "{\"what\":\"squares\",\"puzzles\":null}\n";
+        fs::write(&path, format!("{first}1\nfour\n9\n\u{0}6\n25\n36\n")).unwrap();
+        let mut computed: Vec<u64> = Vec::new();
+        for count in [5, 3, 6] {
+            let (mut journal, done) = Squares::open(&path, &asked("squares"), Existing::Resume).unwrap();
+            let items: Vec<u64> = (1..=count).collect();
+            let done = done.place(&items, |square, i| *square == i * i).unwrap();
+            let compute = |items: &[u64]| {
+                computed.extend(items);
+                Ok(items.iter().map(|i| i * i).collect())
+            };
+            let found = run_batches(&items, 2, Some(&mut journal), done, compute, |_| ControlFlow::Continue(()));
+            assert_eq!(found.unwrap().results, items.iter().map(|i| i * i).collect::<Vec<u64>>());
+        }
+        assert_eq!(computed, [2, 4], "each once");
+        let text = format!("{first}1\nfour\n9\n\u{0}6\n25\n36\n4\n16\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn where_records_build_on_each_other_what_follows_a_damaged_line_is_cut_off() {
+        #[derive(Serialize)]
+        struct Steps {
+            what: u32,
+        }
+        impl Identity for Steps {
+            const IS: &'static str = "a journal of steps";
+            const SEQUENTIAL: bool = true;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.jsonl");
+        fs::write(&path, "{\"what\":1}\n1\n2\nx\n4\n").unwrap();
+        let (mut journal, found) = Journal::<_, u64>::open(&path, &Steps { what: 1 }, Existing::Resume).unwrap();
+        assert_eq!(found.into_values(), [1, 2]);
+        journal.append(&[3]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"what\":1}\n1\n2\n3\n");
     }
 
     #[test]
@@ -286,7 +352,7 @@ mod tests {
         fs::write(&path, "{\"what\":\"runs\",\"puzzles\":{\"data\":\"d\",\"first\":0}}\n1\n4\n").unwrap();
         let open = |puzzles: Value| {
             let asked = Asked { what: "runs".into(), puzzles: Some(puzzles) };
-            Squares::open(&path, &asked, Existing::Resume).map(|(_, records)| records)
+            Squares::open(&path, &asked, Existing::Resume).map(|(_, records)| records.into_values())
         };
         assert_eq!(open(json!({"data_fingerprint": "f", "data": "d", "first": 0})).unwrap(), [1, 4]);
         for (puzzles, wanted) in [
@@ -315,6 +381,6 @@ mod tests {
         }
         assert_eq!(fs::read(&path).unwrap(), before, "nothing was cut off");
         drop(first);
-        assert_eq!(Squares::open(&path, &asked("squares"), Existing::Resume).unwrap().1, [1]);
+        assert_eq!(Squares::open(&path, &asked("squares"), Existing::Resume).unwrap().1.into_values(), [1]);
     }
 }

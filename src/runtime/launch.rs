@@ -6,7 +6,7 @@
 
 use std::{
     env,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     mem,
     num::NonZero,
     ops::Range,
@@ -27,12 +27,15 @@ use super::{
 };
 use crate::{
     escape::printable,
+    input::read_line,
     outcome::{INTERRUPTED, Interrupted},
     signals::HandedOn,
 };
 
 /// Set in the environment of the ranks that we start, to what was decided for them: their launch flags have been followed
 /// already.
+/// Of a rank's line no more bytes are shown.
+const LONGEST_LINE: usize = 1 << 16;
 const LAUNCHED: &str = "HRM_LAUNCHED";
 
 /// torchrun's.
@@ -556,12 +559,14 @@ fn end(ranks: &mut [Started]) {
     }
 }
 
-/// Copies a rank's lines to standard error with its number before them.
+/// Copies a rank's lines to standard error with its number before them; of a very long line the beginning.
 fn forward(rank: usize, stream: impl Read + Send + 'static) -> JoinHandle<()> {
     thread::spawn(move || {
-        for line in BufReader::new(stream).split(b'\n') {
-            let Ok(line) = line else { return };
-            let _ = writeln!(io::stderr().lock(), "[rank {rank}] {}", printable(&String::from_utf8_lossy(&line)));
+        let (mut stream, mut line) = (BufReader::new(stream), Vec::new());
+        while let Ok((_, 1..)) = read_line(&mut stream, LONGEST_LINE, &mut line) {
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            let _ = writeln!(io::stderr().lock(), "[rank {rank}] {}", printable(&String::from_utf8_lossy(text)));
+            line.clear();
         }
     })
 }

@@ -7,12 +7,13 @@
 use std::{
     error::Error,
     ffi::CStr,
-    fs,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+use crate::input;
 
 /// Why libtorch's CUDA half could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,10 +104,10 @@ pub fn folder() -> Option<PathBuf> {
 /// The version of the libtorch that was loaded, e.g. `2.11.0+cu130`, as far as its folder tells.
 pub fn loaded_version() -> Option<String> {
     let root = folder()?.parent()?.to_path_buf();
-    if let Ok(text) = fs::read_to_string(root.join("build-version")) {
+    if let Ok(text) = input::read_text(&root.join("build-version"), 1 << 16) {
         return Some(text.trim().to_owned());
     }
-    let text = fs::read_to_string(root.join("version.py")).ok()?;
+    let text = input::read_text(&root.join("version.py"), 1 << 16).ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("__version__"))?;
     Some(line.trim_start_matches([' ', '=', '\'', '"']).trim_end_matches(['\'', '"', ' ']).to_owned())
 }

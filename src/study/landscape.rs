@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use ndarray::{Array2, Array3};
 use serde::Serialize;
 
@@ -109,23 +109,20 @@ impl GridStudyPlan {
             centre: centre_segment,
             dtype: model.config().forward_dtype.short_name(),
         };
-        let (mut journal, mut done) = output.journal::<_, GridPoint>(FILE, &asked)?;
+        let (mut journal, done) = output.journal::<_, GridPoint>(FILE, &asked)?;
         let points = grid.points();
         let total = points.len();
-        done.truncate(total);
-        let fits = |p: &GridPoint| p.path.len() == segments && p.answers.len() == segments;
-        if let Some(k) = done.iter().zip(&points).position(|(p, at)| p.at != *at || !fits(p)) {
-            bail!("{}: line {} is not that grid point: --force begins anew", output.path(FILE).display(), k + 2);
-        }
-        if !done.is_empty() {
-            watcher.line(format_args!("{} of {total} points were there already", done.len()));
+        let whole = |p: &GridPoint| p.path.len() == segments && p.answers.len() == segments;
+        let done = done.place(&points, |p, at| p.at == *at && whole(p))?;
+        let before = done.iter().flatten().count();
+        if before > 0 {
+            watcher.line(format_args!("{before} of {total} points were there already"));
         }
 
         let plane = Plane::of(model, &chosen.puzzle, centre_segment)?;
         let plan = LandscapePlan { grid, segments, centre_segment, batch_size: batch_size(self.batch_size, model) };
         let bar = watcher.bar(total, name, "points");
-        bar.set_position(done.len() as u64);
-        let before = done.len();
+        bar.set_position(before as u64);
         let mut reached = before;
         let started = Instant::now();
         let landscape = explore(model, &plane, &plan, Some(&mut journal), done, |found| {

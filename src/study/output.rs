@@ -7,7 +7,7 @@ use ndarray_npy::WriteNpyExt;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    journal::{Existing, Identity, Journal},
+    journal::{Existing, Identity, Journal, Records},
     json::to_json,
     store::{create_folder, write_bytes, write_npy},
     viz::{Picture, PictureFormat, render},
@@ -45,7 +45,7 @@ impl Output {
         &self,
         name: &str,
         identity: &I,
-    ) -> Result<(Journal<I, R>, Vec<R>)> {
+    ) -> Result<(Journal<I, R>, Records<R>)> {
         Journal::open(&self.folder.join(name), identity, self.existing)
     }
 

@@ -47,24 +47,15 @@ impl RunsPlan<'_> {
         let dtype = model.config().forward_dtype.short_name();
         let asked =
             RunsIdentity { weights: self.checkpoint.weights_digest(), puzzles: self.puzzles.clone(), segments, dtype };
-        let (mut journal, mut done) = output.journal::<_, PuzzleRun>(self.file, &asked)?;
-        // Of an earlier run of more puzzles the first are used, and the file stays as it is.
-        done.truncate(items.len());
-        if !done.is_empty() {
-            watcher.line(format_args!("{} of {} puzzles were run already", done.len(), items.len()));
+        let (mut journal, done) = output.journal::<_, PuzzleRun>(self.file, &asked)?;
+        let done = done.place(items, |run, item| run.fits(item, segments))?;
+        let before = done.iter().flatten().count();
+        if before > 0 {
+            watcher.line(format_args!("{before} of {} puzzles were run already", items.len()));
         }
-        if let Some(k) = done.iter().zip(items).position(|(run, item)| !run.fits(item, segments)) {
-            bail!(
-                "{}: line {} is not the run of puzzle {}: --force begins anew",
-                output.path(self.file).display(),
-                k + 2,
-                items[k].index()
-            );
-        }
-        let before = done.len();
         let bar = watcher.bar(items.len(), "run", "puzzles");
         bar.set_position(before as u64);
-        let (mut reached, mut solved) = (before, done.iter().filter(|r| r.solved()).count());
+        let (mut reached, mut solved) = (before, done.iter().flatten().filter(|r| r.solved()).count());
         let started = Instant::now();
         let compute = |batch: &[Puzzle]| run_puzzles(model, batch, segments, LONGEST_CYCLE);
         let found = run_batches(items, self.batch_size, Some(&mut journal), done, compute, |found| {

@@ -89,15 +89,16 @@ impl TraceStudy<'_> {
             f32: self.as_f32,
             dtype: model.config().forward_dtype.short_name(),
         };
-        let (mut journal, mut done) = output.journal::<_, usize>("rows.jsonl", &asked)?;
-        done.truncate(items.len());
+        let (mut journal, done) = output.journal::<_, usize>("rows.jsonl", &asked)?;
+        let done = done.place(items, |row, item| *row == item.index())?;
+        let before = done.iter().flatten().count();
         let path = output.path("trace.safetensors");
-        if done.len() == items.len() && path.exists() {
+        if before == items.len() && path.exists() {
             return Ok(Traced::WasWhole);
         }
-        let mut file = TraceFile::open(&path, model.config(), self.plan(), done.len())?;
+        let mut file = TraceFile::open(&path, model.config(), self.plan(), before)?;
         let bar = watcher.bar(items.len(), "trace", "puzzles");
-        bar.set_position(done.len() as u64);
+        bar.set_position(before as u64);
         let numbered: Vec<(usize, Puzzle)> = items.iter().cloned().enumerate().collect();
         let compute = |batch: &[(usize, Puzzle)]| {
             let items: Vec<Puzzle> = batch.iter().map(|(_, item)| item.clone()).collect();

@@ -15,7 +15,7 @@ use super::{STATE_FILE, STATE_TENSORS_FILE, TrainingState};
 use crate::{
     checkpoint::{CheckpointMeta, EMA_FILE, MANIFEST_FILE, Manifest, RawTensor, WEIGHTS_FILE, safetensors_file},
     config::TrainConfig,
-    store,
+    input, store,
 };
 
 /// Names the newest checkpoint.
@@ -233,9 +233,11 @@ impl ResumePoint {
         );
         manifest.verify(folder)?;
         let path = folder.join(crate::checkpoint::CONFIG_FILE);
-        let text = fs::read_to_string(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+        let text = input::read_text(&path, 1 << 20)?;
         let config = TrainConfig::from_checkpoint_yaml(&text).with_context(|| path.display().to_string())?.config;
         let state = TrainingState::read(folder)?;
+        let named = folder.file_name().and_then(|name| name.to_str()?.strip_prefix("step_")?.parse::<i64>().ok());
+        ensure!(named.is_none_or(|step| step == state.step), "its training state is that of step {}", state.step);
         Ok(Self { run_dir: run_dir.to_path_buf(), folder: folder.to_path_buf(), state, config, warnings: Vec::new() })
     }
 

@@ -13,9 +13,12 @@ use serde_json::{Map, Value};
 
 use super::{METRICS_FILE, TrainingState, is_running, log::LONGEST_LINE};
 use crate::{
-    journal::Lines,
+    input::Lines,
     metrics::{Metric, SetName, TRAIN_PREFIX},
 };
+
+/// No run has nearly so many metrics: a set has eight, and three for each segment.
+const MOST_NAMES: usize = 10_000;
 
 /// Metric names of one kind of line, and the values of each step. Where a step was logged twice, the later line counts.
 #[derive(Clone, Debug, Default)]
@@ -148,10 +151,10 @@ pub struct RunHistory {
 
 impl RunHistory {
     /// Reads `metrics.jsonl` of a run folder, or the file itself. A last line without its end, as a running or killed
-    /// process leaves, is passed over.
+    /// process leaves, is passed over; one that is no JSON object as well, with a warning.
     ///
     /// # Errors
-    /// No such file; a line that is no JSON object, by its number.
+    /// No such file; one that names more metrics than a run has, by its line.
     pub fn read(run: &Path) -> Result<Self> {
         let path = if run.is_dir() { run.join(METRICS_FILE) } else { run.to_path_buf() };
         if !path.is_file() {
@@ -163,10 +166,15 @@ impl RunHistory {
         let mut history =
             Self { folder, about: Map::new(), training: Series::default(), evaluations: Series::default(), changed };
         let mut lines = Lines::open(&path, LONGEST_LINE)?;
-        while let Some(line) = lines.next_line()? {
-            let object: serde_json::Result<Map<String, Value>> = serde_json::from_slice(line);
-            let at = || format!("{}: line {} is no JSON object", path.display(), lines.number());
-            history.add(object.with_context(at)?);
+        while let Some(line) = lines.next_value()? {
+            history.add(line);
+            let names = history.training.names.len() + history.evaluations.names.len();
+            ensure!(
+                names <= MOST_NAMES,
+                "{}:{}: more than {MOST_NAMES} metrics: no run writes so many",
+                path.display(),
+                lines.number()
+            );
         }
         Ok(history)
     }
@@ -307,16 +315,19 @@ mod tests {
 
     #[test]
     fn a_name_in_every_line_takes_no_more_room_than_the_file() {
-        let text: String = (0..40_000).map(|i| format!("{{\"step\":{i},\"a{i}\":1}}\n")).collect();
-        let read = history(&text).unwrap();
+        let text = |n: usize| -> String { (0..n).map(|i| format!("{{\"step\":{i},\"a{i}\":1}}\n")).collect() };
+        let read = history(&text(MOST_NAMES)).unwrap();
         let values = |series: &Series| series.columns.values().map(Vec::capacity).sum::<usize>();
-        assert!(values(&read.evaluations) <= 4 * 40_000);
+        assert!(values(&read.evaluations) <= 4 * MOST_NAMES);
         assert_eq!(read.evaluations.of("a7"), [(7, 1.0)]);
+        let error = history(&text(MOST_NAMES + 1)).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl:10001: more than 10000 metrics"), "{error}");
     }
 
     #[test]
-    fn a_broken_line_is_named() {
-        let error = history("{}\n[1]\n{}\n").unwrap_err();
-        assert!(format!("{error:#}").contains("line 2 is no JSON object"), "{error:#}");
+    fn a_damaged_line_costs_itself_alone() {
+        let read =
+            history("{\"step\":1,\"train/lm_loss\":2}\n[1]\n{\"step\":2,\"tr\n{\"step\":3,\"train/lm_loss\":1}\n");
+        assert_eq!(read.unwrap().training.of("train/lm_loss"), [(1, 2.0), (3, 1.0)]);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::TrainPlan;
@@ -21,7 +21,7 @@ use crate::{
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// No line of it is longer, in bytes.
-pub(super) const LONGEST_LINE: usize = 1 << 24;
+pub(super) const LONGEST_LINE: usize = 1 << 20;
 
 /// A run's metrics file, open for appending.
 #[derive(Debug)]
@@ -125,17 +125,16 @@ pub fn is_running(folder: &Path) -> bool {
 }
 
 /// Where the lines up to a step end: the first line, those of steps before, the step's own, and of evaluations the first
-/// `passes`. A torn line ends them too.
+/// `passes`. Damaged lines are passed over.
 fn end_of_step(file: &mut LineFile, step: i64, passes: i64) -> Result<u64> {
     let (mut end, mut evaluations) = (0, 0);
     let mut lines = file.lines(LONGEST_LINE)?;
-    while let Some(line) = lines.next_line()? {
-        let Ok(value) = serde_json::from_slice::<Value>(line) else { return Ok(end) };
-        let at = value.get("step").and_then(Value::as_i64);
-        let evaluation = at.is_some() && value.get(LEARNING_RATE).is_none();
+    while let Some(line) = lines.next_value::<Map<String, Value>>()? {
+        let at = line.get("step").and_then(Value::as_i64);
+        let evaluation = at.is_some() && line.get(LEARNING_RATE).is_none();
         evaluations += i64::from(evaluation);
-        ensure!(at.is_some() || value.is_object(), "a line that is no object");
         if at.is_some_and(|at| at > step) || (evaluation && evaluations > passes) {
+            lines.warn_of_damage();
             return Ok(end);
         }
         end = lines.end();

@@ -20,6 +20,7 @@ mod parallel;
 mod pass;
 mod plan;
 mod request;
+mod restore;
 mod run;
 mod sinks;
 mod state;

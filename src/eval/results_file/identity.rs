@@ -9,7 +9,7 @@ use super::{Header, VERSION};
 use crate::{
     checkpoint::Checkpoint,
     difference::Difference,
-    eval::{guess::GuessOptions, scores::RunShape},
+    eval::{guess_options::GuessOptions, scores::RunShape},
     journal::Identity,
     model::Model,
 };

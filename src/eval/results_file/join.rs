@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{StoredResults, merge, read};
+use super::{Header, Line, StoredResults, read};
+use crate::journal;
 
 /// Joins the files of a run's shards.
 ///
@@ -13,21 +14,16 @@ use super::{StoredResults, merge, read};
 pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
     let (first, others) = paths.split_first().context("no results file was named")?;
     let mut whole = read(first)?;
-    let guesses = whole.run.shape.guesses as usize;
     let mut ranges = vec![(whole.puzzles.clone(), first)];
     for path in others {
-        let part = read(path)?;
+        let (part, lines) = journal::read::<Header, Line>(path)?;
         if let Some(difference) = whole.run.difference(&part.run)? {
             let (key, [found, wanted]) = (&difference.at, difference.values());
             bail!("{}: its {key} is {found}, but {} has {wanted}: not of one run", path.display(), first.display());
         }
-        ranges.push((part.puzzles.clone(), path));
-        whole.seconds += part.seconds;
-        let at = || format!("{} does not fit the files before it", path.display());
-        part.records
-            .into_values()
-            .try_for_each(|record| merge(&mut whole.records, record, guesses))
-            .with_context(at)?;
+        let puzzles = part.first..part.end;
+        whole.add(path, &puzzles, lines)?;
+        ranges.push((puzzles, path));
     }
     ranges.sort_by_key(|(range, _)| (range.start, range.end));
     let mut reached = 0;

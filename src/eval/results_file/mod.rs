@@ -29,12 +29,14 @@ pub use join::join;
 pub use writer::ResultsWriter;
 
 use super::{
-    guess::GuessOptions,
     pass::{Ending, StopRule},
     record::{PassRecord, PuzzleRecord},
     scores::RunShape,
 };
-use crate::journal::{self, Identity, Name, open_regular};
+use crate::{
+    input,
+    journal::{self, Identity, Name, Records},
+};
 
 /// The first line's mark; another number is another form.
 const VERSION: u32 = 1;
@@ -65,9 +67,7 @@ impl Identity for Header {
             "{checkpoints} checkpoints, and segments of {}",
             shape.segments.len()
         );
-        let (guesses, most) = (shape.guesses, GuessOptions::MOST);
-        ensure!((1..=most).contains(&u64::from(guesses)), "{guesses} guesses of {most}");
-        Ok(())
+        shape.check()
     }
 }
 
@@ -104,7 +104,7 @@ pub struct StoredResults {
 /// Reads a results file.
 ///
 /// # Errors
-/// A file that is none, or is damaged before its last line; with path and line.
+/// A file that is none, or whose lines no such run can have written or contradict each other; with path and line.
 pub fn read(path: &Path) -> Result<StoredResults> {
     let (header, lines) = journal::read::<Header, Line>(path)?;
     StoredResults::of(path, header, lines)
@@ -113,23 +113,42 @@ pub fn read(path: &Path) -> Result<StoredResults> {
 /// Adds the passes that are not known yet, in order.
 ///
 /// # Errors
-/// A known pass that ended otherwise. Its margin may differ, as devices round differently.
+/// A known pass that ended otherwise. Its margins may differ, as devices round differently: the larger one stays, whatever
+/// the order is.
 fn merge(records: &mut BTreeMap<usize, PuzzleRecord>, new: PuzzleRecord, guesses: usize) -> Result<()> {
     let Some(known) = records.get_mut(&new.puzzle) else {
         records.insert(new.puzzle, new);
         return Ok(());
     };
+    ensure!(known.row == new.row, "puzzle {} has another source or rating before this line", new.puzzle);
     for pass in new.passes {
         match known.passes.binary_search_by_key(&pass.pass, |p| p.pass) {
             Err(place) => known.passes.insert(place, pass),
             Ok(place) => {
-                let was = &known.passes[place].end;
-                let same = Ending { margin: was.margin, ..pass.end } == *was;
-                ensure!(same, "pass {} of puzzle {} ended otherwise elsewhere", pass.pass.number(guesses), new.puzzle);
+                let (number, was) = (pass.pass.number(guesses), &mut known.passes[place]);
+                let ends = [
+                    (Some(&mut was.end), Some(pass.end)),
+                    (was.at_halt.as_mut(), pass.at_halt),
+                    (was.at_verified.as_mut(), pass.at_verified),
+                ];
+                let same = ends.into_iter().all(|(was, is)| same_ending(was, is));
+                ensure!(same, "pass {number} of puzzle {} ended otherwise before this line", new.puzzle);
             }
         }
     }
     Ok(())
+}
+
+/// Whether both are the same but for their margins; the first then has the larger margin.
+fn same_ending(was: Option<&mut Ending>, is: Option<Ending>) -> bool {
+    match (was, is) {
+        (None, None) => true,
+        (Some(was), Some(is)) => {
+            was.margin = was.margin.max(is.margin);
+            Ending { margin: was.margin, ..is } == *was
+        }
+        _ => false,
+    }
 }
 
 /// Whether a run of that shape can have written this.
@@ -148,6 +167,7 @@ fn check_record(shape: &RunShape, record: &PuzzleRecord) -> Result<()> {
             let (right, exact) = end.cells.zip(end.exact).context("an answer that was compared with no label")?;
             ensure!(right as usize <= cells && exact == (right as usize == cells), "{right} right cells of {cells}");
             ensure!((1..=most).contains(&end.segments), "{} segments of {most}", end.segments);
+            ensure!(end.margin.is_finite(), "a margin of {}", end.margin);
         }
     }
     Ok(())
@@ -165,27 +185,38 @@ pub struct Differences {
 }
 
 impl StoredResults {
-    fn of(path: &Path, header: Header, lines: Vec<Line>) -> Result<Self> {
+    fn of(path: &Path, header: Header, lines: Records<Line>) -> Result<Self> {
         let puzzles = header.first..header.end;
-        let mut stored = Self { puzzles, run: header.run, records: BTreeMap::new(), seconds: 0.0, complete: false };
-        for (line, number) in lines.into_iter().zip(2..) {
+        let (run, records) = (header.run, BTreeMap::new());
+        let mut stored = Self { puzzles: puzzles.clone(), run, records, seconds: 0.0, complete: false };
+        stored.add(path, &puzzles, lines)?;
+        Ok(stored)
+    }
+
+    /// Adds the lines of a file of the same run, which tells of `puzzles`.
+    ///
+    /// # Errors
+    /// A line that the run cannot have written, or that contradicts one before it, by path and number.
+    fn add(&mut self, path: &Path, puzzles: &Range<usize>, lines: Records<Line>) -> Result<()> {
+        for (number, line) in lines.with_lines() {
+            let at = || format!("{}:{number}", path.display());
             match line {
                 Line::Mark(mark) => {
-                    stored.seconds += mark.seconds;
-                    stored.complete = mark.complete;
+                    ensure!(mark.seconds.is_finite() && mark.seconds >= 0.0, "{}: {} seconds", at(), mark.seconds);
+                    self.seconds += mark.seconds;
+                    self.complete = mark.complete;
                 }
                 Line::Puzzle(record) => {
-                    let guesses = stored.run.shape.guesses as usize;
+                    let guesses = self.run.shape.guesses as usize;
                     let record = record.identified(guesses);
-                    let at = || format!("{}:{number}", path.display());
-                    let here = stored.puzzles.contains(&record.puzzle);
-                    ensure!(here, "{}: puzzle {} is none of {:?}", at(), record.puzzle, stored.puzzles);
-                    check_record(&stored.run.shape, &record).with_context(at)?;
-                    merge(&mut stored.records, record, guesses).with_context(at)?;
+                    let here = puzzles.contains(&record.puzzle);
+                    ensure!(here, "{}: puzzle {} is none of {puzzles:?}", at(), record.puzzle);
+                    check_record(&self.run.shape, &record).with_context(at)?;
+                    merge(&mut self.records, record, guesses).with_context(at)?;
                 }
             }
         }
-        Ok(stored)
+        Ok(())
     }
 
     /// Whether its passes can stand beside those of `run`.
@@ -224,7 +255,7 @@ impl StoredResults {
 pub fn is_complete(path: &Path) -> bool {
     const END: &[u8] = b"\"complete\":true}\n";
     let last = || -> Result<Vec<u8>> {
-        let mut file = open_regular(path)?;
+        let mut file = input::open(path)?;
         file.seek(SeekFrom::End(-(END.len() as i64)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;

@@ -14,7 +14,10 @@ use anyhow::{Result, anyhow, bail, ensure};
 use cudarc::nvrtc::{result, sys};
 use sha2::{Digest, Sha256};
 
-use crate::store;
+use crate::{input, store};
+
+/// No kernel is nearly this long, in bytes.
+const MOST_CODE: u64 = 1 << 28;
 
 /// Whether NVRTC can be called.
 pub fn check() -> Result<()> {
@@ -44,7 +47,7 @@ pub fn cubin(name: &str, source: &str, defines: &[String], architecture: &str) -
 
 /// The machine code in a cache file, or `compile`'s, which is then left there for the next start.
 fn cached(file: Option<&Path>, compile: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-    if let Some(code) = file.and_then(|f| fs::read(f).ok()).filter(|code| is_whole_elf(code)) {
+    if let Some(code) = file.and_then(|f| input::read(f, MOST_CODE).ok()).filter(|code| is_whole_elf(code)) {
         return Ok(code);
     }
     let code = compile()?;
