@@ -457,7 +457,7 @@ fn damaged_datasets_are_refused_with_a_reason() -> Result<()> {
     case("vocab-0", "vocab_size is 0", &edit("\"vocab_size\": 11", "\"vocab_size\": 0"))?;
     case("vocab-big", "vocab_size is", &edit("\"vocab_size\": 11", "\"vocab_size\": 99999999999"))?;
     case("set-name", "no set's name", &edit("[\"all\"]", "[\"../../etc/all\"]"))?;
-    case("set-missing", "cannot open", &edit("[\"all\"]", "[\"other\"]"))?;
+    case("set-missing", "cannot be read", &edit("[\"all\"]", "[\"other\"]"))?;
     case("no-json", "not a dataset.json", &edit("{", "["))?;
     case(
         "indices",

@@ -170,7 +170,7 @@ fn bad_puzzles_are_refused() -> Result<()> {
     for (args, wanted) in [
         (vec!["12"], "2 cells: give 81"),
         (vec!["hello"], "'h' is no cell"),
-        (vec!["-f", "nowhere.txt"], "nowhere.txt: cannot open"),
+        (vec!["-f", "nowhere.txt"], "nowhere.txt: cannot be read"),
         (vec!["-f", "binary"], "binary: cannot be read as text"),
         (vec!["-f", "."], ".: cannot be read as text"),
         (vec![], "PUZZLE"),
