@@ -72,7 +72,7 @@ impl TrainingState {
         ensure!(*version == Self::VERSION, "version {version}, this program reads version {}", Self::VERSION);
         ensure!(*step >= 0 && *passes >= 0, "step {step}, {passes} passes");
         ensure!(*adam_steps <= step.unsigned_abs(), "{adam_steps} steps of the optimiser in {step} steps");
-        let taken = sampler.batches_taken as u64;
+        let taken = sampler.batches_taken;
         ensure!(taken <= step.unsigned_abs(), "{taken} batches of a pass in {step} steps");
         let Some(Best { step: of_best, exact_accuracy }) = best else { return Ok(()) };
         ensure!((0..=*step).contains(of_best), "the best evaluation at step {of_best} of {step}");
