@@ -28,7 +28,8 @@ pub mod escape;
 pub mod eval;
 mod hub;
 mod input;
-mod journal;
+#[doc(hidden)]
+pub mod journal;
 mod json;
 #[doc(hidden)]
 pub mod memory;

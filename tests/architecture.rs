@@ -205,7 +205,7 @@ fn code(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) -> Result
 }
 
 /// A pipe is not waited for, and no file is read without a bound: `input` alone opens files to read. `store` opens folders,
-/// and the doctor looks at what the system tells of itself.
+/// a rank its launcher's descriptor, and the doctor looks at what the system tells of itself.
 #[test]
 fn files_are_read_through_one_module() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -221,8 +221,9 @@ fn files_are_read_through_one_module() -> Result<()> {
             })
         })
     };
-    let found: Vec<&str> = files.iter().filter(|(_, text)| opens(text)).map(|(name, _)| name.as_str()).collect();
-    assert_eq!(found.iter().filter(|name| **name != "store.rs").copied().collect::<Vec<_>>(), Vec::<&str>::new());
+    let mut found: Vec<&str> = files.iter().filter(|(_, text)| opens(text)).map(|(name, _)| name.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["runtime/dist/store.rs", "store.rs"]);
     Ok(())
 }
 

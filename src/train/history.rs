@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{METRICS_FILE, TrainingState, is_running, log::LONGEST_LINE};
+use super::{METRICS_FILE, TrainingState, is_running, metrics_file::LONGEST_LINE};
 use crate::{
     input::Lines,
     metrics::{Metric, SetName, TRAIN_PREFIX},

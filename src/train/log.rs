@@ -8,20 +8,16 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::TrainPlan;
+use super::{
+    TrainPlan,
+    metrics_file::{LONGEST_LINE, METRICS_FILE},
+};
 use crate::{
     eval::evaluate::Evaluation,
     journal::LineFile,
     metrics::{GRADIENT_NORM, LEARNING_RATE, Metric, MetricValues, TRAIN_PREFIX, train_key},
     runtime,
-    store::is_locked,
 };
-
-/// The file's name in a run folder.
-pub const METRICS_FILE: &str = "metrics.jsonl";
-
-/// No line of it is longer, in bytes.
-pub(super) const LONGEST_LINE: usize = 1 << 20;
 
 /// A run's metrics file, open for appending.
 #[derive(Debug)]
@@ -117,11 +113,6 @@ impl MetricsLog {
     fn line(&mut self, value: &Value) -> Result<()> {
         self.file.as_mut().map_or(Ok(()), |file| file.write(value))
     }
-}
-
-/// Whether a process is training the run in this folder.
-pub fn is_running(folder: &Path) -> bool {
-    is_locked(&folder.join(METRICS_FILE))
 }
 
 /// Where the lines up to a step end: the first line, those of steps before, the step's own, and of evaluations the first
