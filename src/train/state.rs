@@ -84,8 +84,11 @@ impl TrainingState {
 /// What the values of a carry are limited to.
 #[derive(Clone, Copy, Debug)]
 pub struct CarryLimits {
+    /// Segments of a row.
     pub halt_max_steps: i64,
+    /// Tokens.
     pub vocab_size: i64,
+    /// Rows of the puzzle embedding.
     pub num_puzzle_identifiers: i64,
 }
 
