@@ -161,6 +161,15 @@ fn fused_products_of_any_rows() {
                 let (none, again) = fused.linear_swiglu(&x, &w, false).unwrap();
                 assert!(none.is_none() && again.equal(&h), "the same bits without the tape");
             }
+            let gate_up = bf16(&[batch, total, 2 * inter]) * 2.0;
+            let w = bf16(&[hidden, inter]) * (1.0 / hidden as f64).sqrt();
+            if let Some(found) = fused.linear_swiglu_backward(&x, &w, &gate_up) {
+                let (halves, d) = (wide(&gate_up).chunk(2, -1), wide(&x).matmul(&wide(&w)));
+                let (g, u, s) = (&halves[0], &halves[1], halves[0].sigmoid());
+                let want = Tensor::cat(&[&d * u * &s * (g - g * &s + 1.0), &d * g * &s], -1);
+                relative("swiglu backward of a product", &sizes, &found, &want, 4e-3);
+                assert!(fused.linear_swiglu_backward(&x, &w, &gate_up).unwrap().equal(&found), "the same bits twice");
+            }
             for inner in [hidden, inter] {
                 let (branch, w) = (bf16(&[batch, total, inner]), bf16(&[hidden, inner]) * (1.0 / inner as f64).sqrt());
                 let Some(found) = fused.linear_residual_rms_norm(&branch, &w, &x, 1e-5) else { continue };

@@ -285,10 +285,9 @@ impl Model {
     fn layer_backward(&mut self, layer: &Layer, tape: &LayerTape, dy: &Tensor) -> Tensor {
         let ds = self.ops.residual_rms_norm_backward(dy, &tape.out);
         self.params.add_linear_grad(layer.down, &ds, &tape.hidden);
-        let d_hidden = self.ops.linear_backward(&ds, self.params.forward(layer.down), None); // [B, T, I]
         let again = || self.linear(&tape.middle.y, layer.gate_up);
         let gate_up = tape.gate_up.as_ref().map_or_else(again, Tensor::shallow_clone); // [B, T, 2I]
-        let d_gate_up = self.ops.swiglu_backward(&d_hidden, &gate_up);
+        let d_gate_up = self.ops.linear_swiglu_backward(&ds, self.params.forward(layer.down), &gate_up);
         self.params.add_linear_grad(layer.gate_up, &d_gate_up, &tape.middle.y);
         let d_middle = self.ops.linear_backward(&d_gate_up, self.params.forward(layer.gate_up), Some(&ds));
 

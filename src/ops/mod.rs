@@ -100,6 +100,15 @@ impl Ops {
         })
     }
 
+    /// [`swiglu_backward`] of the gradient `d_out W`.
+    ///
+    /// # Shapes
+    /// `d_out`: `[..., h]`, `w`: `[h, I]`, `gate_up` and the result `[..., 2I]`.
+    pub fn linear_swiglu_backward(&self, d_out: &Tensor, w: &Tensor, gate_up: &Tensor) -> Tensor {
+        let fused = self.fused().and_then(|f| f.linear_swiglu_backward(d_out, w, gate_up));
+        fused.unwrap_or_else(|| self.swiglu_backward(&self.linear_backward(d_out, w, None), gate_up))
+    }
+
     /// [`residual_rms_norm`] of `x` and the branch `b W^T`.
     ///
     /// # Shapes

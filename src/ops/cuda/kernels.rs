@@ -433,6 +433,26 @@ kernel! {
 }
 
 kernel! {
+    /// `d`, the gradient of `both` where `a b` is that of `silu(gate) up`; `b` is not transposed.
+    LinearSwigluBackward<'a> = c"linear_swiglu_backward" {
+        a: Tiles<'a>,
+        b: Tiles<'a>,
+        both: Tiles<'a>,
+        d: Tiles<'a>,
+        pairs: i32,
+        columns: i32,
+    }
+    |p, sizes| {
+        let fits = [&p.both, &p.d].iter().all(|t| t.rows == p.a.rows && t.cols == 2 * sizes.inter && t.tile == 128);
+        let fits = fits && p.a.cols == sizes.hidden && p.a.tile == 128 && sizes.inter % 64 == 0;
+        let fits = fits && p.b.rows == sizes.hidden && p.b.cols == sizes.inter && p.b.tile == 32;
+        let (pairs, columns) = (i64::from(p.pairs), i64::from(p.columns));
+        let fits = fits && pairs == (p.a.rows + 255) / 256 && columns == sizes.inter / 64;
+        fits.then(|| clusters(sizes, pairs * columns))
+    }
+}
+
+kernel! {
     /// `y = r s`, `s = x + a b^T`, `r = 1 / sqrt(mean(s^2) + eps)`, by row; `steps`: parts of 64 of a's columns.
     LinearRms<'a> = c"linear_rms" {
         a: Tiles<'a>,

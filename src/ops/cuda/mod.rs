@@ -14,8 +14,8 @@ use tch::{Device, Kind, Tensor};
 use self::{
     kernels::{
         AdamStep, AttentionBackward, AttentionForward, Bf16, Element, F32, Inject, Linear, LinearRms, LinearSwiglu,
-        LinearSwigluKept, RmsBackward, RmsForward, RopeHeads, Slice, StablemaxHead, SumRows, SwigluBackward,
-        SwigluForward, Tiles, Wide,
+        LinearSwigluBackward, LinearSwigluKept, RmsBackward, RmsForward, RopeHeads, Slice, StablemaxHead, SumRows,
+        SwigluBackward, SwigluForward, Tiles, Wide,
     },
     launch::{Kernel, Module},
 };
@@ -62,10 +62,13 @@ impl Sizes {
         (self.hidden + 63) / 64
     }
 
-    /// Shared memory of the products that hold rows, in bytes; none where the hidden width is too large for it.
-    fn held_memory(&self) -> Option<i64> {
+    /// Shared memory of the products that hold rows, in bytes, for columns of 128 and, through SwiGLU backward, of 64; none
+    /// where the hidden width is too large for it.
+    fn held_memory(&self) -> Option<(i64, i64)> {
         let (steps, stages) = (self.steps(), if self.steps() > 4 { 4 } else { 8 });
-        (self.hidden % 8 == 0 && steps <= 8).then(|| (steps + stages) * (16384 + 16) + 32768)
+        let rest = 16 * (steps + stages + 1);
+        let memory = |column: i64, results: i64| steps * 16384 + stages * column * 128 + results + rest;
+        (self.hidden % 8 == 0 && steps <= 8).then(|| (memory(128, 32768), memory(64, 65536)))
     }
 
     /// Shared memory of the product with residual and norm; none where two blocks cannot share a row.
@@ -150,18 +153,18 @@ struct Products {
     linear: Option<Kernel<Linear<'static>>>,
     swiglu: Option<Kernel<LinearSwiglu<'static>>>,
     swiglu_kept: Option<Kernel<LinearSwigluKept<'static>>>,
+    swiglu_backward: Option<Kernel<LinearSwigluBackward<'static>>>,
     rms: Option<Kernel<LinearRms<'static>>>,
 }
 
 impl Products {
     fn new(module: &Module, sizes: &Sizes) -> Result<Self> {
         let mut products = Self::default();
-        if let Some(memory) = sizes.held_memory() {
-            products.linear = Some(module.kernel(memory)?);
-            if sizes.inter % 8 == 0 {
-                products.swiglu = Some(module.kernel(memory)?);
-                products.swiglu_kept = Some(module.kernel(memory)?);
-            }
+        if let Some((forward, backward)) = sizes.held_memory() {
+            products.linear = Some(module.kernel(forward)?);
+            products.swiglu = Some(module.kernel(forward)?);
+            products.swiglu_kept = Some(module.kernel(forward)?);
+            products.swiglu_backward = Some(module.kernel(backward)?);
         }
         if let Some(memory) = sizes.wide_memory() {
             products.rms = Some(module.kernel(memory)?);
@@ -370,6 +373,23 @@ impl Fused {
         let kept = products.swiglu_kept.as_ref()?;
         kept.launch(&self.sizes, LinearSwigluKept { a, b, d, both: tiles, pairs, columns })?;
         Some((Some(both), out))
+    }
+
+    /// See [`super::Ops::linear_swiglu_backward`].
+    pub fn linear_swiglu_backward(&self, d_out: &Tensor, w: &Tensor, gate_up: &Tensor) -> Option<Tensor> {
+        let kernel = self.products.swiglu_backward.as_ref()?;
+        let (hidden, inter) = (self.sizes.hidden, self.sizes.inter);
+        let d = gate_up.empty_like();
+        let parameters = LinearSwigluBackward {
+            a: Tiles::new(d_out, self.device, 128)?,
+            b: Tiles::new(w, self.device, 32)?,
+            both: Tiles::new(gate_up, self.device, 128)?,
+            d: Tiles::new(&d, self.device, 128)?,
+            pairs: i32::try_from((d_out.numel() as i64 / hidden + 255) / 256).ok()?,
+            columns: i32::try_from(inter / 64).ok()?,
+        };
+        kernel.launch(&self.sizes, parameters)?;
+        Some(d)
     }
 
     /// See [`super::Ops::linear_residual_rms_norm`].

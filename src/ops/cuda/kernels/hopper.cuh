@@ -101,6 +101,15 @@ __device__ __forceinline__ void wgmma(float (&d)[32], u64 a, u64 b, int keep) {
                : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)
                : "l"(a), "l"(b), "r"(keep));
 }
+// With b as [16, N] in shared memory.
+__device__ __forceinline__ void wgmma_transposed(float (&d)[32], u64 a, u64 b, int keep) {
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+               "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+               "%32, %33, p, 1, 1, 0, 1; }"
+               : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)
+               : "l"(a), "l"(b), "r"(keep));
+}
 __device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, int keep) {
   asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "

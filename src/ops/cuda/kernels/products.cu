@@ -8,34 +8,36 @@ extern __shared__ __align__(1024) unsigned char memory[];
 
 #define TILE_A (128 * 64 * 2)
 
-// silu(x) = x / (1 + exp(-x)) by one special function; off by less than bf16 resolves.
-__device__ __forceinline__ float silu(float x) {
-  const float half = 0.5f * x;
+// 1 / (1 + exp(-x)) by one special function; off by less than bf16 resolves.
+__device__ __forceinline__ float sigmoid(float x) {
   float t;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(half));
-  return fmaf(half, t, half);
+  asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5f * x));
+  return fmaf(0.5f, t, 0.5f);
 }
+__device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 
 // Where the 16-byte part `block` of a row lies in tiles [., 64] of `tile` bytes, swizzled as TMA does.
 __device__ __forceinline__ u32 place(int tile, int row, int block) {
   return block / 8 * tile + row * 128 + ((block ^ row) & 7) * 16;
 }
 
-enum Result { PLAIN, SWIGLU, SWIGLU_KEPT };
+enum Result { PLAIN, SWIGLU, SWIGLU_KEPT, SWIGLU_BACKWARD };
 
 #define HELD_STAGES (STEPS > 4 ? 4 : 8)
-#define HELD_TILE_B (128 * 64 * 2)
 
 // d [M, N] = a [M, K] b [N, K]^T, K = HIDDEN: a block holds 128 rows of a, its warpgroups take turns at 128 columns, and the
 // blocks of a cluster share b. With SwiGLU b is [2I, K], loaded in turns of eight rows of gate and up, and d [M, I] is
-// silu(gate) up; kept, gate and up are written to `both` [M, 2I] too.
+// silu(gate) up; kept, gate and up are written to `both` [M, 2I] too. Backward b is [K, I], not transposed, and d [M, 2I] the
+// gradient of `both` where a b is that of silu(gate) up; a column has 64 then.
 template <Result R>
 __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, const TensorMap *d, const TensorMap *both,
                                      int pairs, int columns) {
-  // Plain results share one buffer of 32 KB, in turns; the others have 16 KB each.
-  const u32 at_a = shared_address(memory), at_b = at_a + STEPS * TILE_A, at_out = at_b + HELD_STAGES * HELD_TILE_B;
-  const u32 full = at_out + 32768, empty = full + 8 * HELD_STAGES;
-  const u32 full_a = empty + 8 * HELD_STAGES, empty_a = full_a + 8 * STEPS;
+  constexpr int COLUMNS = R == SWIGLU_BACKWARD ? 64 : 128, TILE_B = COLUMNS * 64 * 2;
+  // Plain results share one buffer of 32 KB, in turns; forward there are 16 KB for each warpgroup, backward 32 KB.
+  constexpr int OUT = R == SWIGLU_BACKWARD ? 32768 : R == PLAIN ? 0 : 16384;
+  const u32 at_a = shared_address(memory), at_b = at_a + STEPS * TILE_A, at_out = at_b + HELD_STAGES * TILE_B;
+  const u32 full = at_out + (R == SWIGLU_BACKWARD ? 65536 : 32768), empty = full + 8 * HELD_STAGES;
+  const u32 full_a = empty + 8 * HELD_STAGES, empty_a = full_a + 8 * STEPS, full_both = empty_a + 8 * STEPS;
   const int group = threadIdx.x / 128, lane = threadIdx.x % 32;
   const u32 rank = cluster_rank();
   if (threadIdx.x == 0) {
@@ -47,6 +49,7 @@ __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, con
       barrier_init(full_a + 8 * k, 1);
       barrier_init(empty_a + 8 * k, 2);
     }
+    for (int w = 0; w < 2; w++) barrier_init(full_both + 8 * w, 1);
     barrier_init_fence();
   }
   cluster_sync();
@@ -69,9 +72,10 @@ __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, con
               load_tile(at_a + k * TILE_A, a, full_a + 8 * k, k * 64, row);
             }
             barrier_wait(empty + 8 * slot, phase ^ 1);
-            barrier_expect(full + 8 * slot, HELD_TILE_B);
-            const u32 half = at_b + slot * HELD_TILE_B + rank * (HELD_TILE_B / 2);
+            barrier_expect(full + 8 * slot, TILE_B);
+            const u32 half = at_b + slot * TILE_B + rank * (TILE_B / 2);
             if (R == PLAIN) load_tile_multicast(half, b, full + 8 * slot, k * 64, c * 128 + rank * 64, 3);
+            else if (R == SWIGLU_BACKWARD) load_tile_multicast(half, b, full + 8 * slot, c * 64, k * 64 + rank * 32, 3);
             else load_pairs_multicast(half, b, full + 8 * slot, k * 64, c * 8 + rank * 4, 3);
             if (++slot == HELD_STAGES) slot = 0, phase ^= 1;
           }
@@ -83,12 +87,12 @@ __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, con
     registers_up();
     const int w = group - 1, warp = threadIdx.x / 32 % 4;
     const bool first = threadIdx.x % 128 == 0;
-    const u32 out = at_out + (R == PLAIN ? 0 : w * 16384);
+    const u32 out = at_out + w * OUT;
     // What this lane addresses in a store of four matrices: a row, and the first or second block of eight columns.
     const int line = warp * 16 + (lane / 8 % 2) * 8 + lane % 8, second = lane / 16;
     u32 phase_a = 0;
     int number = 0;  // of the column, over all row tiles: a warpgroup takes those of its parity
-    float acc[2][64];
+    float acc[2][COLUMNS / 2];
     for (int at = from; at < to;) {
       const int row = (at / columns * 2 + rank) * 128, begin = at % columns, end = min(columns, begin + to - at);
       at += end - begin;
@@ -104,14 +108,24 @@ __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, con
           if (!has_a) barrier_wait(full_a + 8 * k, phase_a);
           barrier_wait(full + 8 * slot, step / HELD_STAGES & 1);
           if (k == STEPS - 1 && !last) turn_pass(5 + (w ^ 1));
-          const u64 of_a = descriptor(at_a + k * TILE_A), of_b = descriptor(at_b + slot * HELD_TILE_B);
+          const u64 of_a = descriptor(at_a + k * TILE_A), of_b = descriptor(at_b + slot * TILE_B);
           wgmma_fence();
 #pragma unroll
-          for (int i = 0; i < 4; i++) {
-            wgmma(acc[0], of_a + 2 * i, of_b + 2 * i, k + i > 0);
-            wgmma(acc[1], of_a + 512 + 2 * i, of_b + 2 * i, k + i > 0);
-          }
+          for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+              const u64 part_a = of_a + 512 * m + 2 * i;
+              if constexpr (R == SWIGLU_BACKWARD) wgmma_transposed(acc[m], part_a, of_b + 128 * i, k + i > 0);
+              else wgmma(acc[m], part_a, of_b + 2 * i, k + i > 0);
+            }
           wgmma_commit();
+          if (R == SWIGLU_BACKWARD && k == 0 && first) {
+            // gate and up come to where the last results were stored from.
+            store_wait_read();
+            barrier_expect(full_both + 8 * w, 32768);
+            load_tile(out, both, full_both + 8 * w, c * 64, row);
+            load_tile(out + 16384, both, full_both + 8 * w, INTER + c * 64, row);
+          }
           if (k > 0) {
             wgmma_wait<1>();
             if (lane < 2 && warp == 0) barrier_arrive(empty + 8 * before, lane);
@@ -124,7 +138,7 @@ __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, con
         if (last_of_rows && first) barrier_arrive(empty_a + 8 * (STEPS - 1));
         has_a = true;
 
-        if (R == PLAIN) {
+        if constexpr (R == PLAIN) {
           if (number > 0) turn_wait(3 + w);
 #pragma unroll
           for (int m = 0; m < 2; m++) {
@@ -145,6 +159,39 @@ __device__ __forceinline__ void held(const TensorMap *a, const TensorMap *b, con
           }
           __syncwarp();
           if (!last) turn_pass(3 + (w ^ 1));
+        } else if constexpr (R == SWIGLU_BACKWARD) {
+          barrier_wait(full_both + 8 * w, number / 2 & 1);
+#pragma unroll
+          for (int m = 0; m < 2; m++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+              const u32 at = out + place(16384, m * 64 + line, 2 * j + second);
+              u32 gate[4], up[4];
+              load_matrices(at, gate[0], gate[1], gate[2], gate[3]);
+              load_matrices(at + 16384, up[0], up[1], up[2], up[3]);
+#pragma unroll
+              for (int i = 0; i < 4; i++) {
+                const float *dh = acc[m] + 8 * j + 2 * i;
+                float d_gate[2], d_up[2];
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                  const float g = e ? hi(gate[i]) : lo(gate[i]), u = e ? hi(up[i]) : lo(up[i]), s = sigmoid(g);
+                  d_up[e] = dh[e] * g * s;
+                  d_gate[e] = dh[e] * u * s * (1.f + g * (1.f - s));
+                }
+                gate[i] = pack(d_gate[0], d_gate[1]), up[i] = pack(d_up[0], d_up[1]);
+              }
+              store_matrices(at, gate[0], gate[1], gate[2], gate[3]);
+              store_matrices(at + 16384, up[0], up[1], up[2], up[3]);
+            }
+          }
+          fence_async();
+          group_sync(1 + w);
+          if (first) {
+            store_tile(d, out, c * 64, row);
+            store_tile(d, out + 16384, INTER + c * 64, row);
+            store_commit();
+          }
         } else {
           // Blocks of eight columns: gate, up, gate, up, ... Of each pair of pairs three times two blocks are written: the
           // gates, the ups and the results, each as a tile of 64 columns.
@@ -209,6 +256,12 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
 linear_swiglu_kept(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                    const __grid_constant__ TensorMap d, const __grid_constant__ TensorMap both, int pairs, int columns) {
   held<SWIGLU_KEPT>(&a, &b, &d, &both, pairs, columns);
+}
+
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
+linear_swiglu_backward(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+                       const __grid_constant__ TensorMap both, const __grid_constant__ TensorMap d, int pairs, int columns) {
+  held<SWIGLU_BACKWARD>(&a, &b, &d, &both, pairs, columns);
 }
 #endif
 
