@@ -5,11 +5,20 @@ use std::{
     cell::Cell,
     collections::TryReserveError,
     io::Write,
+    sync::OnceLock,
 };
 
 thread_local! {
     /// Whether this thread can do without what it asks for.
     static MAY_FAIL: Cell<bool> = const { Cell::new(false) };
+}
+
+static ADVICE: OnceLock<&str> = OnceLock::new();
+
+/// What the line of an end adds, from now on: what to do about it.
+pub fn advise(advice: &'static str) {
+    // The first one holds: a process runs one command.
+    let _ = ADVICE.set(advice);
 }
 
 /// An empty vector with room for exactly `length` elements.
@@ -31,10 +40,11 @@ pub struct Allocator;
 
 fn or_end(pointer: *mut u8, size: usize) -> *mut u8 {
     if pointer.is_null() && !MAY_FAIL.get() {
-        let mut line = [0; 128];
+        let mut line = [0; 256];
         let mut rest = &mut line[..];
-        let _ = writeln!(rest, "error: out of memory: there is no room for {size} bytes more");
-        let length = 128 - rest.len();
+        let advice = ADVICE.get().copied().unwrap_or_default();
+        let _ = writeln!(rest, "error: out of memory: there is no room for {size} bytes more{advice}");
+        let length = 256 - rest.len();
         // SAFETY: both calls are sound at any point of a program; nothing is allocated.
         unsafe {
             libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), length);

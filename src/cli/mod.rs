@@ -36,6 +36,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::ui::complain;
 use crate::{
     escape::printable,
+    memory,
     outcome::{INTERRUPTED, Interrupted, Outcome},
     runtime::{self, OutOfMemory, catch_panics},
     signals,
@@ -134,7 +135,13 @@ pub fn main() -> ExitCode {
     let args = with_dashes(std::env::args_os());
     let outcome = match Cli::command().try_get_matches_from(args) {
         Ok(matches) => {
-            Outcome::from(catch_panics(|| run(Cli::from_arg_matches(&matches)?)).map_err(|e| advise(e, &matches)))
+            let advice = advice(&matches);
+            memory::advise(advice);
+            let told = |e: Error| match e.downcast_ref() {
+                Some(OutOfMemory(what)) => anyhow!("{what}: it does not fit into memory{advice}"),
+                None => e,
+            };
+            Outcome::from(catch_panics(|| run(Cli::from_arg_matches(&matches)?)).map_err(told))
         }
         Err(usage) => return print_usage(&usage),
     };
@@ -170,9 +177,8 @@ fn print_usage(usage: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(u8::MAX))
 }
 
-/// What to do about a command that found too little memory.
-fn advise(error: Error, matches: &ArgMatches) -> Error {
-    let Some(OutOfMemory(what)) = error.downcast_ref() else { return error };
+/// What to do about too little memory, where the command has a flag for that.
+fn advice(matches: &ArgMatches) -> &'static str {
     let (mut command, mut matches) = (&Cli::command(), matches);
     while let Some((name, inner)) = matches.subcommand()
         && let Some(found) = command.find_subcommand(name)
@@ -180,8 +186,8 @@ fn advise(error: Error, matches: &ArgMatches) -> Error {
         (command, matches) = (found, inner);
     }
     match command.get_arguments().any(|arg| arg.get_long() == Some("batch-size")) {
-        true => anyhow!("{what}: it does not fit into memory; give a smaller --batch-size"),
-        false => anyhow!("{what}: it does not fit into memory"),
+        true => "; give a smaller --batch-size",
+        false => "",
     }
 }
 
