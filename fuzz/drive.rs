@@ -1,12 +1,21 @@
 //! What a target does with its bytes. The seeds go through the same functions in an ordinary test
 //! (`tests/fuzz_seeds.rs`).
+//!
+//! `scripts/reliability/fuzz.py --build DIR` compiles every target into DIR as a program of its own, by a stable Rust and
+//! without libtorch; `DIR/results -max_total_time=60 fuzz/seeds/results` then runs one on a machine that has no Rust.
 
-use std::{fs, io::BufReader, path::Path};
+use std::{fs, io::BufReader, io::Cursor, path::Path};
 
 use hrm::{
+    checkpoint::{MANIFEST_FILE, Manifest, safetensors_file, torch_file},
     dataset::{Dataset, PuzzleFile, PuzzleInput, PuzzleList, ReadOptions, Split},
+    eval::results_file,
+    journal::{self, Existing, Identity, Journal},
     puzzle::PuzzleKind,
+    raw_tensor::RawTensor,
+    train::{CarryLimits, METRICS_FILE, RunHistory, STATE_FILE, TrainingState},
 };
+use serde::{Deserialize, Serialize};
 
 /// A list, as text or gzipped, of Sudokus or mazes. Returns whether it was read.
 pub fn puzzle_list(bytes: &[u8], folder: &Path) -> bool {
@@ -106,4 +115,98 @@ pub fn array(bytes: &[u8], folder: &Path) -> bool {
 
 pub fn dataset_json(bytes: &[u8], folder: &Path) -> bool {
     with_file(folder, "dataset.json", bytes)
+}
+
+/// A results file: alone, and joined with itself.
+pub fn results(bytes: &[u8], folder: &Path) -> bool {
+    let path = written(folder, "results.jsonl", bytes);
+    let Ok(read) = results_file::read(&path) else { return false };
+    let shape = &read.run.shape;
+    for (puzzle, record) in &read.records {
+        assert!(read.puzzles.contains(puzzle) && record.passes.len() <= shape.passes());
+    }
+    if let Ok(joined) = results_file::join(&[path.clone(), path]) {
+        assert_eq!((joined.records.len(), joined.puzzles), (joined.run.puzzles, 0..joined.run.puzzles));
+    }
+    true
+}
+
+#[derive(Serialize, Deserialize)]
+struct Squares {
+    what: String,
+    count: u64,
+}
+
+impl Identity for Squares {
+    const IS: &'static str = "a journal of squares";
+}
+
+/// A journal: read, and gone on with.
+pub fn journal(bytes: &[u8], folder: &Path) -> bool {
+    let path = written(folder, "journal.jsonl", bytes);
+    let read = journal::read::<Squares, Vec<u32>>(&path).map(|(_, records)| records.into_values());
+    let asked = Squares { what: "squares".into(), count: 3 };
+    if let Ok((mut opened, found)) = Journal::<_, Vec<u32>>::open(&path, &asked, Existing::Resume) {
+        let found = found.into_values();
+        assert!(opened.append(&[vec![7]]).is_ok());
+        drop(opened);
+        let again = journal::read::<Squares, Vec<u32>>(&path).map(|(_, records)| records.into_values());
+        assert!(again.is_ok_and(|again| again.split_last() == Some((&vec![7], found.as_slice()))));
+    }
+    read.is_ok()
+}
+
+/// metrics.jsonl of a run.
+pub fn metrics(bytes: &[u8], folder: &Path) -> bool {
+    written(folder, METRICS_FILE, bytes);
+    let Ok(history) = RunHistory::read(folder) else { return false };
+    for series in [&history.training, &history.evaluations] {
+        for name in series.names() {
+            assert!(series.of(name).is_sorted_by_key(|(step, _)| *step));
+        }
+    }
+    let _ = (history.best_exact(), history.set(), history.step(), history.state());
+    true
+}
+
+/// A manifest beside a file of three bytes. Whether the file is what the manifest says.
+pub fn manifest(bytes: &[u8], folder: &Path) -> bool {
+    let file = written(folder, "a", b"abc");
+    written(folder, MANIFEST_FILE, bytes);
+    let Ok(Some(manifest)) = Manifest::read(folder) else { return false };
+    let verified = manifest.verify(folder).is_ok();
+    assert!(!verified || Manifest::verify_beside(&file).is_ok());
+    verified
+}
+
+/// training.json of a checkpoint.
+pub fn training_state(bytes: &[u8], folder: &Path) -> bool {
+    written(folder, STATE_FILE, bytes);
+    TrainingState::read(folder).is_ok()
+}
+
+/// A safetensors file, as weights and as a training state. Whether it can be read.
+pub fn safetensors(bytes: &[u8], folder: &Path) -> bool {
+    let path = written(folder, "model.safetensors", bytes);
+    safetensors_file::read(&path).is_ok_and(|tensors| looked_at(&tensors))
+}
+
+/// A file of Python's `torch.save`.
+pub fn torch_file(bytes: &[u8], _folder: &Path) -> bool {
+    torch_file::read_from(Cursor::new(bytes)).is_ok_and(|tensors| looked_at(&tensors))
+}
+
+fn looked_at(tensors: &[(String, RawTensor)]) -> bool {
+    let limits = CarryLimits { halt_max_steps: 3, vocab_size: 11, num_puzzle_identifiers: 1 };
+    for (name, tensor) in tensors {
+        assert_eq!(tensor.numel() * tensor.dtype.size(), tensor.data.len());
+        let _ = (tensor.check_weights(name, tensor.dtype), limits.check(name, tensor));
+    }
+    true
+}
+
+fn written(folder: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    let path = folder.join(name);
+    assert!(fs::write(&path, bytes).is_ok(), "the folder for the trial can be written");
+    path
 }

@@ -163,7 +163,7 @@ impl InferRequest {
             shape: plan.shape(&models)?,
             compare_stops: plan.compare,
             options: plan.options,
-            checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| CheckpointIdentity::new(c, m)).collect(),
+            checkpoints: checkpoints.iter().zip(&models).map(|(c, m)| identity_of(c, m)).collect(),
             // Without a file there is nothing to compare it with.
             data_fingerprint: match (&self.part.output, &self.against) {
                 (None, None) => String::new(),
@@ -242,5 +242,15 @@ impl InferJob {
             against: end.against,
         };
         InferReport::new(&self.identity, &end.outcome.tally, how, seed, end.seconds)
+    }
+}
+
+/// What a results file tells of a checkpoint and the model made of it.
+fn identity_of(checkpoint: &Checkpoint, model: &Model) -> CheckpointIdentity {
+    CheckpointIdentity {
+        weights: checkpoint.weights_digest(),
+        step: checkpoint.step,
+        dtype: model.config().forward_dtype.short_name().to_owned(),
+        path: checkpoint.path.display().to_string(),
     }
 }

@@ -138,6 +138,7 @@ impl RunSummary {
 /// A run's metrics file.
 #[derive(Clone, Debug)]
 pub struct RunHistory {
+    /// The run's folder.
     pub folder: PathBuf,
     /// The lines without a step together, later keys winning: configuration, versions, and who wrote.
     pub about: Map<String, Value>,

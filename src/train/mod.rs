@@ -31,7 +31,9 @@ mod tensorboard;
 
 pub(crate) use device_data::DeviceData;
 pub use folder::{BEST_FILE, LATEST_FILE, ResumePoint, RunFolder, Snapshot, changes};
-pub(crate) use history::{RunHistory, RunSummary, find_runs};
+#[doc(hidden)]
+pub use history::RunHistory;
+pub(crate) use history::{RunSummary, find_runs};
 pub use log::{MetricsLog, TrainMetrics};
 pub use metrics_file::{METRICS_FILE, is_running};
 pub(crate) use online::OnlineAugment;

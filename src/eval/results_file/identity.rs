@@ -7,11 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Header, VERSION};
 use crate::{
-    checkpoint::Checkpoint,
     difference::Difference,
     eval::{guess_options::GuessOptions, scores::RunShape},
     journal::Identity,
-    model::Model,
 };
 
 /// Everything that decides the results, and what they are called.
@@ -44,18 +42,6 @@ pub struct CheckpointIdentity {
     pub dtype: String,
     /// Where it was read from, for people.
     pub path: String,
-}
-
-impl CheckpointIdentity {
-    /// Of a checkpoint and the model made of it.
-    pub fn new(checkpoint: &Checkpoint, model: &Model) -> Self {
-        Self {
-            weights: checkpoint.weights_digest(),
-            step: checkpoint.step,
-            dtype: model.config().forward_dtype.short_name().to_owned(),
-            path: checkpoint.path.display().to_string(),
-        }
-    }
 }
 
 impl RunIdentity {
