@@ -33,7 +33,7 @@ pub mod puzzle;
 pub mod raw_tensor;
 #[path = "../src/rng.rs"]
 pub mod rng;
-#[path = "../src/store.rs"]
+#[path = "../src/store/mod.rs"]
 pub mod store;
 
 /// What of checkpoints needs no model.

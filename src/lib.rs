@@ -43,7 +43,7 @@ pub mod raw_tensor;
 pub mod rng;
 pub mod runtime;
 mod signals;
-mod store;
+pub mod store;
 mod study;
 mod terminal;
 pub mod train;

@@ -18,6 +18,7 @@ use hrm::{
     },
     config::TrainConfig,
     dtype::Dtype,
+    store::Existing,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -103,7 +104,7 @@ fn by_name(tensors: &[(String, RawTensor)]) -> HashMap<&str, &RawTensor> {
 fn save(folder: &Path, step: u64) {
     let tensors = [("model.inner.H_init".to_owned(), tensor(Dtype::F32, &[2], &[step as u8; 8]))];
     let meta = CheckpointMeta { step: Some(step), hrm_version: "0.0.1".into(), ..CheckpointMeta::default() };
-    safetensors_file::save_folder(folder, &TrainConfig::default(), &meta, &tensors).unwrap();
+    safetensors_file::save_folder(folder, Existing::Replace, &TrainConfig::default(), &meta, &tensors).unwrap();
 }
 
 fn tensor(dtype: Dtype, shape: &[usize], data: &[u8]) -> RawTensor {
@@ -534,7 +535,7 @@ fn every_dtype_survives_the_torch_form() {
     assert_eq!(torch_file::read_from(file).unwrap(), tensors);
     let dir = tempdir().unwrap();
     let path = dir.path().join("all.safetensors");
-    safetensors_file::write(&path, &tensors).unwrap();
+    safetensors_file::write(&path, Existing::Refuse, &tensors).unwrap();
     assert_eq!(by_name(&safetensors_file::read(&path).unwrap()), by_name(&tensors));
 }
 

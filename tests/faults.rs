@@ -5,5 +5,7 @@ mod common;
 
 #[path = "faults/files.rs"]
 mod files;
+#[path = "faults/places.rs"]
+mod places;
 #[path = "faults/procs.rs"]
 mod procs;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     input,
     model::{Model, ModelConfig, Segment, to_raw},
     puzzle::Puzzle,
-    store::sync_folder,
+    store::{Existing, folder_of, rename_new, sync_folder},
 };
 
 /// What of a trace is kept, and as what.
@@ -78,24 +78,24 @@ pub fn arrays(config: &ModelConfig, plan: &TracePlan) -> Vec<TraceArray> {
     all
 }
 
-/// A trace file that is being written, under a name of its own until it is whole.
+/// Where everything stands in a trace file.
 #[derive(Debug)]
-pub struct TraceFile {
-    path: PathBuf,
-    part: PathBuf,
-    file: File,
+pub struct TraceLayout {
     arrays: Vec<TraceArray>,
     /// Where each array begins in the file.
     starts: Vec<u64>,
+    /// What the file begins with.
+    head: Vec<u8>,
+    bytes: u64,
     plan: TracePlan,
 }
 
-impl TraceFile {
-    /// Makes the file, or with `done` rows written goes on with it.
+impl TraceLayout {
+    /// That of a plan with a model.
     ///
     /// # Errors
-    /// Rows that are said to be done, and a part that is not there or of another length.
-    pub fn open(path: &Path, config: &ModelConfig, plan: TracePlan, done: usize) -> Result<Self> {
+    /// Sizes that safetensors does not hold.
+    pub fn new(config: &ModelConfig, plan: TracePlan) -> Result<Self> {
         let arrays = arrays(config, &plan);
         let mut offset = 0;
         let infos = arrays.iter().map(|a| {
@@ -111,36 +111,85 @@ impl TraceFile {
         let mut header = serde_json::to_vec(&Metadata::new(None, infos.clone())?)?;
         header.resize(header.len().next_multiple_of(8), b' ');
         let starts = infos.iter().map(|(_, info)| 8 + header.len() as u64 + first(info)).collect();
-        let length = 8 + header.len() as u64 + offset as u64;
-        let part = path.with_extension("safetensors.part");
-        let at = || format!("{}: cannot write", part.display());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(done == 0);
-        let mut file = input::open_with(&mut options, &part).with_context(at)??;
-        if done == 0 {
-            file.write_all(&(header.len() as u64).to_le_bytes()).with_context(at)?;
-            file.write_all(&header).with_context(at)?;
-            file.set_len(length).with_context(at)?;
-        }
-        let found = file.metadata().with_context(at)?.len();
-        ensure!(
-            found == length,
-            "{}: {found} bytes, {length} are needed for the rows that were traced already: --force begins anew",
-            part.display()
-        );
-        Ok(Self { path: path.to_owned(), part, file, arrays, starts, plan })
+        let bytes = 8 + header.len() as u64 + offset as u64;
+        let head = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+        Ok(Self { arrays, starts, head, bytes, plan })
     }
 
     /// Bytes of the whole file.
     pub fn bytes(&self) -> u64 {
-        self.starts.iter().zip(&self.arrays).map(|(s, a)| s + a.bytes() as u64).max().unwrap_or(0)
+        self.bytes
+    }
+
+    /// Whether the whole file is there; false while it has the name of an unfinished one.
+    ///
+    /// # Errors
+    /// A file of another layout; one that cannot be read.
+    pub fn is_whole(&self, path: &Path) -> Result<bool> {
+        if part_of(path).exists() || !path.exists() {
+            return Ok(false);
+        }
+        let at = || format!("{}: cannot be read", path.display());
+        let (mut file, mut head) = (input::open(path)?, vec![0; self.head.len()]);
+        let found = file.metadata().with_context(at)?.len();
+        let same = found == self.bytes && {
+            file.read_exact(&mut head).with_context(at)?;
+            head == self.head
+        };
+        ensure!(same, "{}: not the trace that was asked for: --force begins anew", path.display());
+        Ok(true)
+    }
+}
+
+/// The name of a trace file until it is whole.
+fn part_of(path: &Path) -> PathBuf {
+    path.with_extension("safetensors.part")
+}
+
+/// A trace file that is being written, under a name of its own until it is whole.
+#[derive(Debug)]
+pub struct TraceFile {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    layout: TraceLayout,
+}
+
+impl TraceFile {
+    /// Makes the file, or with `done` rows written goes on with it.
+    ///
+    /// # Errors
+    /// Something that is there and must stay; rows that are said to be done, and a part that is not there or of another
+    /// length.
+    pub fn open(path: &Path, layout: TraceLayout, done: usize, existing: Existing) -> Result<Self> {
+        let part = part_of(path);
+        let at = || format!("{}: cannot write", part.display());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        match existing {
+            _ if done > 0 => &mut options,
+            Existing::Replace => options.create(true).truncate(true),
+            Existing::Refuse | Existing::Resume => options.create_new(true),
+        };
+        let mut file = input::open_with(&mut options, &part).with_context(at)??;
+        if done == 0 {
+            file.write_all(&layout.head).with_context(at)?;
+            file.set_len(layout.bytes).with_context(at)?;
+        }
+        let (found, wanted) = (file.metadata().with_context(at)?.len(), layout.bytes);
+        ensure!(
+            found == wanted,
+            "{}: {found} bytes, {wanted} are needed for the rows that were traced already: --force begins anew",
+            part.display()
+        );
+        Ok(Self { path: path.to_owned(), part, file, layout })
     }
 
     /// Writes the parts `step..` of some rows of an array, `count` parts of `of` that a row has.
     fn put(&mut self, name: &str, first_row: usize, (step, of): (usize, usize), values: &Tensor) -> Result<()> {
-        let k = self.arrays.iter().position(|a| a.name == name).with_context(|| format!("no array {name}"))?;
-        let (row_bytes, start) = (self.arrays[k].row_bytes(), self.starts[k]);
-        let raw = to_raw(&values.f_to_kind(self.arrays[k].dtype.into())?);
+        let k = self.layout.arrays.iter().position(|a| a.name == name).with_context(|| format!("no array {name}"))?;
+        let (row_bytes, start) = (self.layout.arrays[k].row_bytes(), self.layout.starts[k]);
+        let raw = to_raw(&values.f_to_kind(self.layout.arrays[k].dtype.into())?);
         let part_bytes = row_bytes / of;
         for (row, bytes) in raw.data.chunks_exact(part_bytes).enumerate() {
             let at = start + ((first_row + row) * row_bytes + step * part_bytes) as u64;
@@ -163,19 +212,19 @@ impl TraceFile {
         };
         self.put("inputs", first_row, (0, 1), &tokens(&Puzzle::tokens))?;
         self.put("labels", first_row, (0, 1), &tokens(&|puzzle| puzzle.solution().unwrap_or_default()))?;
-        let segments = self.plan.segments;
+        let segments = self.layout.plan.segments;
         let mut session = model.unroll(model.fresh_carry(batch)).traced();
         session.run(segments, |number, segment| self.put_segment(first_row, number - 1, segment))?;
         Ok(self.file.sync_data()?)
     }
 
     fn put_segment(&mut self, first_row: usize, k: usize, segment: &Segment) -> Result<()> {
-        let n = self.plan.segments;
+        let n = self.layout.plan.segments;
         let cycles = segment.trace.len();
         for (cycle, z_h) in segment.trace.iter().enumerate() {
             self.put("z_H", first_row, (k * cycles + cycle, n * cycles), z_h)?;
         }
-        if self.plan.z_l {
+        if self.layout.plan.z_l {
             self.put("z_L", first_row, (k, n), &segment.carry.z_l)?;
         }
         self.put("logits", first_row, (k, n), &segment.logits)?;
@@ -184,13 +233,16 @@ impl TraceFile {
     }
 
     /// Gives the whole file its name.
-    pub fn finish(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Something that came there meanwhile; those of the file system.
+    pub fn finish(self, existing: Existing) -> Result<()> {
         let at = || format!("{}: cannot write", self.path.display());
         self.file.sync_all().with_context(at)?;
-        fs::rename(&self.part, &self.path).with_context(at)?;
-        sync_folder(match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        })
+        match existing {
+            Existing::Replace => fs::rename(&self.part, &self.path).with_context(at)?,
+            Existing::Refuse | Existing::Resume => rename_new(&self.part, &self.path).with_context(at)?,
+        }
+        sync_folder(folder_of(&self.path))
     }
 }

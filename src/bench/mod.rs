@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -21,7 +20,6 @@ use crate::{
     dtype::Dtype,
     model::{DeviceBatch, Exploration, Model, ModelConfig, to_raw},
     runtime::{self, Backend},
-    store,
     train::Trainer,
 };
 
@@ -163,15 +161,14 @@ fn measured(device: Device, what: &str, rows: i64, seconds: f64, flops: f64, rat
 }
 
 /// Records the first training step of a fresh model (with a random q head, so that its gradients are no special case)
-/// as one safetensors file: `model.*` weights, `batch.*`, `draws.*`, `loss`, `grad.model.*`.
-pub fn dump_step(
+/// as the contents of a safetensors file: `model.*` weights, `batch.*`, `draws.*`, `loss`, `grad.model.*`.
+pub fn record_step(
     config: &ModelConfig,
     hyper: &TrainConfig,
     rows: i64,
     seed: u64,
     backend: Backend,
-    path: &Path,
-) -> Result<()> {
+) -> Result<Vec<u8>> {
     let device = backend.device;
     let model = Model::new(config.clone(), backend, seed)?;
     let hyper = TrainConfig { global_batch_size: rows, ..hyper.clone() };
@@ -205,8 +202,7 @@ pub fn dump_step(
         .map(|(name, t)| Ok((name.as_str(), TensorView::new(t.dtype.into(), t.shape.clone(), &t.data)?)))
         .collect::<Result<_>>()?;
     let meta = HashMap::from([("hrm".to_string(), meta.to_string())]);
-    let bytes = safetensors::serialize(views, Some(meta))?;
-    store::write_bytes(path, &bytes)
+    Ok(safetensors::serialize(views, Some(meta))?)
 }
 
 fn peak_memory(device: Device) -> Option<f64> {

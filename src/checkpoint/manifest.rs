@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{input, store};
+use crate::{
+    input,
+    store::{self, Existing},
+};
 
 /// The file's name in a checkpoint folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -104,7 +107,7 @@ impl Manifest {
     /// Those of the file system, with the path.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text = format!("{}\n", serde_json::to_string_pretty(self)?);
-        store::write_bytes(&folder.join(MANIFEST_FILE), text.as_bytes())
+        store::write_bytes(&folder.join(MANIFEST_FILE), Existing::Replace, text.as_bytes())
     }
 
     /// Compares every file with what was written.

@@ -10,7 +10,12 @@ use anyhow::{Context, Result, ensure};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::{CONFIG_FILE, CheckpointMeta, META_FILE, RawTensor, WEIGHTS_FILE, lfs};
-use crate::{config::TrainConfig, dtype::Dtype, input, store};
+use crate::{
+    config::TrainConfig,
+    dtype::Dtype,
+    input,
+    store::{self, Existing},
+};
 
 /// The largest header that is read; 100 MB is the format's own limit, a model here has a few kB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -22,21 +27,23 @@ const MAX_HEADER: u64 = 16 << 20;
 /// Those of the file system, with the path.
 pub fn save_folder(
     folder: &Path,
+    existing: Existing,
     config: &TrainConfig,
     meta: &CheckpointMeta,
     tensors: &[(String, RawTensor)],
 ) -> Result<()> {
+    let meta = format!("{}\n", serde_json::to_string_pretty(meta)?);
     store::create_folder(folder)?;
-    store::write_bytes(&folder.join(CONFIG_FILE), config.to_yaml()?.as_bytes())?;
-    store::write_bytes(&folder.join(META_FILE), format!("{}\n", serde_json::to_string_pretty(meta)?).as_bytes())?;
-    write(&folder.join(WEIGHTS_FILE), tensors)
+    store::write_bytes(&folder.join(CONFIG_FILE), existing, config.to_yaml()?.as_bytes())?;
+    store::write_bytes(&folder.join(META_FILE), existing, meta.as_bytes())?;
+    write(&folder.join(WEIGHTS_FILE), existing, tensors)
 }
 
 /// Writes one safetensors file atomically, streaming the tensors.
 ///
 /// # Errors
 /// Those of the file system, with the path.
-pub fn write(path: &Path, tensors: &[(String, RawTensor)]) -> Result<()> {
+pub fn write(path: &Path, existing: Existing, tensors: &[(String, RawTensor)]) -> Result<()> {
     // Wide elements first keeps every tensor aligned; within a width the given order stays.
     let mut sorted: Vec<_> = tensors.iter().collect();
     sorted.sort_by_key(|(_, t)| std::cmp::Reverse(t.dtype.size()));
@@ -51,7 +58,7 @@ pub fn write(path: &Path, tensors: &[(String, RawTensor)]) -> Result<()> {
     let origin = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let mut header = serde_json::to_vec(&Metadata::new(Some(origin), infos)?)?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    store::write_atomic(path, |file| {
+    store::write_file(path, existing, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;

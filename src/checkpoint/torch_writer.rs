@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{BufWriter, Seek, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result};
@@ -12,24 +12,38 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::{CONFIG_FILE, RawTensor};
 use crate::dtype::Dtype;
-use crate::{config::TrainConfig, store};
+use crate::{
+    config::TrainConfig,
+    store::{self, Existing},
+};
 
 /// Storages begin at multiples of this, so that they can be mapped.
 const ALIGNMENT: u16 = 64;
 
-/// Writes `folder/step_N` and `folder/all_config.yaml` as upstream's run folder has them. Returns the weights' path.
+/// Writes `folder/all_config.yaml` and `folder/step_N` as upstream's run folder has them. Several steps of one run share
+/// the configuration, and so can share a folder.
 ///
 /// # Errors
-/// Those of the file system, with the path. Nothing half-written stays behind.
-pub fn save_folder(folder: &Path, step: u64, config: &TrainConfig, tensors: &[(String, RawTensor)]) -> Result<PathBuf> {
+/// Those of [`store::write_file`]. Nothing half-written stays behind.
+pub fn save_folder(
+    folder: &Path,
+    existing: Existing,
+    step: u64,
+    config: &TrainConfig,
+    tensors: &[(String, RawTensor)],
+) -> Result<()> {
+    let shared = if existing == Existing::Refuse { Existing::Resume } else { existing };
+    let name = step_name(step);
     store::create_folder(folder)?;
-    store::write_bytes(&folder.join(CONFIG_FILE), config.to_yaml()?.as_bytes())?;
-    let name = format!("step_{step}");
-    let path = folder.join(&name);
-    store::write_atomic(&path, |file: &mut File| {
+    store::write_bytes(&folder.join(CONFIG_FILE), shared, config.to_yaml()?.as_bytes())?;
+    store::write_file(&folder.join(&name), existing, |file: &mut File| {
         write_to(&mut BufWriter::with_capacity(1 << 20, file), &name, tensors)
-    })?;
-    Ok(path)
+    })
+}
+
+/// The weights' name.
+pub fn step_name(step: u64) -> String {
+    format!("step_{step}")
 }
 
 /// Sorts tensors into the order of upstream's `state_dict`: initial states, embeddings and heads, H layers, L layers;

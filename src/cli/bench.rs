@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{
     GlobalArgs,
-    args::checkpoints::compute_dtype,
+    args::{checkpoints::compute_dtype, output::ForceArg},
     table::{Table, cells},
-    ui::{JsonArg, Ui, writable},
+    ui::{JsonArg, Ui},
     work::foretell,
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     model::{Dims, ModelConfig},
     runtime::{self, Backend, device_name},
     say,
+    store::write_bytes,
 };
 
 /// More of them tell nothing new.
@@ -70,6 +71,8 @@ struct SpeedArgs {
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
     #[command(flatten)]
+    force: ForceArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
@@ -86,7 +89,7 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     }
     if let Some(path) = &args.dump {
         ensure!(training, "--dump records a training step: use it with `hrm bench train`");
-        writable(path).map_err(|why| anyhow!("--dump {}: {why}", path.display()))?;
+        args.force.check(path, &args.json).context("--dump")?;
     }
     let backend = Backend::from(global.init()?);
     let device = backend.device;
@@ -100,7 +103,8 @@ pub fn run(args: BenchArgs, global: &GlobalArgs) -> Result<()> {
     let steps = args.steps.unwrap_or(if gpu { 20 } else { 3 }) as usize;
     let warm = args.warm.unwrap_or(if gpu { 5 } else { 1 }) as usize;
     if let Some(path) = &args.dump {
-        bench::dump_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), backend, path)?;
+        let recorded = bench::record_step(&model, &hyper, sizes[0], global.seed.unwrap_or(0), backend)?;
+        write_bytes(path, args.force.existing(), &recorded)?;
         let command = format!("python3 scripts/torch_reference.py check {}", shell_word(path));
         say!(ui, "recorded one step in {}: {command}", path.display());
     }

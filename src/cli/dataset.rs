@@ -2,24 +2,29 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
 
 use super::{
     GlobalArgs,
-    args::choices::{KINDS, one_of},
+    args::{
+        choices::{KINDS, one_of},
+        output::check_files,
+    },
     table::{Table, cells},
-    ui::{JsonArg, Ui, writable},
+    ui::{JsonArg, Ui},
     watch::DatasetWatch,
 };
 use crate::{
     dataset::{
-        BoardsReport, CheckRequest, Dataset, Effort, Finding, GenerateRequest, RatingTarget, SplitInspection, inspect,
+        BoardsReport, CheckRequest, Dataset, Effort, Finding, GenerateReport, GenerateRequest, RatingTarget,
+        SplitInspection, inspect,
     },
     puzzle::{Geometry, PuzzleKind},
     runtime, say,
+    store::Existing,
 };
 
 /// Look into datasets, find mistakes in them, make new puzzles
@@ -300,7 +305,8 @@ struct GenerateArgs {
 
 fn generate(args: GenerateArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    writable(&args.output).map_err(|why| anyhow!("{}: {why}", args.output.display()))?;
+    // The request itself judges what is there.
+    check_files([args.output.as_path()], Existing::Resume, &args.json)?;
     let request = GenerateRequest {
         kind: args.dataset,
         count: args.count,
@@ -316,7 +322,10 @@ fn generate(args: GenerateArgs, global: &GlobalArgs) -> Result<()> {
         seed: global.seed.unwrap_or(0),
         threads: runtime::cpu_threads(global.threads),
     };
-    let report = request.run(&DatasetWatch::new(&ui))?;
+    request.run(&DatasetWatch::new(&ui), |report| tell_generated(&ui, report))
+}
+
+fn tell_generated(ui: &Ui, report: &GenerateReport) -> Result<()> {
     let Effort { tries, known, unwanted } = report.effort;
     say!(
         ui,
@@ -330,6 +339,6 @@ fn generate(args: GenerateArgs, global: &GlobalArgs) -> Result<()> {
         report.mean_rating,
         report.seed
     );
-    print_bars(&ui, &grouped(&report.ratings));
-    ui.emit(&report)
+    print_bars(ui, &grouped(&report.ratings));
+    ui.emit(report)
 }

@@ -2,17 +2,18 @@
 
 use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{
     GlobalArgs,
     args::{
         checkpoints::{CheckpointArg, ModelArgs},
         choices::{OUTPUTS, one_of},
+        output::{ForceArg, check_files},
         puzzles::{DataPathArg, open_test_puzzles},
     },
     table::{Table, cells},
-    ui::{JsonArg, Ui, writable},
+    ui::{JsonArg, Ui},
     work::foretell_work,
 };
 use crate::{
@@ -68,14 +69,14 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', requires = "save_outputs", value_parser = one_of(OUTPUTS))]
     keys: Vec<Output>,
     #[command(flatten)]
+    force: ForceArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
 pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    if let Some(path) = args.save_outputs.as_ref().filter(|p| p.extension().is_some_and(|e| e == "safetensors")) {
-        writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))?;
-    }
+    let existing = args.force.existing();
     let mut checkpoint = args.checkpoint.load(&ui, args.model.weights)?;
     let puzzles = open_test_puzzles(&ui, &args.data, &checkpoint)?;
     if let Some(segments) = args.segments {
@@ -89,6 +90,14 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
 
     let runtime = global.init()?;
     let data = Arc::new(puzzles.dataset);
+    let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };
+    let mut outputs = None;
+    if let Some(path) = &args.save_outputs {
+        let sets: Vec<&str> = data.sets().iter().filter(|set| !set.is_empty()).map(|set| set.name()).collect();
+        let saved = SavedOutputs::new(path, &sets, keys);
+        check_files(saved.files().iter().map(PathBuf::as_path), existing, &args.json)?;
+        outputs = Some(saved);
+    }
     let model = checkpoint.model(Dims::from(data.meta()), runtime, args.model.dtype)?;
     say!(
         ui,
@@ -102,8 +111,6 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
         device_name(runtime.device)
     );
     foretell_work(&ui, &model, model.config().flops_per_row() * data.len() as f64);
-    let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };
-    let mut outputs = args.save_outputs.as_ref().map(|_| SavedOutputs::new(keys));
     let mut sums = EvaluationSums::default();
     let asked_to_stop = stop_flag("");
     let bar = ui.progress(data.len() as u64, "eval", "puzzles");
@@ -125,7 +132,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
     let evaluation = sums.finish(false)?;
     print(&ui, &evaluation);
     if let (Some(outputs), Some(path)) = (outputs, &args.save_outputs) {
-        outputs.write(path)?;
+        outputs.write(existing)?;
         say!(ui, "outputs: {}", path.display());
     }
     ui.emit(&evaluation)

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 
 use super::{
     GlobalArgs,
@@ -18,9 +18,10 @@ use super::{
         choices::{KINDS, STOP_RULES, one_of},
         guesses::GuessArgs,
         launch::LaunchArgs,
+        output::check_files,
         puzzles::{DataPathArg, open_test_set},
     },
-    ui::{JsonArg, Ui, only_errors, writable},
+    ui::{JsonArg, Ui, only_errors},
     work::foretell_work,
 };
 use crate::{
@@ -39,7 +40,6 @@ use crate::{
         test_puzzles::{TestPuzzles, TestSource},
         vote::summary_line,
     },
-    journal::Existing,
     outcome::Interrupted,
     puzzle::PuzzleKind,
     runtime::{
@@ -48,6 +48,7 @@ use crate::{
     },
     say,
     signals::stop_flag,
+    store::Existing,
     study::save_picture,
     viz::{PictureFormat, pass_curve::PassCurvePicture},
 };
@@ -130,6 +131,9 @@ pub struct InferArgs {
     /// Go on with the results in --output
     #[arg(long, requires = "output")]
     resume: bool,
+    /// Replace the files of --output and --plot that are there already; with --resume, that of --plot alone
+    #[arg(long)]
+    force: bool,
     /// Solve one of N equal parts of the puzzles, I from 1 to N
     #[arg(long, value_name = "I/N", requires = "output")]
     shard: Option<Shard>,
@@ -152,9 +156,11 @@ pub struct InferArgs {
 }
 
 pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
-    for file in args.plot.iter().chain(args.output.iter().filter(|_| !args.resume)) {
-        writable(file).map_err(|why| anyhow!("{}: {why}", file.display()))?;
-    }
+    let files = args.plot.iter().chain(&args.output).map(PathBuf::as_path);
+    // A journal that is there already is judged when it is opened.
+    let existing = if args.merge.is_empty() { Existing::Replace } else { args.of_whole_files() };
+    check_files(files, existing, &args.json)?;
+    check_files(args.plot.as_deref(), args.of_whole_files(), &args.json)?;
     if let Some(plot) = &args.plot {
         PictureFormat::of(plot)?;
     }
@@ -164,11 +170,27 @@ pub fn run(args: InferArgs, global: &GlobalArgs) -> Result<()> {
     let role = args.launch.role(global.device)?;
     only_errors(!role.reports());
     let ui = Ui::new(&args.json);
-    let part = Part::new(&role, args.shard, args.output.as_deref(), args.resume)?;
+    let part = Part::new(&role, args.shard, args.output.as_deref(), args.of_output(), args.of_whole_files())?;
     if let Role::Launcher(launch) = &role {
         return start(launch, &ui, &args);
     }
     infer(&ui, &args, global, &role, part)
+}
+
+impl InferArgs {
+    /// What to do with an --output that is there already.
+    fn of_output(&self) -> Existing {
+        match (self.resume, self.force) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Replace,
+            _ => Existing::Refuse,
+        }
+    }
+
+    /// What to do with a file that is there already and would be written in one go.
+    fn of_whole_files(&self) -> Existing {
+        if self.force { Existing::Replace } else { self.of_output() }
+    }
 }
 
 /// The checkpoints that a launcher chose, else those that were named, else the newest.
@@ -214,7 +236,7 @@ fn infer(ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role, part: Part
         num_batch: args.num_batch,
         batch_size: args.batch_size,
         part,
-        existing: if args.resume { Existing::Resume } else { Existing::Refuse },
+        existing: args.of_output(),
         against: args.against.clone(),
     };
     request.check(&puzzles, &checkpoints)?;
@@ -247,7 +269,7 @@ fn infer(ui: &Ui, args: &InferArgs, global: &GlobalArgs, role: &Role, part: Part
         if rank.place.rank > 0 {
             return Ok(());
         }
-        let joined = join_parts(ui, whole, &rank.place, &asked_to_stop)?;
+        let joined = join_parts(ui, args, whole, &rank.place, &asked_to_stop)?;
         return finish(ui, args, &InferReport::of_stored(&joined, seed));
     }
     finish(ui, args, &job.report(&end, args.shard, seed))
@@ -340,7 +362,7 @@ fn merge(args: &InferArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     let joined = results_file::join(&args.merge)?;
     if let Some(output) = &args.output {
-        joined.write(output)?;
+        joined.write(output, args.of_whole_files())?;
         say!(ui, "results: {}", output.display());
     }
     let seed = global.seed.unwrap_or(joined.run.options.seed);
@@ -348,7 +370,13 @@ fn merge(args: &InferArgs, global: &GlobalArgs) -> Result<()> {
 }
 
 /// Waits for the parts of the other processes.
-fn join_parts(ui: &Ui, whole: &Path, place: &Place, asked_to_stop: &AtomicBool) -> Result<StoredResults> {
+fn join_parts(
+    ui: &Ui,
+    args: &InferArgs,
+    whole: &Path,
+    place: &Place,
+    asked_to_stop: &AtomicBool,
+) -> Result<StoredResults> {
     let (mut told, mut left) = (Instant::now(), 0);
     let joined = wait_and_join(whole, place.world, place.timeout, |open| {
         left = open.len();
@@ -358,17 +386,22 @@ fn join_parts(ui: &Ui, whole: &Path, place: &Place, asked_to_stop: &AtomicBool) 
         }
         if asked_to_stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    joined.ok_or_else(|| {
+    let Some(joined) = joined else {
         say!(ui, "interrupted while {left} part(s) were not finished; --resume goes on");
-        Interrupted::TOLD.into()
-    })
+        bail!(Interrupted::TOLD);
+    };
+    // What an earlier process of the same run joined may tell of other seconds.
+    let same_run = || results_file::read(whole).is_ok_and(|stored| stored.run == joined.run);
+    let existing = if args.resume && same_run() { Existing::Replace } else { args.of_whole_files() };
+    joined.write(whole, existing)?;
+    Ok(joined)
 }
 
 /// Text, picture and JSON.
 fn finish(ui: &Ui, args: &InferArgs, report: &InferReport) -> Result<()> {
     print::print(report, ui);
     if let Some(path) = &args.plot {
-        save_picture(&PassCurvePicture::of(report), path)?;
+        save_picture(&PassCurvePicture::of(report), path, args.of_whole_files())?;
         say!(ui, "picture: {}", path.display());
     }
     if let Some(rule) = report.upstream_rule {

@@ -1,11 +1,14 @@
 //! `hrm completions` and `hrm man`: made from the definition that `--help` comes from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::ui;
-use crate::store::{create_folder, write_bytes};
+use super::{args::output::ForceArg, ui};
+use crate::{
+    input,
+    store::{Existing, Unplaced, check_output, create_folder, write_bytes},
+};
 
 /// Print the completion script for a shell
 #[derive(clap::Args, Debug)]
@@ -28,6 +31,8 @@ pub struct ManArgs {
     /// Write hrm.1 and a page per command into this folder, which is made if it is not there
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    force: ForceArg,
 }
 
 pub fn completions(args: CompletionsArgs, mut command: clap::Command) -> Result<()> {
@@ -42,19 +47,32 @@ pub fn man(args: ManArgs, command: clap::Command) -> Result<()> {
         clap_mangen::Man::new(command).render(&mut page)?;
         return ui::print_document(&page);
     };
-    create_folder(&folder)?;
     let mut command = command.disable_help_subcommand(true);
     command.build();
-    write_pages(&command, &folder)
+    let mut pages = Vec::new();
+    render(&command, &mut pages)?;
+    create_folder(&folder)?;
+    // Pages that an earlier call has written stay as they are.
+    let existing = if args.force.existing() == Existing::Replace { Existing::Replace } else { Existing::Resume };
+    let pages: Vec<(PathBuf, Vec<u8>)> = pages.into_iter().map(|(name, page)| (folder.join(name), page)).collect();
+    for (path, page) in &pages {
+        let other = existing == Existing::Resume
+            && path.exists()
+            && input::read(path, page.len() as u64).ok().as_ref() != Some(page);
+        let checked = if other { Err(Unplaced::Other) } else { check_output(path, existing) };
+        checked.with_context(|| path.display().to_string())?;
+    }
+    pages.iter().try_for_each(|(path, page)| write_bytes(path, existing, page))
 }
 
-/// A page for the command and each below it, each there as a whole or not at all.
-fn write_pages(command: &clap::Command, folder: &Path) -> Result<()> {
+/// The pages of the command and of each below it, by their file names.
+fn render(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
-        write_pages(inner, folder)?;
+        render(inner, pages)?;
     }
     let manual = clap_mangen::Man::new(command.clone());
     let mut page = Vec::new();
     manual.render(&mut page)?;
-    write_bytes(&folder.join(manual.get_filename()), &page)
+    pages.push((manual.get_filename(), page));
+    Ok(())
 }

@@ -12,7 +12,11 @@ use super::{
     watch::StudyWatch,
     work::foretell_runs,
 };
-use crate::{dataset::RowCount, say, study::report::ReportPlan};
+use crate::{
+    dataset::RowCount,
+    say,
+    study::report::{FILES, ReportPlan},
+};
 
 const DETAILS: &str = "\
 Runs every checkpoint on the first --count test puzzles and writes one HTML file that anybody can open: a table of \
@@ -57,7 +61,7 @@ pub fn run(args: ReportArgs, global: &GlobalArgs) -> Result<()> {
     let runtime = global.init()?;
     let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
     foretell_runs(&ui, &subjects, args.run.segments, items.len())?;
-    let output = args.output.open("report")?;
+    let output = args.output.open(FILES)?;
     let watch = StudyWatch::new(&ui);
     let plan = ReportPlan {
         title: args.title.unwrap_or_else(|| "How it reasons".to_owned()),

@@ -22,7 +22,7 @@ use crate::{
     say,
     study::{
         batch_size,
-        trace::{TraceStudy, Traced},
+        trace::{FILES, TraceStudy, Traced},
     },
 };
 
@@ -115,18 +115,13 @@ pub fn run(args: TraceArgs, global: &GlobalArgs) -> Result<()> {
         batch_size: batch_size(args.run.batch_size, &model),
     };
     say_size(&ui, &study);
-    let output = args.output.open("trace")?;
+    let output = args.output.open(FILES)?;
     let watch = StudyWatch::new(&ui);
-    match study.run(&output, &watch)? {
-        Traced::WasWhole => say!(ui, "{}: it is whole already", output.path("trace.safetensors").display()),
-        Traced::Written(index, name) => {
-            let path = output.path(&index.file);
-            say!(ui, "trace: {} ({:.1} MB)", path.display(), index.bytes as f64 / 1e6);
-            say!(ui, "index: {name}");
-            ui.emit(&index)?;
-        }
-    }
-    Ok(())
+    let Traced { index, index_file, was_whole } = study.run(&output, &watch)?;
+    let (path, already) = (output.path(&index.file), if was_whole { ", it is whole already" } else { "" });
+    say!(ui, "trace: {} ({:.1} MB{already})", path.display(), index.bytes as f64 / 1e6);
+    say!(ui, "index: {index_file}");
+    ui.emit(&index)
 }
 
 fn say_size(ui: &Ui, study: &TraceStudy<'_>) {

@@ -4,9 +4,8 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fmt,
-    fs::{File, OpenOptions},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
@@ -20,6 +19,7 @@ pub use crate::terminal::{only_errors, silent};
 use crate::{
     escape::{one_line, printable},
     json::to_json,
+    store::{Existing, check_output, write_bytes},
     terminal::progress_bar,
 };
 
@@ -36,36 +36,16 @@ impl JsonTarget {
             return Ok(Self::Stdout);
         }
         let path = PathBuf::from(text);
-        writable(&path)?;
+        check_output(&path, Existing::Replace).map_err(|e| e.to_string())?;
         Ok(Self::File(path))
     }
-}
-
-/// Whether a file can be written at `path`, or in a few words why not. To be asked before the work whose result goes
-/// there. Nothing is changed.
-pub fn writable(path: &Path) -> Result<(), String> {
-    if path.as_os_str().is_empty() {
-        return Err("an empty name: give a file".to_owned());
-    }
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let tried = match path.metadata() {
-        Ok(there) if there.is_dir() => return Err("this is a folder: give a file".to_owned()),
-        Ok(there) if there.is_file() => OpenOptions::new().append(true).open(path).map(drop),
-        // To open a pipe and close it again would end it for its reader.
-        Ok(_) => Ok(()),
-        Err(_) if !folder.is_dir() => return Err(format!("there is no folder {}: make it first", folder.display())),
-        Err(_) => tempfile::tempfile_in(folder).map(drop),
-    };
-    tried.map_err(|e| format!("cannot be written: {e}"))
 }
 
 /// The flag that every reporting command takes.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct JsonArg {
-    /// Write the results as JSON to FILE; `-` is standard output, and all text then goes to standard error
+    /// Write the results as JSON to FILE, in place of a file that is there; `-` is standard output, and all text then
+    /// goes to standard error
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(JsonTarget::parse))]
     pub json: Option<JsonTarget>,
 }
@@ -111,9 +91,7 @@ impl Ui {
                     .context("cannot write the JSON results to standard output")
             }
             Some(JsonTarget::File(path)) => {
-                let at = || format!("{}: cannot write the JSON results", path.display());
-                let text = to_json(value)?;
-                File::create(path).and_then(|mut file| file.write_all(&text)).with_context(at)
+                write_bytes(path, Existing::Replace, &to_json(value)?).context("cannot write the JSON results")
             }
         }
     }

@@ -3,15 +3,15 @@
 mod curves;
 mod landscape;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
 
 use super::{
     GlobalArgs,
-    args::{checkpoints::load_checkpoint, puzzle::PuzzleArgs},
-    ui::{JsonArg, Ui, writable},
+    args::{checkpoints::load_checkpoint, output::ForceArg, puzzle::PuzzleArgs},
+    ui::{JsonArg, Ui},
     watch::StudyWatch,
     work::foretell_work,
 };
@@ -100,6 +100,8 @@ struct TrajectoryArgs {
     #[arg(short, long, value_name = "FILE", default_value = "trajectory.png")]
     output: PathBuf,
     #[command(flatten)]
+    force: ForceArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
@@ -114,13 +116,17 @@ pub fn run(args: VizArgs, global: &GlobalArgs) -> Result<()> {
 
 fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
-    check_output(&args.output)?;
+    if !is_gif(&args.output) {
+        PictureFormat::of(&args.output).map_err(|e| anyhow!("{e}, or .gif to see it move"))?;
+    }
+    let existing = args.force.check(&args.output, &args.json)?;
     let (checkpoint, chosen) = args.subject.choose_all(&ui)?;
     let mut checkpoints = vec![checkpoint];
     if let Some(path) = &args.against {
         checkpoints.push(load_checkpoint(&ui, Some(path), args.subject.model.weights)?);
     }
-    let plan = TrajectoryPlan::new(&chosen, &checkpoints, args.permutes, args.points.into(), args.output.clone())?;
+    let (file, per) = (args.output.clone(), args.points.into());
+    let plan = TrajectoryPlan::new(&chosen, &checkpoints, args.permutes, per, file, existing)?;
     let runtime = global.init()?;
     let (dims, dtype) = (chosen[0].dims, args.subject.model.dtype);
     let load = |checkpoint: &Checkpoint| checkpoint.model(dims, runtime, dtype);
@@ -145,12 +151,4 @@ fn trajectory(args: &TrajectoryArgs, global: &GlobalArgs) -> Result<()> {
         device_name(models[0].device())
     );
     ui.emit(&traced.report(&plan, &models))
-}
-
-/// Told before anything heavy starts.
-fn check_output(path: &Path) -> Result<()> {
-    if !is_gif(path) {
-        PictureFormat::of(path).map_err(|e| anyhow!("{e}, or .gif to see it move"))?;
-    }
-    writable(path).map_err(|why| anyhow!("{}: {why}", path.display()))
 }

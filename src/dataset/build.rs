@@ -162,7 +162,7 @@ pub fn build(
     let (test, test_bytes) = write(Split::Test, &test)?;
     let identifiers = write_file(&staging.path().join("identifiers.json"), b"[\"<blank>\"]")?;
     progress.check()?;
-    staging.commit()?;
+    output.commit(staging)?;
     let bytes = train_bytes + test_bytes + identifiers;
     Ok(BuildReport { train, test, bytes, seconds: begin.elapsed().as_secs_f64() })
 }

@@ -16,9 +16,10 @@ use super::{
     grow_sudokus, make_mazes, thread_pool, write_list,
 };
 use crate::{
-    journal::{Existing, Identity, Journal},
+    journal::{Identity, Journal},
     outcome::Interrupted,
     puzzle::PuzzleKind,
+    store::{Existing, check_output, is_stream},
 };
 
 /// What a user asks for; what is none has a default.
@@ -97,6 +98,8 @@ impl Identity for GenerateIdentity {
     const SEQUENTIAL: bool = true;
 }
 
+type RoundJournal = Journal<GenerateIdentity, Round>;
+
 /// What is made, with the lists read.
 enum Work {
     Sudokus { seeds: Box<PuzzleList>, exclude: Vec<PuzzleList>, options: GrowOptions },
@@ -104,39 +107,33 @@ enum Work {
 }
 
 impl GenerateRequest {
-    /// Makes the puzzles and writes the list.
+    /// Makes the puzzles, writes the list, and shows `tell` what was made. What was found on the way is kept until then:
+    /// the same request with `resume` does again whatever was not done.
     ///
     /// # Errors
-    /// A list that stands there; options of the other kind; those of [`grow_sudokus`] and [`make_mazes`], and of the file
-    /// system. [`Interrupted`] where it was asked to stop.
-    pub fn run(&self, progress: &dyn Progress) -> Result<GenerateReport> {
+    /// Another list that stands there; options of the other kind; those of [`grow_sudokus`] and [`make_mazes`], of `tell`
+    /// and of the file system. [`Interrupted`] where it was asked to stop.
+    pub fn run(&self, progress: &dyn Progress, tell: impl FnOnce(&GenerateReport) -> Result<()>) -> Result<()> {
         let begin = Instant::now();
-        ensure!(
-            self.force || !self.output.exists(),
-            "{}: a file exists here; replace it with --force",
-            self.output.display()
-        );
+        let existing = if self.force { Existing::Replace } else { self.of_partial() };
+        check_output(&self.output, existing).with_context(|| self.output.display().to_string())?;
         let work = match self.kind {
             PuzzleKind::Sudoku => self.sudokus(progress)?,
             PuzzleKind::Maze => self.mazes(progress)?,
         };
         let (Made { puzzles, effort, stopped }, partial) = self.make(&work, progress)?;
-        let place = self.partial();
+        let kept = match self.partial() {
+            Some(place) => format!("what was found lies in {}, --resume goes on", place.display()),
+            None => format!("{}: what was found is lost", self.output.display()),
+        };
         if stopped || progress.cancelled() {
-            progress.note(format_args!(
-                "interrupted after {} of {}; what was found lies in {}, and --resume goes on",
-                puzzles.len(),
-                self.count,
-                place.display()
-            ));
+            progress.note(format_args!("interrupted after {} of {}; {kept}", puzzles.len(), self.count));
             bail!(Interrupted::TOLD);
         }
-        write_list(&self.output, "hrm_generated", &puzzles)
-            .with_context(|| format!("what was found lies in {}, --resume goes on", place.display()))?;
-        partial.remove()?;
+        write_list(&self.output, existing, "hrm_generated", &puzzles).context(kept)?;
         let mut ratings = BTreeMap::new();
         puzzles.iter().for_each(|puzzle| *ratings.entry(puzzle.rating as i64).or_default() += 1);
-        Ok(GenerateReport {
+        tell(&GenerateReport {
             output: self.output.clone(),
             dataset: self.kind,
             count: puzzles.len(),
@@ -146,14 +143,24 @@ impl GenerateRequest {
             mean_rating: puzzles.iter().map(|p| p.rating as f64).sum::<f64>() / puzzles.len().max(1) as f64,
             ratings,
             effort,
-        })
+        })?;
+        partial.map_or(Ok(()), Journal::remove)
     }
 
-    /// The file beside the output that holds what was found so far.
-    fn partial(&self) -> PathBuf {
+    /// The file beside the output that holds what was found so far; none where the output is a pipe or a device.
+    fn partial(&self) -> Option<PathBuf> {
         let mut name = self.output.clone().into_os_string();
         name.push(".partial");
-        name.into()
+        (!is_stream(&self.output)).then(|| name.into())
+    }
+
+    /// What to do with that file where it is there already.
+    fn of_partial(&self) -> Existing {
+        match (self.resume, self.force) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Replace,
+            _ => Existing::Refuse,
+        }
     }
 
     fn sudokus(&self, progress: &dyn Progress) -> Result<Work> {
@@ -207,14 +214,14 @@ impl GenerateRequest {
     }
 
     /// Makes the puzzles, each round kept on disk.
-    fn make(&self, work: &Work, progress: &dyn Progress) -> Result<(Made, Journal<GenerateIdentity, Round>)> {
-        let path = self.partial();
-        let existing = match (self.resume, self.force) {
-            (true, _) => Existing::Resume,
-            (_, true) => Existing::Replace,
-            _ => Existing::Refuse,
+    fn make(&self, work: &Work, progress: &dyn Progress) -> Result<(Made, Option<RoundJournal>)> {
+        let pool = thread_pool(self.threads)?;
+        let Some(path) = self.partial() else {
+            ensure!(!self.resume, "{}: no file: --resume has nothing to go on with", self.output.display());
+            let made = pool.install(|| work.run(Vec::new(), &mut |_| Ok(()), progress));
+            return Ok((made?, None));
         };
-        let (mut journal, done) = Journal::open(&path, &self.identity(work), existing)?;
+        let (mut journal, done) = RoundJournal::open(&path, &self.identity(work), self.of_partial())?;
         let done: Vec<Round> = done.into_values();
         let resumed = !done.is_empty();
         if resumed {
@@ -231,9 +238,9 @@ impl GenerateRequest {
             lost = kept.is_err();
             kept.context("what was found before is kept, --resume goes on")
         };
-        let made = thread_pool(self.threads)?.install(|| work.run(done, &mut keep, progress));
+        let made = pool.install(|| work.run(done, &mut keep, progress));
         match made {
-            Ok(made) => Ok((made, journal)),
+            Ok(made) => Ok((made, Some(journal))),
             // The same command would end like this again.
             Err(e) if !resumed && !lost => {
                 journal.remove()?;

@@ -10,14 +10,14 @@ use anyhow::Result;
 use flate2::{Compression, GzBuilder};
 
 use super::{Generated, list_reader::COLUMNS};
-use crate::store::write_atomic;
+use crate::store::{Existing, write_file};
 
 /// Writes a list, gzipped where the name ends with `.gz`. The file appears when it is whole.
 ///
 /// # Errors
-/// Those of the file system, with the path.
-pub fn write_list(path: &Path, source: &str, puzzles: &[Generated]) -> Result<()> {
-    write_atomic(path, |file| {
+/// As [`write_file`].
+pub fn write_list(path: &Path, existing: Existing, source: &str, puzzles: &[Generated]) -> Result<()> {
+    write_file(path, existing, |file| {
         let file = BufWriter::new(file);
         if path.extension().is_some_and(|extension| extension == "gz") {
             // Without a time stamp: the same puzzles give the same file.

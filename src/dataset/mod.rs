@@ -58,7 +58,7 @@ pub use format::{Dataset, DatasetSet, Memory, SetArrays};
 pub(crate) use generate::{
     Effort, Generated, GrowOptions, Keep, Made, MazeOptions, RatingTarget, Round, grow_sudokus, make_mazes,
 };
-pub(crate) use generate_request::GenerateRequest;
+pub(crate) use generate_request::{GenerateReport, GenerateRequest};
 pub use input::PuzzleInput;
 pub(crate) use inspect::{SplitInspection, inspect};
 pub use list_reader::ReadOptions;

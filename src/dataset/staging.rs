@@ -7,12 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
+
+use crate::store::{Existing, Staging};
 
 /// A folder that a dataset may be written to; nothing has been touched yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputFolder {
     target: PathBuf,
+    replace: bool,
 }
 
 /// Checks that a dataset may be written to `path`: it is new or empty, or `replace` is set and it holds a dataset and
@@ -27,7 +29,7 @@ pub fn check_output_folder(path: &Path, replace: bool) -> Result<OutputFolder> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             ensure!(!path.is_symlink(), "{shown}: a link to something that does not exist");
             ensure!(path.file_name().is_some(), "{shown}: not a name for a new folder");
-            return Ok(OutputFolder { target: path.to_owned() });
+            return Ok(OutputFolder { target: path.to_owned(), replace });
         }
         Err(e) => return Err(e).with_context(|| format!("{shown}: cannot be used as --output-dir")),
     };
@@ -36,18 +38,24 @@ pub fn check_output_folder(path: &Path, replace: bool) -> Result<OutputFolder> {
     let target = fs::canonicalize(path).with_context(|| format!("{shown}"))?;
     ensure!(target.file_name().is_some(), "{shown}: a dataset cannot replace this folder");
 
-    let entries = entries(&target)?;
-    if entries.is_empty() {
-        return Ok(OutputFolder { target });
+    if !entries(&target)?.is_empty() {
+        check_replaceable(path, &target)?;
+        ensure!(replace, "{shown}: a dataset exists here; replace it with --force, or choose another --output-dir");
     }
-    if let Some(foreign) = foreign_entry(&target, &entries)? {
+    Ok(OutputFolder { target, replace })
+}
+
+/// Whether `folder`, which is or was that at `path`, holds a dataset and nothing else.
+fn check_replaceable(path: &Path, folder: &Path) -> Result<()> {
+    let shown = path.display();
+    ensure!(folder.is_dir(), "{shown}: a file of this name exists; choose another --output-dir");
+    if let Some(foreign) = foreign_entry(folder, &entries(folder)?)? {
         bail!(
             "{shown}: holds {}, which is no part of a dataset, so it will not be replaced; choose another --output-dir",
             foreign.display()
         );
     }
-    ensure!(replace, "{shown}: a dataset exists here; replace it with --force, or choose another --output-dir");
-    Ok(OutputFolder { target })
+    Ok(())
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -84,71 +92,15 @@ impl OutputFolder {
         &self.target
     }
 
-    /// Makes the temporary sibling folder, and the folders above it where they are missing.
+    /// Makes the temporary folder beside it, and the folders above where they are missing.
     pub(super) fn stage(&self) -> Result<Staging> {
-        let parent = match self.target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
-        Ok(Staging {
-            folder: sibling(parent, &self.target, ".part")?,
-            target: self.target.clone(),
-            parent: parent.into(),
-        })
-    }
-}
-
-fn sibling(parent: &Path, target: &Path, suffix: &str) -> Result<TempDir> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!(".{name}.");
-    builder.prefix(&prefix).suffix(suffix);
-    // A temporary folder is private unless told otherwise; a dataset is an ordinary folder under the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent).with_context(|| format!("{}: cannot make a folder in it", parent.display()))
-}
-
-/// The folder being written. Dropped without [`Staging::commit`], it is removed.
-#[derive(Debug)]
-pub(super) struct Staging {
-    folder: TempDir,
-    target: PathBuf,
-    parent: PathBuf,
-}
-
-impl Staging {
-    pub(super) fn path(&self) -> &Path {
-        self.folder.path()
+        Staging::beside(&self.target)
     }
 
-    /// Puts the folder in its place, which it then has for good; what stood there is removed.
-    pub(super) fn commit(self) -> Result<()> {
-        let shown = self.target.display();
-        let old = if self.target.exists() {
-            let attic = sibling(&self.parent, &self.target, ".old.part")?;
-            let kept = attic.path().join("dataset");
-            fs::rename(&self.target, &kept).with_context(|| format!("{shown}: cannot be replaced"))?;
-            Some((attic, kept))
-        } else {
-            None
-        };
-        if let Err(e) = fs::rename(self.folder.path(), &self.target) {
-            if let Some((_, kept)) = &old {
-                // If this fails as well, dropping the attic must not destroy what the user had.
-                if fs::rename(kept, &self.target).is_err()
-                    && let Some((attic, _)) = old
-                {
-                    let left = attic.keep();
-                    bail!("{shown}: cannot be replaced ({e}); what stood there is now in {}", left.display());
-                }
-            }
-            return Err(e).with_context(|| format!("{shown}: cannot be put in place"));
-        }
-        // Renamed away: there is nothing left to remove at the temporary name.
-        let _ = self.folder.keep();
-        Ok(())
+    /// Puts what was staged in place.
+    pub(super) fn commit(&self, staging: Staging) -> Result<()> {
+        let existing = if self.replace { Existing::Replace } else { Existing::Refuse };
+        staging.place(existing, |old| check_replaceable(&self.target, old))
     }
 }
 
@@ -201,11 +153,28 @@ mod tests {
         assert!(names(temp.path()).is_empty());
 
         for text in ["two", "three"] {
-            let staging = check_output_folder(&target, true)?.stage()?;
+            let output = check_output_folder(&target, true)?;
+            let staging = output.stage()?;
             fs::write(staging.path().join("identifiers.json"), text)?;
-            staging.commit()?;
+            output.commit(staging)?;
             assert_eq!(names(temp.path()), ["set"]);
             assert_eq!(fs::read_to_string(target.join("identifiers.json"))?, text);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_foreign_file_that_appears_during_the_work_stays() -> Result<()> {
+        let temp = tempfile::tempdir()?;
+        let target = temp.path().join("set");
+        for (replace, name) in [(false, "identifiers.json"), (true, "notes.txt")] {
+            let output = check_output_folder(&target, replace)?;
+            let staging = output.stage()?;
+            fs::create_dir_all(&target)?;
+            fs::write(target.join(name), "mine")?;
+            assert!(output.commit(staging).is_err());
+            assert_eq!(fs::read_to_string(target.join(name))?, "mine");
+            assert_eq!(names(temp.path()), ["set"]);
         }
         Ok(())
     }
@@ -217,9 +186,10 @@ mod tests {
         let (real, link) = (temp.path().join("big-disk"), temp.path().join("set"));
         fs::create_dir(&real)?;
         std::os::unix::fs::symlink(&real, &link)?;
-        let staging = check_output_folder(&link, false)?.stage()?;
+        let output = check_output_folder(&link, false)?;
+        let staging = output.stage()?;
         fs::write(staging.path().join("identifiers.json"), "new")?;
-        staging.commit()?;
+        output.commit(staging)?;
         assert!(link.is_symlink());
         assert_eq!(fs::read_to_string(real.join("identifiers.json"))?, "new");
         Ok(())

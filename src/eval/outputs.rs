@@ -1,6 +1,6 @@
 //! Tensors of an evaluation's last segment, kept for other programs: upstream's `eval_save_outputs`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ndarray::ArrayD;
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     checkpoint::{RawTensor, safetensors_file},
     model::{Segment, to_raw},
-    store,
+    store::{self, Existing, Staging},
 };
 
 /// What can be kept, under upstream's names. N rows in the files' order, padding left out.
@@ -59,23 +59,31 @@ impl Output {
 /// Collects outputs batch by batch, on the host.
 #[derive(Debug)]
 pub struct SavedOutputs {
+    /// A safetensors file, or a folder with a .npy file of each output.
+    path: PathBuf,
     wanted: Vec<Output>,
     /// (set, parts of each wanted output)
     sets: Vec<(String, Vec<Vec<Tensor>>)>,
 }
 
 impl SavedOutputs {
-    pub fn new(wanted: &[Output]) -> Self {
-        Self { wanted: wanted.to_vec(), sets: Vec::new() }
+    /// Outputs of these sets that will go to a file that ends so, else to a folder.
+    pub fn new(path: &Path, sets: &[&str], wanted: &[Output]) -> Self {
+        let nothing = |&set: &&str| (set.to_owned(), wanted.iter().map(|_| Vec::new()).collect());
+        Self { path: path.to_owned(), wanted: wanted.to_vec(), sets: sets.iter().map(nothing).collect() }
     }
 
-    /// Keeps the first `rows` rows of a segment; sets come one after the other.
+    fn is_one_file(&self) -> bool {
+        self.path.extension().is_some_and(|e| e == "safetensors")
+    }
+
+    /// Keeps the first `rows` rows of a segment.
+    ///
+    /// # Errors
+    /// A set that was not named; a failure inside libtorch.
     pub fn add(&mut self, set: &str, segment: &Segment, rows: usize) -> Result<()> {
-        if self.sets.last().is_none_or(|(name, _)| name != set) {
-            let parts = self.wanted.iter().map(|_| Vec::new()).collect();
-            self.sets.push((set.to_owned(), parts));
-        }
-        let Some((_, parts)) = self.sets.last_mut() else { return Ok(()) };
+        let there = self.sets.iter_mut().find(|(name, _)| name == set);
+        let (_, parts) = there.with_context(|| format!("no outputs of set '{set}' were asked for"))?;
         for (output, parts) in self.wanted.iter().zip(parts) {
             let kept = output.of(segment).f_narrow(0, 0, i64::try_from(rows)?)?;
             parts.push(kept.f_to_device(Device::Cpu)?.copy());
@@ -83,44 +91,59 @@ impl SavedOutputs {
         Ok(())
     }
 
-    /// Names and tensors; with several sets a name begins with its set's.
-    fn joined(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut all = Vec::new();
-        for (set, parts) in &self.sets {
-            for (output, parts) in self.wanted.iter().zip(parts) {
-                let name =
-                    if self.sets.len() == 1 { output.name().to_owned() } else { format!("{set}.{}", output.name()) };
-                all.push((name, Tensor::f_cat(parts, 0)?));
-            }
-        }
-        Ok(all)
+    /// Each output with its name and its parts; with several sets a name begins with its set's.
+    fn named(&self) -> impl Iterator<Item = (String, &Vec<Tensor>)> {
+        let several = self.sets.len() > 1;
+        self.sets.iter().flat_map(move |(set, parts)| {
+            let name = move |output: &Output| match several {
+                false => output.name().to_owned(),
+                true => format!("{set}.{}", output.name()),
+            };
+            self.wanted.iter().map(name).zip(parts)
+        })
     }
 
-    /// Writes one safetensors file, or where the name does not end so a folder with a .npy file of each output.
+    /// The files that will be written; none where a folder is new.
+    pub fn files(&self) -> Vec<PathBuf> {
+        if self.is_one_file() {
+            return vec![self.path.clone()];
+        }
+        let in_folder = |(name, _): (String, _)| self.path.join(format!("{name}.npy"));
+        if self.path.exists() { self.named().map(in_folder).collect() } else { Vec::new() }
+    }
+
+    /// Writes the files. A new folder appears with all of them.
     ///
     /// # Errors
-    /// Those of the file system, with the path.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let tensors = self.joined()?;
-        if path.extension().is_some_and(|e| e == "safetensors") {
+    /// Those of [`store::write_file`] and [`Staging`].
+    pub fn write(&self, existing: Existing) -> Result<()> {
+        let joined = self.named().map(|(name, parts)| Ok((name, Tensor::f_cat(parts, 0)?)));
+        let tensors: Vec<(String, Tensor)> = joined.collect::<Result<_>>()?;
+        if self.is_one_file() {
             let raw: Vec<(String, RawTensor)> = tensors.iter().map(|(name, t)| (name.clone(), to_raw(t))).collect();
-            return safetensors_file::write(path, &raw);
+            return safetensors_file::write(&self.path, existing, &raw);
         }
-        store::create_folder(path)?;
-        for (name, tensor) in &tensors {
-            let file = path.join(format!("{name}.npy"));
-            write_npy(&file, tensor).with_context(|| name.clone())?;
+        let fill = |folder: &Path, existing| {
+            tensors.iter().try_for_each(|(name, tensor)| {
+                write_npy(&folder.join(format!("{name}.npy")), existing, tensor).with_context(|| name.clone())
+            })
+        };
+        if self.path.symlink_metadata().is_ok() {
+            return fill(&self.path, existing);
         }
-        Ok(())
+        let staging = Staging::beside(&self.path)?;
+        fill(staging.path(), Existing::Refuse)?;
+        staging.place(Existing::Refuse, |_| Ok(()))
     }
 }
 
-fn write_npy(path: &Path, tensor: &Tensor) -> Result<()> {
+fn write_npy(path: &Path, existing: Existing, tensor: &Tensor) -> Result<()> {
     let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
     let flat = tensor.f_contiguous()?.f_view([-1])?;
     if tensor.kind() == Kind::Int {
-        store::write_npy(path, &ArrayD::from_shape_vec(shape, Vec::<i32>::try_from(flat)?)?)
+        store::write_npy(path, existing, &ArrayD::from_shape_vec(shape, Vec::<i32>::try_from(flat)?)?)
     } else {
-        store::write_npy(path, &ArrayD::from_shape_vec(shape, Vec::<f32>::try_from(flat.f_to_kind(Kind::Float)?)?)?)
+        let values = Vec::<f32>::try_from(flat.f_to_kind(Kind::Float)?)?;
+        store::write_npy(path, existing, &ArrayD::from_shape_vec(shape, values)?)
     }
 }

@@ -19,7 +19,7 @@ use super::{
     results_file::{self, StoredResults},
     shard::Shard,
 };
-use crate::runtime::launch::Role;
+use crate::{runtime::launch::Role, store::Existing};
 
 /// How often files are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -35,16 +35,23 @@ pub struct Part {
 }
 
 impl Part {
-    /// The part of this process: of a single one what `shard` says, of a rank its own.
+    /// The part of this process: of a single one what `shard` says, of a rank its own. `existing` is for the results that
+    /// a process writes, `whole` for the file that they are joined in.
     ///
     /// # Errors
     /// Several processes with a shard, or without an output; results that are there and are not to be resumed.
-    pub fn new(role: &Role, shard: Option<Shard>, output: Option<&Path>, resume: bool) -> Result<Self> {
-        let refuse_existing = |files: &[PathBuf]| match files.iter().find(|file| !resume && file.exists()) {
-            Some(there) => {
-                bail!("{}: is there already: --resume goes on with it, or name another file", there.display())
+    pub fn new(
+        role: &Role,
+        shard: Option<Shard>,
+        output: Option<&Path>,
+        existing: Existing,
+        whole: Existing,
+    ) -> Result<Self> {
+        let refuse_existing = |files: &[PathBuf]| match files.iter().find(|file| file.exists()) {
+            Some(there) if existing == Existing::Refuse => {
+                bail!("{}: is there already: --resume goes on with it, --force replaces it", there.display())
             }
-            None => Ok(()),
+            _ => Ok(()),
         };
         if let Role::Single = role {
             let shard = shard.unwrap_or(Shard::WHOLE);
@@ -56,6 +63,12 @@ impl Part {
         let Some(output) = output else { bail!("{} processes need --output FILE, to join their results", own.count) };
         let parts = role.ranks().map(|index| Shard { index, ..own }.file(output));
         refuse_existing(&[output.to_owned()].into_iter().chain(parts).collect::<Vec<_>>())?;
+        let complete = |index| results_file::is_complete(&Shard { index, ..own }.file(output));
+        ensure!(
+            whole == Existing::Replace || !output.exists() || (0..own.count).all(complete),
+            "{}: is there already, and its parts are not complete: move it away, or --force replaces it",
+            output.display()
+        );
         Ok(Self { shard: own, output: Some(own.file(output)), whole: Some(output.to_owned()) })
     }
 }
@@ -167,7 +180,7 @@ fn state_of(file: &Path) -> Option<(u64, Option<SystemTime>)> {
     Some((metadata.len(), metadata.modified().ok()))
 }
 
-/// Waits until the parts of all `world` processes are complete, and joins them into `whole`. `watch` sees the files that
+/// Waits until the parts of `whole` by all `world` processes are complete, and joins them. `watch` sees the files that
 /// are not complete now and then, and may end the waiting: then there are no results.
 ///
 /// # Errors
@@ -190,9 +203,7 @@ pub fn wait_and_join(
         thread::sleep(TICK);
     }
     let files: Vec<PathBuf> = (0..world).map(|index| Shard { index, count: world }.file(whole)).collect();
-    let joined = results_file::join(&files)?;
-    joined.write(whole)?;
-    Ok(Some(joined))
+    results_file::join(&files).map(Some)
 }
 
 #[cfg(test)]

@@ -25,10 +25,10 @@ use super::{
 use crate::{
     checkpoint::Checkpoint,
     dtype::Dtype,
-    journal::Existing,
     model::{Dims, Model},
     puzzle::PuzzleKind,
     runtime::{Runtime, device_name},
+    store::Existing,
 };
 
 /// Rows of a batch where nothing better is known.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     input,
-    store::{create_folder, sync_folder, take_lock, write_bytes},
+    store::{Existing, create_folder, sync_folder, take_lock, write_bytes},
 };
 
 /// Whether a repository holds a model or a dataset.
@@ -155,7 +155,7 @@ impl RepoCache {
         if self.revision != commit {
             let reference = self.folder.join("refs").join(&self.revision);
             create_folder(reference.parent().unwrap_or(&self.folder))?;
-            write_bytes(&reference, commit.as_bytes())?;
+            write_bytes(&reference, Existing::Replace, commit.as_bytes())?;
         }
         Ok(path)
     }

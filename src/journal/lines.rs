@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     input::{self, Lines},
-    store::take_lock,
+    store::{self, is_at, take_lock},
 };
 
 /// A file of lines that is open for appending, locked until it is dropped.
@@ -33,9 +33,19 @@ impl LineFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = input::open_with(&mut options, path).with_context(at)??;
-        ensure!(take_lock(&file), "{}: {busy}", path.display());
+        // One that was replaced in between is nobody's any more.
+        ensure!(take_lock(&file) && is_at(&file, path), "{}: {busy}", path.display());
         file.seek(SeekFrom::End(0)).with_context(at)?;
         Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 16, file) })
+    }
+
+    /// Puts a new file with `first` as its line in the place of an open one, which is there until then.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn replaced(self, first: &impl Serialize) -> Result<Self> {
+        let file = store::replace_locked(&self.path, |file| write_line(file, first))?;
+        Ok(Self { path: self.path, file: BufWriter::with_capacity(1 << 16, file) })
     }
 
     /// Whether nothing was written yet.

@@ -22,7 +22,10 @@ pub use identity::{Identity, Name};
 pub use lines::LineFile;
 pub use records::Records;
 
-use crate::{input::Lines, store::write_atomic};
+use crate::{
+    input::Lines,
+    store::{Existing, clear_leftovers, write_file},
+};
 
 /// No line of a journal is longer, in bytes.
 const LONGEST_LINE: usize = 1 << 28;
@@ -36,14 +39,6 @@ pub struct Journal<I, R> {
     of: PhantomData<fn(I, R)>,
 }
 
-/// What to do with a journal that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    Refuse,
-    Resume,
-    Replace,
-}
-
 impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
     /// Opens or makes the journal at `path`, and locks it until it is dropped; returns the records that it holds, which
     /// may be more than the caller wants. What a killed process left of a line is cut off.
@@ -54,12 +49,15 @@ impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
     pub fn open(path: &Path, identity: &I, existing: Existing) -> Result<(Self, Records<R>)> {
         let busy = "another process is writing it: wait for its end, or name another output";
         let mut file = LineFile::open(path, busy)?;
+        clear_leftovers(&fs::canonicalize(path).with_context(|| path.display().to_string())?);
         match existing {
             Existing::Refuse if !file.is_empty()? => bail!(
                 "{}: is there already: --resume goes on with it, --force begins anew, another output keeps it",
                 path.display()
             ),
-            Existing::Replace => file.cut(0)?,
+            Existing::Replace => {
+                return Ok((Self { file: file.replaced(identity)?, of: PhantomData }, Records::none(path)));
+            }
             _ => {}
         }
         let mut lines = file.lines(LONGEST_LINE)?;
@@ -135,13 +133,14 @@ pub fn read<I: Identity + DeserializeOwned, R: DeserializeOwned>(path: &Path) ->
 /// Writes a journal with all its records, whole or not at all.
 ///
 /// # Errors
-/// Those of the file system, with the path.
+/// As [`write_file`].
 pub fn write_whole<I: Identity, R: Serialize>(
     path: &Path,
+    existing: Existing,
     identity: &I,
     records: impl IntoIterator<Item = R>,
 ) -> Result<()> {
-    write_atomic(path, |file| {
+    write_file(path, existing, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         lines::write_line(&mut out, identity)?;
         records.into_iter().try_for_each(|record| lines::write_line(&mut out, &record))?;

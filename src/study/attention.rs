@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::Output;
+use super::{Files, Output};
 use crate::{
     analysis::{
         attention::{HeadShares, PuzzleMaps},
@@ -37,6 +37,14 @@ pub struct AttentionReport {
     largest_difference: f64,
     heads: Vec<HeadShares>,
 }
+
+/// What it writes.
+pub const FILES: Files = Files {
+    folder: "analysis/attention",
+    journal: None,
+    pictures: &["attention"],
+    others: &["maps.safetensors", "shares.npy", "shares.json"],
+};
 
 /// Maps of attention that were found, and what is shown of them.
 #[derive(Debug)]
@@ -87,7 +95,7 @@ impl AttentionStudy<'_> {
         let pictures = output.picture("attention", &picture)?;
         let maps = output.path("maps.safetensors");
         let tensors: Vec<_> = found.tensors().into_iter().map(|(name, t)| (name, to_raw(&t))).collect();
-        safetensors_file::write(&maps, &tensors)?;
+        safetensors_file::write(&maps, output.of_files(), &tensors)?;
         let columns = |s: &HeadShares| [s.itself, s.row, s.column, s.cell_box, s.elsewhere, s.puzzle, s.entropy];
         let table: Vec<[f64; 7]> = shares.iter().map(columns).collect();
         let report = AttentionReport {

@@ -6,13 +6,24 @@ use anyhow::{Result, anyhow};
 use ndarray::Array2;
 use serde::Serialize;
 
-use super::runs::{Head, RunPuzzles};
+use super::{
+    Files,
+    runs::{Head, RunPuzzles},
+};
 use crate::{
     analysis::cells::{CellsSummary, right_from},
     viz::{
         cells::{CellOrder, CellsPicture},
         chart::Words,
     },
+};
+
+/// What it writes.
+pub const FILES: Files = Files {
+    folder: "analysis/cells",
+    journal: Some("runs.jsonl"),
+    pictures: &["cells"],
+    others: &["right_from.npy", "cells.json"],
 };
 
 /// The document of `hrm analyze cells`.

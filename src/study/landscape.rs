@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use ndarray::{Array2, Array3};
 use serde::Serialize;
 
-use super::{Output, Watcher, batch_size, interrupted};
+use super::{Files, Output, Watcher, batch_size, interrupted};
 use crate::{
     analysis::{
         identity::GridIdentity,
@@ -23,6 +23,22 @@ use crate::{
         landscape::{Basins, HeatMap, Map},
         surface::Surface,
     },
+};
+
+/// What `hrm viz landscape` writes.
+pub const LANDSCAPE_FILES: Files = Files {
+    folder: "landscape",
+    journal: Some("points.jsonl"),
+    pictures: &["landscape", "surface"],
+    others: &["error.npy", "end.npy", "landscape.json"],
+};
+
+/// What `hrm viz flow` writes.
+pub const FLOW_FILES: Files = Files {
+    folder: "flow",
+    journal: Some("points.jsonl"),
+    pictures: &["flow"],
+    others: &["error.npy", "end.npy", "basin.npy", "flow.json"],
 };
 
 /// What to explore.

@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 
 use crate::{model::Model, outcome::Interrupted};
 
-pub use output::{Output, save_picture};
+pub use output::{Files, Output, save_picture};
 
 /// Puzzles or points that go through the model together where nothing better is known.
 const CPU_BATCH: usize = 64;

@@ -4,12 +4,26 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{
-    percent,
+    Files, percent,
     runs::{Head, RunPuzzles},
 };
 use crate::{
     analysis::{modes::ModesSummary, runs::PuzzleRun, trajectory::trace_puzzle},
     viz::{chart::Words, modes::ModesPicture, trajectory::TrajectoryPicture},
+};
+
+/// What it writes.
+pub const FILES: Files = Files {
+    folder: "analysis/modes",
+    journal: Some("runs.jsonl"),
+    pictures: &[
+        "modes",
+        "mode-trivial-success",
+        "mode-non-trivial-success",
+        "mode-trivial-failure",
+        "mode-non-trivial-failure",
+    ],
+    others: &["modes.json"],
 };
 
 /// The document of `hrm analyze modes`.

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Output, Watcher, between, percent, runs::RunsPlan};
+use super::{Files, Output, Watcher, between, percent, runs::RunsPlan};
 use crate::{
     analysis::{
         identity::PuzzlesIdentity,
@@ -27,6 +27,10 @@ use crate::{
         segments::SegmentsPicture,
     },
 };
+
+/// What it writes.
+pub const FILES: Files =
+    Files { folder: "report", journal: Some("runs-1.jsonl"), pictures: &[], others: &["report.html"] };
 
 /// What to report.
 #[derive(Clone, Debug)]
@@ -119,7 +123,7 @@ impl ReportPlan {
         }
         let page = report.render()?;
         let path = output.path("report.html");
-        write_bytes(&path, page.as_bytes())?;
+        write_bytes(&path, output.of_files(), page.as_bytes())?;
         let document = ReportDocument {
             title: self.title,
             file: path.display().to_string(),

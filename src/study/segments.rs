@@ -4,10 +4,21 @@ use anyhow::Result;
 use ndarray::Array2;
 use serde::Serialize;
 
-use super::runs::{Head, RunPuzzles};
+use super::{
+    Files,
+    runs::{Head, RunPuzzles},
+};
 use crate::{
     analysis::{runs::PuzzleRun, segments::SegmentsSummary},
     viz::{chart::Words, segments::SegmentsPicture},
+};
+
+/// What it writes.
+pub const FILES: Files = Files {
+    folder: "analysis/segments",
+    journal: Some("runs.jsonl"),
+    pictures: &["segments"],
+    others: &["loss.npy", "exact.npy", "q_halt.npy", "q_continue.npy", "move_h.npy", "move_l.npy", "segments.json"],
 };
 
 /// The document of `hrm analyze segments`.

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Output, Watcher, runs::RunsPlan};
+use super::{Files, Output, Watcher, runs::RunsPlan};
 use crate::{
     analysis::{
         identity::PuzzlesIdentity,
@@ -18,6 +18,14 @@ use crate::{
         chart::Words,
         stability::{StabilityPicture, StabilitySeries},
     },
+};
+
+/// What it writes.
+pub const FILES: Files = Files {
+    folder: "analysis/stability",
+    journal: Some("runs-1.jsonl"),
+    pictures: &["stability"],
+    others: &["stability.json"],
 };
 
 /// What to run.

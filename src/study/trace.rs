@@ -6,18 +6,28 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Output, Watcher, interrupted};
+use super::{Files, Output, Watcher, interrupted};
 use crate::{
     analysis::{
         identity::TraceIdentity,
-        trace_file::{TraceArray, TraceFile, TracePlan, arrays},
+        trace_file::{TraceArray, TraceFile, TraceLayout, TracePlan, arrays},
     },
     checkpoint::Checkpoint,
     eval::test_puzzles::DataIdentity,
-    journal::run_batches,
+    journal::{Journal, run_batches},
     model::Model,
     puzzle::Puzzle,
 };
+
+/// What it writes.
+pub const FILES: Files = Files {
+    folder: "trace",
+    journal: Some("rows.jsonl"),
+    pictures: &[],
+    others: &["trace.safetensors", "trace.safetensors.part", "index.json"],
+};
+
+const FILE: &str = "trace.safetensors";
 
 /// What is traced, with what.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +64,14 @@ pub struct TraceIndex {
     config: Value,
 }
 
-/// How a trace ended.
+/// A trace that is whole.
 #[derive(Debug)]
-pub enum Traced {
-    /// The file was whole already.
-    WasWhole,
-    /// It was written, and so was `index.json`, whose name comes with it.
-    Written(Box<TraceIndex>, String),
+pub struct Traced {
+    pub index: TraceIndex,
+    /// Of `index.json`.
+    pub index_file: String,
+    /// An earlier run had traced all rows.
+    pub was_whole: bool,
 }
 
 impl TraceStudy<'_> {
@@ -76,7 +87,7 @@ impl TraceStudy<'_> {
     /// Writes `trace.safetensors` row by row, on with what is there where that is wanted, then `index.json`.
     ///
     /// # Errors
-    /// [`crate::outcome::Interrupted`]; a trace of other rows; a failure inside libtorch or of the file system.
+    /// [`crate::outcome::Interrupted`]; a trace of other rows; a whole file that is another; a failure inside libtorch or of the file system.
     pub fn run(&self, output: &Output, watcher: &dyn Watcher) -> Result<Traced> {
         let Self { checkpoint, model, items, segments, .. } = *self;
         let rows: Vec<usize> = items.iter().map(|i| i.index()).collect();
@@ -91,12 +102,28 @@ impl TraceStudy<'_> {
         };
         let (mut journal, done) = output.journal::<_, usize>("rows.jsonl", &asked)?;
         let done = done.place(items, |row, item| *row == item.index())?;
-        let before = done.iter().flatten().count();
-        let path = output.path("trace.safetensors");
-        if before == items.len() && path.exists() {
-            return Ok(Traced::WasWhole);
+        let layout = TraceLayout::new(model.config(), self.plan())?;
+        let was_whole = done.iter().flatten().count() == items.len() && layout.is_whole(&output.path(FILE))?;
+        if !was_whole {
+            self.trace(layout, &mut journal, done, output, watcher)?;
         }
-        let mut file = TraceFile::open(&path, model.config(), self.plan(), before)?;
+        let index = self.index(rows)?;
+        let index_file = output.json("index.json", &index)?;
+        Ok(Traced { index, index_file, was_whole })
+    }
+
+    /// Traces the rows that are not done.
+    fn trace(
+        &self,
+        layout: TraceLayout,
+        journal: &mut Journal<TraceIdentity, usize>,
+        done: Vec<Option<usize>>,
+        output: &Output,
+        watcher: &dyn Watcher,
+    ) -> Result<()> {
+        let Self { model, items, .. } = *self;
+        let before = done.iter().flatten().count();
+        let mut file = TraceFile::open(&output.path(FILE), layout, before, output.of_files())?;
         let bar = watcher.bar(items.len(), "trace", "puzzles");
         bar.set_position(before as u64);
         let numbered: Vec<(usize, Puzzle)> = items.iter().cloned().enumerate().collect();
@@ -105,7 +132,7 @@ impl TraceStudy<'_> {
             file.trace(model, batch.first().map_or(0, |(row, _)| *row), &items)?;
             Ok(items.iter().map(|i| i.index()).collect())
         };
-        let found = run_batches(&numbered, self.batch_size, Some(&mut journal), done, compute, |found| {
+        let found = run_batches(&numbered, self.batch_size, Some(journal), done, compute, |found| {
             bar.inc(found.len() as u64);
             if watcher.asked_to_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -113,16 +140,19 @@ impl TraceStudy<'_> {
         if found.stopped {
             bail!(interrupted(watcher, found.results.len(), items.len(), output.folder()));
         }
-        let bytes = file.bytes();
-        file.finish()?;
+        file.finish(output.of_files())
+    }
+
+    fn index(&self, rows: Vec<usize>) -> Result<TraceIndex> {
+        let Self { checkpoint, model, segments, .. } = *self;
         let shapes: Map<String, Value> = self
             .layout()
             .iter()
             .map(|a| (a.name.to_owned(), json!({"dtype": safetensors::Dtype::from(a.dtype), "shape": a.shape})))
             .collect();
-        let index = TraceIndex {
-            file: "trace.safetensors".to_owned(),
-            bytes,
+        Ok(TraceIndex {
+            file: FILE.to_owned(),
+            bytes: TraceLayout::new(model.config(), self.plan())?.bytes(),
             rows,
             data: self.data.data.clone(),
             checkpoint: checkpoint.path.display().to_string(),
@@ -133,8 +163,6 @@ impl TraceStudy<'_> {
             puzzle_emb_len: model.config().puzzle_emb_len(),
             arrays: Value::Object(shapes),
             config: serde_json::to_value(&checkpoint.config)?,
-        };
-        let name = output.json("index.json", &index)?;
-        Ok(Traced::Written(Box::new(index), name))
+        })
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     checkpoint::{Checkpoint, short_names, weights_name},
     model::Model,
     puzzle::{Puzzle, Transform},
-    store::write_bytes,
+    store::{Existing, write_bytes},
     viz::{animation::render_gif, chart::Words, trajectories::PathsPicture, trajectory::TrajectoryPicture},
 };
 
@@ -28,6 +28,8 @@ pub struct TrajectoryPlan<'a> {
     pub points: PointsPer,
     /// The picture; `.gif` shows one path that moves.
     pub file: PathBuf,
+    /// What to do with a file that is there already.
+    pub existing: Existing,
     /// Everything that has a path in the picture.
     traced: Vec<Traced>,
 }
@@ -66,8 +68,9 @@ impl<'a> TrajectoryPlan<'a> {
         permutes: u32,
         points: PointsPer,
         file: PathBuf,
+        existing: Existing,
     ) -> Result<Self> {
-        let mut plan = Self { chosen, checkpoints, permutes, points, file, traced: Vec::new() };
+        let mut plan = Self { chosen, checkpoints, permutes, points, file, existing, traced: Vec::new() };
         let short = short_names(&checkpoints.iter().collect::<Vec<_>>());
         for (checkpoint, weights) in short.iter().enumerate() {
             for one in chosen {
@@ -135,10 +138,10 @@ impl<'a> TrajectoryPlan<'a> {
         let picture = TrajectoryPicture { trajectory, puzzle_name, sources: self.sources() };
         if is_gif(&self.file) {
             let bar = watcher.bar(trajectory.points.len() + 1, "draw", "frames");
-            write_bytes(&self.file, &render_gif(trajectory, &picture.title(), || bar.inc(1))?)?;
+            write_bytes(&self.file, self.existing, &render_gif(trajectory, &picture.title(), || bar.inc(1))?)?;
             bar.finish_and_clear();
         } else {
-            save_picture(&picture, &self.file)?;
+            save_picture(&picture, &self.file, self.existing)?;
         }
         Ok(picture.title())
     }
@@ -158,7 +161,7 @@ impl<'a> TrajectoryPlan<'a> {
             sources: self.sources(),
         };
         let paths = self.traced.iter().map(|t| t.name.clone()).zip(paths).collect();
-        save_picture(&PathsPicture { words, paths }, &self.file)?;
+        save_picture(&PathsPicture { words, paths }, &self.file, self.existing)?;
         Ok(title)
     }
 }

@@ -2,20 +2,25 @@
 //!
 //! A checkpoint is written as `.step_N.part`, file by file with its manifest last, renamed to `step_N`, and then named in
 //! `latest`. Old ones lose their training state (all but the newest two) or go as a whole (`keep_last`); the best stays.
+//! A run that goes on first brings `best.json`, `latest` and old checkpoints to where its checkpoint had brought them, as
+//! the process that wrote it may have been killed before it did.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use log::warn;
 
 use super::{STATE_FILE, STATE_TENSORS_FILE, TrainingState};
 use crate::{
-    checkpoint::{CheckpointMeta, EMA_FILE, MANIFEST_FILE, Manifest, RawTensor, WEIGHTS_FILE, safetensors_file},
+    checkpoint::{
+        CONFIG_FILE, CheckpointMeta, EMA_FILE, MANIFEST_FILE, Manifest, RawTensor, WEIGHTS_FILE, safetensors_file,
+    },
     config::TrainConfig,
-    input, store,
+    input,
+    store::{Existing, clear_leftovers, rename_new, sync_folder, write_bytes},
 };
 
 /// Names the newest checkpoint.
@@ -58,13 +63,16 @@ impl RunFolder {
         for entry in fs::read_dir(path).with_context(|| format!("{}: cannot list the folder", path.display()))? {
             let leftover = entry.with_context(|| path.display().to_string())?.path();
             let name = leftover.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            let Some(step) = name.strip_prefix(".step_") else { continue };
-            match step.strip_suffix(".old") {
-                Some(step) if !path.join(format!("step_{step}")).exists() => {
-                    rename(&leftover, &path.join(format!("step_{step}")))?;
-                }
-                _ => remove(&leftover)?,
+            let Some((step, ending)) = name.strip_prefix(".step_").and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            // Half of either may be gone: earlier versions removed what is called so.
+            if step.parse::<i64>().is_ok() && ["part", "old"].contains(&ending) {
+                remove(&leftover)?;
             }
+        }
+        for name in [CONFIG_FILE, BEST_FILE, LATEST_FILE] {
+            clear_leftovers(&path.join(name));
         }
         Ok(Self { path: path.to_path_buf(), keep_last: keep_last.and_then(|k| usize::try_from(k).ok()) })
     }
@@ -76,16 +84,30 @@ impl RunFolder {
     /// Those of the file system, with the path.
     pub fn set_aside_after(&self, step: i64) -> Result<Vec<String>> {
         let later = steps(&self.path)?.into_iter().filter(|(later, _)| *later > step);
-        later
-            .map(|(later, folder)| {
-                let aside = self.path.join(format!("step_{later}.aside"));
-                if aside.exists() {
-                    remove(&aside)?;
-                }
-                rename(&folder, &aside)?;
-                Ok(format!("{} is set aside as {}", folder.display(), aside.display()))
-            })
-            .collect()
+        later.map(|(_, folder)| set_aside(&folder)).collect()
+    }
+
+    /// Brings everything beside a checkpoint to where [`RunFolder::write`] had brought it.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn settle(&self, state: &TrainingState) -> Result<()> {
+        let best = self.path.join(BEST_FILE);
+        match &state.best {
+            Some(found) => {
+                let text = format!("{}\n", serde_json::to_string(found)?);
+                write_bytes(&best, Existing::Replace, text.as_bytes())?;
+            }
+            None if best.exists() => remove(&best)?,
+            None => {}
+        }
+        let latest = format!("step_{}\n", state.step);
+        write_bytes(&self.path.join(LATEST_FILE), Existing::Replace, latest.as_bytes())?;
+        // The checkpoint stands: what cannot be removed is no reason to stop.
+        if let Err(e) = self.prune(state.best.map(|b| b.step)) {
+            warn!("old checkpoints stay: {e:#}");
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint and removes what need not stay. Returns its folder.
@@ -103,59 +125,86 @@ impl RunFolder {
             let _ = fs::remove_dir_all(&part);
             return Err(e);
         }
-        let old = self.path.join(format!(".step_{step}.old"));
-        if folder.exists() {
-            rename(&folder, &old)?;
+        if folder.symlink_metadata().is_ok() {
+            // It came while the run was at work, and is none of the run's.
+            warn!("{}", set_aside(&folder)?);
         }
         rename(&part, &folder)?;
-        store::sync_folder(&self.path)?;
-        if let Some(best) = &snapshot.state.best {
-            let text = format!("{}\n", serde_json::to_string(best)?);
-            store::write_bytes(&self.path.join(BEST_FILE), text.as_bytes())?;
-        }
-        store::write_bytes(&self.path.join(LATEST_FILE), format!("step_{step}\n").as_bytes())?;
-        if old.exists() {
-            remove(&old)?;
-        }
-        // The checkpoint stands: what cannot be removed is no reason to stop.
-        if let Err(e) = self.prune(snapshot.state.best.map(|b| b.step)) {
-            warn!("old checkpoints stay: {e:#}");
-        }
+        sync_folder(&self.path)?;
+        self.settle(&snapshot.state)?;
         Ok(folder)
     }
 
     fn prune(&self, best: Option<i64>) -> Result<()> {
-        let steps = steps(&self.path)?;
-        for (age, (step, folder)) in steps.iter().rev().enumerate() {
-            if self.keep_last.is_some_and(|keep| age >= keep) && Some(*step) != best {
-                let old = self.path.join(format!(".step_{step}.old"));
-                rename(folder, &old)?;
-                remove(&old)?;
-            } else if age >= RESUMABLE && folder.join(STATE_FILE).exists() {
-                let mut manifest = Manifest::read(folder)?.unwrap_or_default();
-                for file in [STATE_FILE, STATE_TENSORS_FILE] {
-                    manifest.files.remove(file);
-                }
-                manifest.write(folder)?;
-                // The scalars last: while they are there, the next call tries again.
-                for file in [STATE_TENSORS_FILE, STATE_FILE] {
-                    let path = folder.join(file);
-                    fs::remove_file(&path).with_context(|| format!("{}: cannot remove", path.display()))?;
-                }
-            }
+        // One that cannot go does not keep the others.
+        let mut failed = Ok(());
+        for (age, (step, folder)) in steps(&self.path)?.iter().rev().enumerate() {
+            let done = if self.keep_last.is_some_and(|keep| age >= keep) && Some(*step) != best {
+                // A part of a checkpoint is none.
+                let part = self.path.join(format!(".step_{step}.part"));
+                let cleared = if part.exists() { remove(&part) } else { Ok(()) };
+                cleared.and_then(|()| rename(folder, &part)).and_then(|()| remove(&part))
+            } else if age >= RESUMABLE {
+                forget_training(folder)
+            } else {
+                Ok(())
+            };
+            failed = failed.and(done);
         }
-        Ok(())
+        failed
     }
 }
 
-fn fill(part: &Path, snapshot: &Snapshot) -> Result<()> {
-    safetensors_file::save_folder(part, &snapshot.config, &snapshot.meta, &snapshot.weights)?;
-    if let Some(ema) = &snapshot.ema {
-        safetensors_file::write(&part.join(EMA_FILE), ema)?;
+/// Removes the training state of a checkpoint, or what a killed process left of it. The manifest loses it first: what it
+/// names is there at every moment.
+fn forget_training(folder: &Path) -> Result<()> {
+    let state = [STATE_TENSORS_FILE, STATE_FILE];
+    if !state.iter().any(|name| folder.join(name).exists()) {
+        return Ok(());
     }
-    safetensors_file::write(&part.join(STATE_TENSORS_FILE), &snapshot.training)?;
+    clear_leftovers(&folder.join(MANIFEST_FILE));
+    let Some(mut manifest) = Manifest::read(folder)? else { return Ok(()) };
+    let named = manifest.files.len();
+    manifest.files.retain(|name, _| !state.contains(&name.as_str()));
+    if manifest.files.len() < named {
+        manifest.write(folder)?;
+    }
+    for path in state.map(|name| folder.join(name)) {
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("{}: cannot remove", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives a checkpoint's folder a name that no checkpoint has. Returns a sentence about it.
+fn set_aside(folder: &Path) -> Result<String> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    for number in 1_u64.. {
+        let ending = if number == 1 { String::new() } else { format!("-{number}") };
+        let aside = folder.with_file_name(format!("{name}.aside{ending}"));
+        // Even an empty folder of that name stays.
+        let moved = if aside.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { rename_new(folder, &aside) };
+        match moved {
+            Ok(()) => return Ok(format!("{} is set aside as {}", folder.display(), aside.display())),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e).with_context(|| format!("{}: cannot be set aside", folder.display())),
+        }
+    }
+    bail!("{}: cannot be set aside", folder.display())
+}
+
+fn fill(part: &Path, snapshot: &Snapshot) -> Result<()> {
+    safetensors_file::save_folder(part, Existing::Refuse, &snapshot.config, &snapshot.meta, &snapshot.weights)?;
+    if let Some(ema) = &snapshot.ema {
+        safetensors_file::write(&part.join(EMA_FILE), Existing::Refuse, ema)?;
+    }
+    safetensors_file::write(&part.join(STATE_TENSORS_FILE), Existing::Refuse, &snapshot.training)?;
     let state = format!("{}\n", serde_json::to_string_pretty(&snapshot.state)?);
-    store::write_bytes(&part.join(STATE_FILE), state.as_bytes())?;
+    write_bytes(&part.join(STATE_FILE), Existing::Refuse, state.as_bytes())?;
     Manifest::of(part)?.write(part)
 }
 
@@ -232,7 +281,7 @@ impl ResumePoint {
             "it holds weights alone; its training state was removed when newer ones were saved"
         );
         manifest.verify(folder)?;
-        let path = folder.join(crate::checkpoint::CONFIG_FILE);
+        let path = folder.join(CONFIG_FILE);
         let text = input::read_text(&path, 1 << 20)?;
         let config = TrainConfig::from_checkpoint_yaml(&text).with_context(|| path.display().to_string())?.config;
         let state = TrainingState::read(folder)?;

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -18,6 +18,9 @@ use crate::{
     metrics::{GRADIENT_NORM, LEARNING_RATE, Metric, MetricValues, TRAIN_PREFIX, train_key},
     runtime,
 };
+
+/// How its first line begins.
+const FIRST_KEY: &[u8] = b"{\"num_params\"";
 
 /// A run's metrics file, open for appending.
 #[derive(Debug)]
@@ -41,13 +44,21 @@ impl MetricsLog {
         Ok(Self { file: Some(file) })
     }
 
+    /// Whether an earlier process has logged something.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn is_begun(&self) -> Result<bool> {
+        self.file.as_ref().map_or(Ok(false), |file| Ok(!file.is_empty()?))
+    }
+
     /// Begins to log. A new run's file starts with a line of `num_params`, `config`, versions, data fingerprint and command
     /// line; where a run goes on, lines of later steps are cut off, as they will be written again, and a line says so.
     pub fn start(&mut self, plan: &TrainPlan) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let keep = match &plan.resume {
             // What is there is of a run that was killed before its first checkpoint.
-            None => 0,
+            None => begins_a_run(file)?,
             Some(point) => end_of_step(file, point.state.step, point.state.passes)?,
         };
         file.cut(keep)?;
@@ -113,6 +124,18 @@ impl MetricsLog {
     fn line(&mut self, value: &Value) -> Result<()> {
         self.file.as_mut().map_or(Ok(()), |file| file.write(value))
     }
+}
+
+/// Makes sure that a file is empty or begins as this program begins a run's, so that it may be begun anew: returns 0.
+fn begins_a_run(file: &mut LineFile) -> Result<u64> {
+    let path = file.path().to_owned();
+    let mut lines = file.lines(LONGEST_LINE)?;
+    let ours = match lines.next_line()? {
+        Some(line) => serde_json::from_slice::<Value>(line).is_ok_and(|first| first.get("num_params").is_some()),
+        None => lines.torn().iter().zip(FIRST_KEY).all(|(a, b)| a == b),
+    };
+    ensure!(ours, "{}: no run's metrics: give another run_name or checkpoint_path, or move it away", path.display());
+    Ok(0)
 }
 
 /// Where the lines up to a step end: the first line, those of steps before, the step's own, and of evaluations the first

@@ -1,14 +1,17 @@
 //! A training run, checked as a whole before anything starts: data, model, batch, number of steps, where it writes.
 
 use std::{
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::{ResumePoint, changes};
+use super::{BEST_FILE, LATEST_FILE, METRICS_FILE, ResumePoint, changes};
 use crate::{
+    checkpoint::CONFIG_FILE,
     config::TrainConfig,
     dataset::{Dataset, DatasetMeta, SamplerConfig, Split, TrainSampler},
     escape::shell_word,
@@ -69,8 +72,9 @@ impl TrainPlan {
     /// disagree, sizes that no model can have, a batch that no pass fills, a run folder that holds another run.
     pub fn new(config: TrainConfig) -> Result<Self> {
         let plan = Self::build(config)?;
-        let held = plan.run_dir.join(super::METRICS_FILE).exists()
-            || ResumePoint::find(&plan.run_dir).ok().flatten().is_some();
+        refuse_others(&plan.run_dir)?;
+        let held =
+            plan.run_dir.join(METRICS_FILE).exists() || ResumePoint::find(&plan.run_dir).ok().flatten().is_some();
         ensure!(
             !held,
             "{}: there is a run already; go on with it (--resume {}), give another run_name or checkpoint_path, or move \
@@ -87,6 +91,9 @@ impl TrainPlan {
     /// As [`TrainPlan::new`]; unless `forced`, a configuration or data that are not those of the run, by name.
     pub fn resume(config: TrainConfig, point: Option<ResumePoint>, forced: bool) -> Result<Self> {
         let mut plan = Self::build(config)?;
+        if point.is_none() {
+            refuse_others(&plan.run_dir)?;
+        }
         if let Some(point) = &point {
             let mut changed = changes(&point.config, &plan.config);
             let state = &point.state;
@@ -204,6 +211,26 @@ impl TrainPlan {
             flops_per_step: c.flops_per_train_row() * self.config.global_batch_size as f64,
         }
     }
+}
+
+/// A new run begins in no folder that holds what it would replace, unless that is of a run that was killed.
+fn refuse_others(run_dir: &Path) -> Result<()> {
+    let names = || fs::read_dir(run_dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let taken = |name: &OsString| {
+        let bytes = name.as_encoded_bytes();
+        bytes.starts_with(b"step_") || [CONFIG_FILE, LATEST_FILE, BEST_FILE].iter().any(|own| bytes == own.as_bytes())
+    };
+    // Looked for last: it is the first file of a run, which another process of this one may be beginning.
+    if let Some(name) = names().find(taken)
+        && !run_dir.join(METRICS_FILE).exists()
+    {
+        bail!(
+            "{}: is there already, and of no run that could go on: give another run_name or checkpoint_path, or move it \
+             away",
+            run_dir.join(name).display()
+        );
+    }
+    Ok(())
 }
 
 fn check_parts(config: &TrainConfig, sampler: &SamplerConfig) -> Result<()> {

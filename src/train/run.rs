@@ -21,7 +21,7 @@ use crate::{
     eval::evaluate::{Evaluation, EvaluationSums},
     model::{DeviceBatch, Exploration, Model},
     runtime::Backend,
-    store,
+    store::{self, Existing},
 };
 
 /// What happens during a run, for whoever watches it. `step` and `evaluating` return false to ask for a stop: the run
@@ -134,8 +134,10 @@ pub fn run(plan: &TrainPlan, backend: Backend, peers: Peers, observer: &mut dyn 
             for told in folder.set_aside_after(point.state.step)? {
                 observer.warn(&told);
             }
+            folder.settle(&point.state)?;
         }
-        store::write_bytes(&plan.run_dir.join(CONFIG_FILE), plan.config.to_yaml()?.as_bytes())?;
+        let config = plan.run_dir.join(CONFIG_FILE);
+        store::write_bytes(&config, Existing::Replace, plan.config.to_yaml()?.as_bytes())?;
     }
     let augment = OnlineAugment::new(plan)?;
     let state = plan.resume.as_ref().map(|point| &point.state);
@@ -256,6 +258,10 @@ impl Run<'_> {
                 self.save(sampler.state())?;
             }
         }
+        if self.summary.evaluation.is_none() {
+            // An earlier process evaluated last, and may have been killed before it told.
+            self.summary.evaluation = self.evaluate()?;
+        }
         Ok(())
     }
 
@@ -349,8 +355,13 @@ impl Run<'_> {
         let file = self.plan.run_dir.join(format!("not_finite_step_{step}.json"));
         let report =
             json!({ "step": step, "metric": name, "value": value.to_string(), "set": set, "examples": examples });
-        let write =
-            || if self.folder.is_some() { store::write_bytes(&file, format!("{report}\n").as_bytes()) } else { Ok(()) };
+        let write = || {
+            if self.folder.is_some() {
+                store::write_bytes(&file, Existing::Replace, format!("{report}\n").as_bytes())
+            } else {
+                Ok(())
+            }
+        };
         let told = match write() {
             Ok(()) => format!("the new examples of its batch are listed in {}", file.display()),
             Err(e) => format!("the new examples of its batch were {examples:?} of set '{set}' ({e:#})"),
@@ -435,7 +446,8 @@ impl Run<'_> {
     fn save(&mut self, place: SamplerState) -> Result<()> {
         let step = self.trainer.step;
         self.read_metrics()?;
-        self.sinks.sync()?;
+        let synced = self.sinks.sync()?;
+        self.warn(synced);
         if self.saved_step == Some(step) {
             return Ok(());
         }

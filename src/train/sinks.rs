@@ -25,8 +25,11 @@ impl Sinks {
     /// # Errors
     /// Those of [`MetricsLog::open`].
     pub fn open(plan: &TrainPlan) -> Result<Self> {
-        let events = plan.tensorboard.then(|| Events { folder: plan.run_dir.clone(), file: None });
-        Ok(Self { log: MetricsLog::open(&plan.run_dir)?, events })
+        let log = MetricsLog::open(&plan.run_dir)?;
+        let resumed = plan.resume.is_some() || log.is_begun()?;
+        let folder = plan.run_dir.clone();
+        let events = plan.tensorboard.then_some(Events { folder, resumed, file: None, failed: false });
+        Ok(Self { log, events })
     }
 
     /// Begins to write, see [`MetricsLog::start`].
@@ -34,7 +37,8 @@ impl Sinks {
         self.log.start(plan)
     }
 
-    /// A training step. Returns a warning where TensorBoard's files are given up; the run goes on without them.
+    /// A training step. Returns a warning where TensorBoard's files cannot be written; the run goes on, and they get what
+    /// they lack once they can.
     ///
     /// # Errors
     /// Those of the file system on metrics.jsonl; as all that follow.
@@ -47,7 +51,7 @@ impl Sinks {
     pub fn evaluation(&mut self, step: i64, evaluation: &Evaluation) -> Result<Option<String>> {
         self.log.evaluation(step, evaluation)?;
         let written = self.scalars(step, || evaluation.entries().collect());
-        Ok(written.or_else(|| self.flush_events()))
+        Ok(written.or_else(|| self.with_events(EventFile::flush)))
     }
 
     /// Makes what was written visible to readers of the files.
@@ -55,33 +59,35 @@ impl Sinks {
         self.log.flush()
     }
 
-    /// Brings the lines of metrics.jsonl onto the disk.
-    pub fn sync(&mut self) -> Result<()> {
-        self.log.sync()
+    /// Brings all figures onto the disk: a checkpoint has no step that they have not. A warning as of [`Sinks::step`].
+    pub fn sync(&mut self) -> Result<Option<String>> {
+        self.log.sync()?;
+        Ok(self.with_events(EventFile::sync))
     }
 
     /// Ends the event files; a warning as of [`Sinks::step`].
     pub fn finish(&mut self) -> Result<Option<String>> {
         self.log.flush()?;
-        Ok(self.flush_events())
+        Ok(self.with_events(EventFile::flush))
     }
 
     fn scalars(&mut self, step: i64, values: impl FnOnce() -> Vec<(String, f64)>) -> Option<String> {
-        self.with_events(|events| {
-            let values = values();
-            events.file(step)?.scalars(step, values.iter().map(|(name, value)| (name.as_str(), *value)))
-        })
+        let events = self.events.as_mut()?;
+        // Steps that an earlier process logged, and this one does again, are void.
+        events.file.get_or_insert_with(|| EventFile::new(&events.folder, events.resumed.then_some(step)));
+        let values = values();
+        self.with_events(|file| file.scalars(step, values.iter().map(|(name, value)| (name.as_str(), *value))))
     }
 
-    fn flush_events(&mut self) -> Option<String> {
-        self.with_events(|events| events.file.as_mut().map_or(Ok(()), EventFile::flush))
-    }
-
-    /// Gives the event files up at the first failure.
-    fn with_events(&mut self, write: impl FnOnce(&mut Events) -> Result<()>) -> Option<String> {
-        let error = write(self.events.as_mut()?).err()?;
-        self.events = None;
-        Some(format!("{error:#}: training goes on without TensorBoard files"))
+    /// Warns at the first of failures that follow each other.
+    fn with_events(&mut self, write: impl FnOnce(&mut EventFile) -> Result<()>) -> Option<String> {
+        let events = self.events.as_mut()?;
+        let error = write(events.file.as_mut()?).err();
+        let failed_before = std::mem::replace(&mut events.failed, error.is_some());
+        let error = error.filter(|_| !failed_before)?;
+        Some(format!(
+            "{error:#}: training goes on, and TensorBoard's files get what they lack once they can be written"
+        ))
     }
 }
 
@@ -89,16 +95,10 @@ impl Sinks {
 #[derive(Debug)]
 struct Events {
     folder: PathBuf,
-    /// Started at the first values.
+    /// Whether an earlier process may have logged steps that come again.
+    resumed: bool,
+    /// Begun at the first values.
     file: Option<EventFile>,
-}
-
-impl Events {
-    fn file(&mut self, step: i64) -> Result<&mut EventFile> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => EventFile::create(&self.folder, Some(step).filter(|&step| step > 1))?,
-        };
-        Ok(self.file.insert(file))
-    }
+    /// The last attempt to write did.
+    failed: bool,
 }

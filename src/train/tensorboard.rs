@@ -6,7 +6,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufWriter, ErrorKind, Write},
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process,
     time::{SystemTime, UNIX_EPOCH},
@@ -29,42 +29,45 @@ mod event {
 /// `SessionLog.status`: what was logged from the event's step on is void.
 const SESSION_START: u64 = 1;
 
-/// An event file of one run, open for appending.
+/// So many bytes are held back at most before they are written.
+const HELD_BACK: usize = 1 << 16;
+
+/// An event file of one run. What cannot be written is kept, and written once that is possible.
 #[derive(Debug)]
 pub struct EventFile {
-    path: PathBuf,
-    file: BufWriter<File>,
+    folder: PathBuf,
+    /// Made when something is written for the first time.
+    file: Option<(PathBuf, File)>,
+    /// Bytes of whole records in the file.
+    written: u64,
+    /// Records that are not in the file yet.
+    pending: Vec<u8>,
 }
 
 impl EventFile {
-    /// Starts a new file in a run folder. A run that goes on at `resumed_at` (its next step) lets TensorBoard forget what
-    /// earlier files hold of that step and later ones.
-    ///
-    /// # Errors
-    /// Those of the file system, with the path.
-    pub fn create(folder: &Path, resumed_at: Option<i64>) -> Result<Self> {
-        let (path, file) = fresh_file(folder)?;
-        let mut events = Self { path, file: BufWriter::new(file) };
+    /// A new file in a run folder, which is made by the first [`EventFile::flush`]. A run that goes on at `resumed_at` (its
+    /// next step) lets TensorBoard forget what earlier files hold of that step and later ones.
+    pub fn new(folder: &Path, resumed_at: Option<i64>) -> Self {
+        let mut events = Self { folder: folder.to_owned(), file: None, written: 0, pending: Vec::new() };
         let time = now();
         events.record(&message(|m| {
             m.double(event::WALL_TIME, time);
             m.bytes(event::FILE_VERSION, VERSION.as_bytes());
-        }))?;
+        }));
         if let Some(step) = resumed_at {
             events.record(&message(|m| {
                 m.double(event::WALL_TIME, time);
                 m.varint(event::STEP, step.cast_unsigned());
                 m.bytes(event::SESSION_LOG, &message(|log| log.varint(1, SESSION_START)));
-            }))?;
+            }));
         }
-        events.flush()?;
-        Ok(events)
+        events
     }
 
     /// Values of one step.
     ///
     /// # Errors
-    /// Those of the file system, with the path.
+    /// Those of [`EventFile::flush`]; the values are kept.
     pub fn scalars<'a>(&mut self, step: i64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
         let summary = message(|summary| {
             for (tag, value) in values {
@@ -81,21 +84,46 @@ impl EventFile {
             m.double(event::WALL_TIME, now());
             m.varint(event::STEP, step.cast_unsigned());
             m.bytes(event::SUMMARY, &summary);
-        }))
+        }));
+        if self.file.is_none() || self.pending.len() > HELD_BACK { self.flush() } else { Ok(()) }
     }
 
-    /// Makes what was written visible to a TensorBoard that watches.
+    /// Makes what was recorded visible to a TensorBoard that watches.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path. The file then ends with a whole record, and what is missing is kept.
     pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().with_context(|| format!("{}: cannot write", self.path.display()))
+        let (path, file) = match &mut self.file {
+            Some(open) => open,
+            none => none.insert(fresh_file(&self.folder)?),
+        };
+        let at = || format!("{}: cannot write", path.display());
+        if let Err(e) = file.write_all(&self.pending) {
+            file.set_len(self.written).with_context(at)?;
+            return Err(e).with_context(at);
+        }
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
     }
 
-    fn record(&mut self, bytes: &[u8]) -> Result<()> {
+    /// Brings everything recorded so far onto the disk.
+    ///
+    /// # Errors
+    /// As [`EventFile::flush`].
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        match &self.file {
+            Some((path, file)) => file.sync_data().with_context(|| format!("{}: cannot write", path.display())),
+            None => Ok(()),
+        }
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
         let length = (bytes.len() as u64).to_le_bytes();
-        let parts = [&length[..], &masked_crc(&length), bytes, &masked_crc(bytes)];
-        parts
-            .iter()
-            .try_for_each(|part| self.file.write_all(part))
-            .with_context(|| format!("{}: cannot write", self.path.display()))
+        for part in [&length[..], &masked_crc(&length), bytes, &masked_crc(bytes)] {
+            self.pending.extend_from_slice(part);
+        }
     }
 }
 
@@ -199,10 +227,29 @@ mod tests {
     #[test]
     fn two_files_of_one_second_have_two_names() {
         let dir = tempfile::tempdir().unwrap();
-        EventFile::create(dir.path(), None).unwrap();
-        EventFile::create(dir.path(), Some(3)).unwrap();
+        EventFile::new(dir.path(), None).flush().unwrap();
+        EventFile::new(dir.path(), Some(3)).flush().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
-        let missing = EventFile::create(&dir.path().join("no"), None).unwrap_err();
+        let missing = EventFile::new(&dir.path().join("no"), None).flush().unwrap_err();
         assert!(format!("{missing:#}").contains("no/events.out.tfevents."), "{missing:#}");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("run");
+        let mut events = EventFile::new(&place, None);
+        assert!(events.scalars(1, [("a", 1.0)]).is_err() && events.scalars(2, [("a", 2.0)]).is_err());
+        std::fs::create_dir(&place).unwrap();
+        events.scalars(3, [("a", 3.0)]).unwrap();
+        events.sync().unwrap();
+        let file = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+        let one = std::fs::metadata(&file).unwrap().len();
+        events.scalars(4, [("a", 4.0)]).unwrap();
+        events.flush().unwrap();
+        // A version record and three of the same length, then a fourth.
+        let record = std::fs::metadata(&file).unwrap().len() - one;
+        let version = one - 3 * record;
+        assert_eq!(version, 8 + 4 + 4 + (1 + 8) + (2 + VERSION.len() as u64));
     }
 }

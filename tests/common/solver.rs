@@ -12,6 +12,7 @@ use hrm::{
     dtype::Dtype,
     model::{Dims, Model, ModelConfig, to_raw},
     puzzle::Board,
+    store::Existing,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -97,7 +98,7 @@ pub fn write(folder: &Path, seed: u64) -> Result<()> {
 
 pub fn write_of_size(folder: &Path, seed: u64, dims: Dims) -> Result<()> {
     let meta = CheckpointMeta::of_this_process(Some(1), None);
-    safetensors_file::save_folder(&folder.join("step_1"), &config(), &meta, &tensors(seed, dims)?)?;
+    safetensors_file::save_folder(&folder.join("step_1"), Existing::Refuse, &config(), &meta, &tensors(seed, dims)?)?;
     Checkpoint::load(folder).map(drop)
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use hrm::{
     checkpoint::{Manifest, RawTensor, safetensors_file, torch_file, torch_writer},
     dtype::Dtype,
+    store::Existing,
 };
 
 use crate::common::{
@@ -88,7 +89,7 @@ fn write_bad(at: &Path, change: impl Fn(&mut RawTensor)) -> Result<()> {
     let mut tensors = safetensors_file::read(&at.join("run/step_32/model.safetensors"))?;
     let lm_head = tensors.iter_mut().find(|(name, _)| name.ends_with("lm_head.weight")).context("lm_head")?;
     change(&mut lm_head.1);
-    safetensors_file::write(&at.join("bad/model.safetensors"), &tensors)
+    safetensors_file::write(&at.join("bad/model.safetensors"), Existing::Replace, &tensors)
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn with_state(at: &Path, change: impl Fn(&mut Vec<(String, RawTensor)>)) -> Resu
     let path = folder.join("training.safetensors");
     let mut tensors = safetensors_file::read(&path)?;
     change(&mut tensors);
-    safetensors_file::write(&path, &tensors)?;
+    safetensors_file::write(&path, Existing::Replace, &tensors)?;
     Manifest::of(&folder)?.write(&folder)
 }
 

@@ -494,7 +494,7 @@ fn control_characters_of_files_are_escaped_before_a_terminal_sees_them() -> Resu
     fs::create_dir(at("odd"))?;
     let mut tensors = safetensors_file::read(&at("run/step_32/model.safetensors"))?;
     tensors[0].0 = ESCAPES.to_owned();
-    safetensors_file::write(&at("odd/model.safetensors"), &tensors)?;
+    safetensors_file::write(&at("odd/model.safetensors"), hrm::store::Existing::Replace, &tensors)?;
     let yaml = fs::read_to_string(at("run/all_config.yaml"))?;
     let escaped = "data_path: \"a\\e]0;PWN\\a\\x9b2J\"";
     fs::write(at("odd/all_config.yaml"), yaml.replace("data_path: data", escaped))?;

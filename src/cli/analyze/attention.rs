@@ -14,7 +14,7 @@ use crate::{
     config::MOST_SEGMENTS,
     puzzle::Geometry,
     say,
-    study::attention::{AttentionStudy, wanted_layers},
+    study::attention::{AttentionStudy, FILES, wanted_layers},
 };
 
 const DETAILS: &str = "\
@@ -71,7 +71,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     );
     foretell_work(&ui, &model, model.config().flops_per_segment() * segment as f64);
     let layers = wanted_layers(&args.layers, &model)?;
-    let output = args.output.open("analysis/attention")?;
+    let output = args.output.open(FILES)?;
 
     let found = attention_of(&model, puzzle, segment)?;
     let shares = found.shares(geometry)?;

@@ -11,7 +11,7 @@ use crate::{
         ui::Ui,
     },
     say,
-    study::{self, percent},
+    study::{self, cells::FILES, percent},
 };
 
 const DETAILS: &str = "\
@@ -43,7 +43,7 @@ pub struct CellsArgs {
 
 pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
-    let many = args.many.run(&ui, global, &args.output, "analysis/cells")?;
+    let many = args.many.run(&ui, global, &args.output, FILES)?;
     let summary = summarise_cells(&many.runs, &many.items);
     print(&ui, &summary);
     let (report, file) = study::cells::write(&many, &summary, args.show)?;

@@ -14,7 +14,11 @@ use crate::{
         ui::Ui,
     },
     say,
-    study::{between, modes, percent},
+    study::{
+        between,
+        modes::{self, FILES},
+        percent,
+    },
 };
 
 const DETAILS: &str = "\
@@ -69,7 +73,7 @@ pub fn run(args: &ModesArgs, global: &GlobalArgs) -> Result<()> {
             args.window
         );
     }
-    let many = args.many.run(&ui, global, &args.output, "analysis/modes")?;
+    let many = args.many.run(&ui, global, &args.output, FILES)?;
     let segments = many.runs.first().map_or(0, PuzzleRun::segments);
     ensure!(args.window <= segments, "--window {}: the model runs {segments} segments", args.window);
     let summary = count_modes(&many.runs, &criteria);

@@ -11,7 +11,10 @@ use crate::{
         ui::Ui,
     },
     say,
-    study::{between, percent, segments},
+    study::{
+        between, percent,
+        segments::{self, FILES},
+    },
 };
 
 const DETAILS: &str = "\
@@ -45,7 +48,7 @@ pub struct SegmentsArgs {
 
 pub fn run(args: &SegmentsArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
-    let many = args.many.run(&ui, global, &args.output, "analysis/segments")?;
+    let many = args.many.run(&ui, global, &args.output, FILES)?;
     let summary = summarise(&many.runs, global.seed.unwrap_or(0));
     print(&ui, &summary);
     let (report, file) = segments::write(&many, &summary)?;

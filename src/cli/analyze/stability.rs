@@ -18,7 +18,7 @@ use crate::{
     say,
     study::{
         between, percent,
-        stability::{StabilityPlan, StableCheckpoint},
+        stability::{FILES, StabilityPlan, StableCheckpoint},
     },
 };
 
@@ -80,7 +80,7 @@ pub fn run(args: &StabilityArgs, global: &GlobalArgs) -> Result<()> {
     let runtime = global.init()?;
     let subjects = args.run.load_all(checkpoints, &puzzles, runtime)?;
     foretell_runs(&ui, &subjects, Some(u32::try_from(plan.segments)?), made.per_k * plan.blanks.len())?;
-    let output = args.output.open("analysis/stability")?;
+    let output = args.output.open(FILES)?;
     let watch = StudyWatch::new(&ui);
     let found = plan.run(&made, &subjects, &output, &watch)?;
     print_table(&ui, &found, plan.segments);

@@ -1,14 +1,14 @@
-//! Where the results of long analyses go.
+//! Where results go, and what of earlier ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::{
-    cli::ui::{JsonArg, Ui},
-    journal::Existing,
-    study::Output,
+    cli::ui::{JsonArg, JsonTarget, Ui},
+    store::{Existing, check_output, same_place},
+    study::{Files, Output},
 };
 
 /// `--format`.
@@ -45,7 +45,7 @@ impl OutputArgs {
     }
 
     /// The folder, made if missing. To be called when everything else that was typed has been checked.
-    pub fn open(&self, default: &str) -> Result<Output> {
+    pub fn open(&self, files: Files) -> Result<Output> {
         let existing = match (self.resume, self.force) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Replace,
@@ -56,6 +56,39 @@ impl OutputArgs {
             FormatChoice::Svg => vec!["svg"],
             FormatChoice::Both => vec!["png", "svg"],
         };
-        Output::open(self.output_dir.clone().unwrap_or_else(|| PathBuf::from(default)), existing, endings)
+        let folder = self.output_dir.clone().unwrap_or_else(|| PathBuf::from(files.folder));
+        Output::open(folder, existing, endings, files)
     }
+}
+
+/// `--force` of commands that write files by name.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct ForceArg {
+    /// Replace files that are there already
+    #[arg(long)]
+    force: bool,
+}
+
+impl ForceArg {
+    /// What to do with files that are there already.
+    pub fn existing(self) -> Existing {
+        if self.force { Existing::Replace } else { Existing::Refuse }
+    }
+
+    /// [`ForceArg::existing`], once it is known that `file` can be written so; to be asked before the work.
+    pub fn check(self, file: &Path, json: &JsonArg) -> Result<Existing> {
+        check_files([file], self.existing(), json)?;
+        Ok(self.existing())
+    }
+}
+
+/// Asks whether the files can be written, and the results of `--json` beside them. To be asked before the work.
+pub fn check_files<'a>(files: impl IntoIterator<Item = &'a Path>, existing: Existing, json: &JsonArg) -> Result<()> {
+    for file in files {
+        check_output(file, existing).with_context(|| file.display().to_string())?;
+        if let Some(JsonTarget::File(other)) = &json.json {
+            ensure!(!same_place(file, other), "{}: --json would replace it: give it another name", file.display());
+        }
+    }
+    Ok(())
 }

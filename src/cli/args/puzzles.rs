@@ -16,7 +16,7 @@ use crate::{
     runtime::Runtime,
     say,
     study::{
-        batch_size,
+        Files, batch_size,
         runs::{RunPuzzles, RunsPlan},
     },
 };
@@ -105,9 +105,9 @@ pub struct ManyArgs {
 }
 
 impl ManyArgs {
-    /// Runs the puzzles that were asked for, on with what the folder (`default` unless it is named) holds where that is
+    /// Runs the puzzles that were asked for, on with what the folder (that of `files` unless it is named) holds where that is
     /// wanted.
-    pub fn run(&self, ui: &Ui, global: &GlobalArgs, output: &OutputArgs, default: &str) -> Result<RunPuzzles> {
+    pub fn run(&self, ui: &Ui, global: &GlobalArgs, output: &OutputArgs, files: Files) -> Result<RunPuzzles> {
         let checkpoint = self.checkpoint.load(ui, self.run.model.weights)?;
         let puzzles = open_test_set(ui, &self.data, &checkpoint)?;
         puzzles.check_kind(&checkpoint)?;
@@ -118,7 +118,7 @@ impl ManyArgs {
         let model = self.run.load(&checkpoint, &puzzles, global.init()?)?;
         let segments = self.run.segments(&model)?;
         foretell_work(ui, &model, model.config().flops_per_segment() * (segments * items.len()) as f64);
-        let output = output.open(default)?;
+        let output = output.open(files)?;
         let plan = RunsPlan {
             checkpoint: &checkpoint,
             model: &model,

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::{
     analysis::curves::RunCurves,
-    cli::ui::{JsonArg, Ui, writable},
+    cli::{
+        args::output::ForceArg,
+        ui::{JsonArg, Ui},
+    },
     say,
     study::save_picture,
     train::{METRICS_FILE, RunHistory},
@@ -41,13 +44,15 @@ pub struct CurvesArgs {
     #[arg(short, long, value_name = "FILE", default_value = "curves.png")]
     output: PathBuf,
     #[command(flatten)]
+    force: ForceArg,
+    #[command(flatten)]
     json: JsonArg,
 }
 
 pub fn run(args: &CurvesArgs) -> Result<()> {
     let ui = Ui::new(&args.json);
     PictureFormat::of(&args.output)?;
-    writable(&args.output).map_err(|why| anyhow!("{}: {why}", args.output.display()))?;
+    let existing = args.force.check(&args.output, &args.json)?;
     ensure!(args.runs.len() <= MOST_RUNS, "{} runs: a picture holds at most {MOST_RUNS}", args.runs.len());
     let histories = if args.runs.is_empty() {
         let newest = RunHistory::newest(Path::new("checkpoints"));
@@ -66,7 +71,7 @@ pub fn run(args: &CurvesArgs) -> Result<()> {
         );
         say!(ui, "{}: step {}, {best}", run.name, history.step());
     }
-    save_picture(&CurvesPicture { runs: &runs }, &args.output)?;
+    save_picture(&CurvesPicture { runs: &runs }, &args.output, existing)?;
     say!(ui, "picture: {}", args.output.display());
     ui.emit(&json!({ "picture": args.output, "runs": runs }))
 }

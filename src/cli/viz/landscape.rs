@@ -16,8 +16,8 @@ use crate::{
     runtime::device_name,
     say,
     study::{
-        Output,
-        landscape::{Explored, GridStudyPlan, GridSubject, LandscapeLook},
+        Files, Output,
+        landscape::{Explored, FLOW_FILES, GridStudyPlan, GridSubject, LANDSCAPE_FILES, LandscapeLook},
     },
 };
 
@@ -169,6 +169,7 @@ fn prepare(
     subject: &PuzzleArgs,
     output: &OutputArgs,
     plan: &GridStudyPlan,
+    files: Files,
 ) -> Result<(GridSubject, Output)> {
     let density = plan.density;
     ensure!((0.0..=1.0).contains(&density), "--density {density}: give a share from 0 to 1");
@@ -180,7 +181,7 @@ fn prepare(
     foretell_work(ui, &model, model.config().flops_per_segment() * segments as f64);
     let subject = GridSubject { checkpoint, chosen, model };
     plan.centre_of(&subject.model)?;
-    Ok((subject, output.open(plan.name)?))
+    Ok((subject, output.open(files)?))
 }
 
 fn say_speed(ui: &Ui, explored: &Explored<'_>, model: &Model) {
@@ -202,7 +203,7 @@ pub fn run(args: &LandscapeArgs, global: &GlobalArgs) -> Result<()> {
     let ui = args.output.ui();
     ensure!(args.elev.is_finite() && args.azim.is_finite(), "--elev and --azim must be numbers of degrees");
     let plan = args.grid.plan("landscape", 1, args.density, global)?;
-    let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan)?;
+    let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan, LANDSCAPE_FILES)?;
     let watch = StudyWatch::new(&ui);
     let explored = plan.run(&subject, &output, &watch)?;
     let look =
@@ -224,7 +225,7 @@ pub fn run_flow(args: &FlowArgs, global: &GlobalArgs) -> Result<()> {
         args.segments
     );
     let plan = args.grid.plan("flow", usize::try_from(args.segments)?, args.density, global)?;
-    let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan)?;
+    let (subject, output) = prepare(&ui, global, &args.subject, &args.output, &plan, FLOW_FILES)?;
     let watch = StudyWatch::new(&ui);
     let explored = plan.run(&subject, &output, &watch)?;
     let (report, file) = explored.write_flow(args.settle)?;

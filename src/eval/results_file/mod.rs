@@ -36,6 +36,7 @@ use super::{
 use crate::{
     input,
     journal::{self, Identity, Name, Records},
+    store::Existing,
 };
 
 /// The first line's mark; another number is another form.
@@ -268,11 +269,11 @@ impl StoredResults {
     /// Writes everything as one file, whole or not at all.
     ///
     /// # Errors
-    /// Those of the file system, with the path.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// Those of [`crate::store::write_file`].
+    pub fn write(&self, path: &Path, existing: Existing) -> Result<()> {
         let guesses = self.run.shape.guesses as usize;
         let puzzles = self.records.values().cloned().map(|record| Line::Puzzle(record.numbered(guesses)));
         let mark = Line::Mark(Mark { seconds: self.seconds, complete: self.complete });
-        journal::write_whole(path, &self.run.header(&self.puzzles), puzzles.chain([mark]))
+        journal::write_whole(path, existing, &self.run.header(&self.puzzles), puzzles.chain([mark]))
     }
 }

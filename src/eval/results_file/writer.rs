@@ -13,7 +13,8 @@ use super::{Header, Line, Mark, RunIdentity, StoredResults};
 use crate::{
     dataset::RowInfo,
     eval::record::{PassRecord, PuzzleRecord},
-    journal::{Existing, Journal},
+    journal::Journal,
+    store::Existing,
 };
 
 /// Unfinished puzzles' passes are written this often.

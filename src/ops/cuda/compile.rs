@@ -14,7 +14,10 @@ use anyhow::{Result, anyhow, bail, ensure};
 use cudarc::nvrtc::{result, sys};
 use sha2::{Digest, Sha256};
 
-use crate::{input, store};
+use crate::{
+    input,
+    store::{self, Existing},
+};
 
 /// No kernel is nearly this long, in bytes.
 const MOST_CODE: u64 = 1 << 28;
@@ -54,7 +57,8 @@ fn cached(file: Option<&Path>, compile: impl FnOnce() -> Result<Vec<u8>>) -> Res
     if let Some(file) = file {
         // A cache that cannot be written costs the next start a second, nothing more.
         let folder = file.parent().unwrap_or(Path::new("."));
-        let _ = fs::create_dir_all(folder).map_err(anyhow::Error::from).and_then(|()| store::write_bytes(file, &code));
+        let made = fs::create_dir_all(folder).map_err(anyhow::Error::from);
+        let _ = made.and_then(|()| store::write_bytes(file, Existing::Replace, &code));
     }
     Ok(code)
 }
