@@ -43,7 +43,7 @@ interop-env: ## Install Python's torch and more into .interop/ (3.5 GB), once
 test-interop: build interop-env ## The checks beside Python's torch
 	HRM_BIN=$(HRM) .interop/bin/python -m pytest -q tests/interop
 
-demo: build ## Trained checkpoints solve real puzzles before your eyes, in a minute on a CPU
+demo: build ## Trained checkpoints solve real puzzles while you watch, in a minute on a CPU
 	@HRM_BIN=$(HRM) bash scripts/demo.sh
 
 demo-train: build ## From puzzles to a small trained model and a picture, in a few minutes

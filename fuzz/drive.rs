@@ -10,7 +10,7 @@ use hrm::{
     checkpoint::{MANIFEST_FILE, Manifest, safetensors_file, torch_file},
     dataset::{Dataset, PuzzleFile, PuzzleInput, PuzzleList, ReadOptions, Split},
     eval::results_file,
-    journal::{self, Existing, Identity, Journal},
+    journal::{self, Identity, Journal},
     puzzle::PuzzleKind,
     raw_tensor::RawTensor,
     train::{CarryLimits, METRICS_FILE, RunHistory, STATE_FILE, TrainingState},
@@ -146,7 +146,7 @@ pub fn journal(bytes: &[u8], folder: &Path) -> bool {
     let path = written(folder, "journal.jsonl", bytes);
     let read = journal::read::<Squares, Vec<u32>>(&path).map(|(_, records)| records.into_values());
     let asked = Squares { what: "squares".into(), count: 3 };
-    if let Ok((mut opened, found)) = Journal::<_, Vec<u32>>::open(&path, &asked, Existing::Resume) {
+    if let Ok((mut opened, found)) = Journal::<_, Vec<u32>>::open(&path, &asked, hrm::store::Existing::Resume) {
         let found = found.into_values();
         assert!(opened.append(&[vec![7]]).is_ok());
         drop(opened);

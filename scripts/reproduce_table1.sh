@@ -41,9 +41,9 @@ for argument; do
     vanilla+=("$argument")
   fi
 done
-[[ $seen ]] || { echo "reproduce_table1.sh: no -- between vanilla and hint checkpoints (--help tells more)" >&2; exit 2; }
+[[ $seen ]] || { echo "reproduce_table1.sh: no -- between vanilla and hint checkpoints (--help has the details)" >&2; exit 2; }
 if (( ${#vanilla[@]} + ${#hint[@]} == 0 )); then
-  echo "reproduce_table1.sh: no checkpoints (--help tells more)" >&2
+  echo "reproduce_table1.sh: no checkpoints (--help has the details)" >&2
   exit 2
 fi
 

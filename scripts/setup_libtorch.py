@@ -86,7 +86,7 @@ def check_rust():
     status, text = output_of([rustc if os.path.exists(rustc) else "rustc", "--version"])
     found = re.search(r"(\d+)\.(\d+)", text) if status == 0 else None
     if found and tuple(map(int, found.groups())) < OLDEST_RUST:
-        raise Failure("Rust {} is too old, {}.{} or newer is wanted: rustup update stable"
+        raise Failure("Rust {} is too old, {}.{} or newer is required: rustup update stable"
                       .format(found.group(), *OLDEST_RUST))
 
 
@@ -110,7 +110,7 @@ def check_compiler():
 
 def check_libtorch(folder, named):
     """Raises unless `folder` is a whole libtorch of the right version."""
-    wanted = "wanted is the torch folder of PyTorch {} (or libtorch {} unpacked)".format(VERSION, VERSION)
+    wanted = "expected the torch folder of PyTorch {} (or libtorch {} unpacked)".format(VERSION, VERSION)
     if not os.path.isabs(folder):
         raise Failure("{}: the path is not absolute; {}".format(named, wanted))
     if not os.path.isdir(folder):
@@ -121,7 +121,7 @@ def check_libtorch(folder, named):
             raise Failure("{}: {} is missing; {}".format(named, part, wanted))
     found = version_of(folder)
     if found != VERSION:
-        raise Failure("{}: this is libtorch {}, wanted is {}: unset it and run `make setup`, which fetches the right one"
+        raise Failure("{}: this is libtorch {}, expected {}: unset it and run `make setup`, which fetches the right one"
                       .format(named, found or "of unknown version", VERSION))
 
 
@@ -261,7 +261,7 @@ def pip_command():
                       .format(sys.executable))
     found = re.match(r"pip (\d+)\.(\d+)", text)
     if found and tuple(map(int, found.groups())) < OLDEST_PIP:
-        raise Failure("pip {}.{} is too old, {}.{} is wanted: {} -m pip install --upgrade pip"
+        raise Failure("pip {}.{} is too old, {}.{} is required: {} -m pip install --upgrade pip"
                       .format(*found.groups(), *OLDEST_PIP, sys.executable))
     return pip
 
@@ -269,7 +269,7 @@ def pip_command():
 def check_room(folder, wanted):
     free = shutil.disk_usage(folder).free
     if free < wanted:
-        raise Failure("{:.1f} GB are free in {}, {:.1f} GB are wanted: make room or clone onto another disk"
+        raise Failure("{:.1f} GB are free in {}, {:.1f} GB are required: make room or clone onto another disk"
                       .format(free / 1e9, folder, wanted / 1e9))
 
 

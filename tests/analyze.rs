@@ -89,7 +89,7 @@ fn a_landscape_has_its_pictures_and_goes_on_where_it_was_cut() -> Result<()> {
     let kept: Vec<&str> = journal.lines().take(10).collect();
     fs::write(l.join("points.jsonl"), format!("{}\n{{\"at\":[0.0", kept.join("\n")))?;
     let text = ok(&mut command(&["--resume"]))?.stdout;
-    assert!(text.contains("9 of 25 points were there already") && text.contains("16 grid points"), "{text}");
+    assert!(text.contains("9 of 25 points were computed already") && text.contains("16 grid points"), "{text}");
     let resumed = json(&l.join("landscape.json"))?;
     for (a, b) in array(&resumed["points"])?.iter().zip(array(&whole["points"])?) {
         assert_eq!((&a["at"], &a["error"]), (&b["at"], &b["error"]));
@@ -315,7 +315,7 @@ fn journals_without_a_fingerprint_are_resumed_by_the_path() -> Result<()> {
             "3 of 3 puzzles were run already",
         ),
         (&["report", "--count", "3", "--output-dir", "o"], "o/runs-1.jsonl", "3 of 3 puzzles were run already"),
-        (&["trace", "--index", "0,3", "--output-dir", "o"], "o/rows.jsonl", "it is whole already"),
+        (&["trace", "--index", "0,3", "--output-dir", "o"], "o/rows.jsonl", "it is already complete"),
     ];
     for (words, file, wanted) in cases {
         ok(&mut command(words))?;
@@ -639,7 +639,7 @@ fn paths_share_a_plane_and_one_moves() -> Result<()> {
     let report: Value = serde_json::from_str(&ok(&mut command)?.stdout)?;
     let paths = array(&report["paths"])?;
     assert_eq!(paths.len(), 6);
-    assert!(paths[1]["name"].as_str().is_some_and(|n| n.contains("permutation 1")), "{}", paths[1]["name"]);
+    assert!(paths[1]["name"].as_str().is_some_and(|n| n.contains("guess 1")), "{}", paths[1]["name"]);
     assert_ne!(paths[0]["puzzle"], paths[1]["puzzle"]);
 
     ok(&mut trajectory(&["--index", "3", "-o", "moves.gif"]))?;

@@ -236,14 +236,14 @@ fn convert_overwrites_only_when_forced() {
     let source = golden(PLAIN);
     succeeds(&[&"convert", &source, &dir.path(), &"--to", &"safetensors"]);
     let e = fails(&[&"convert", &source, &dir.path(), &"--to", &"safetensors"]);
-    assert!(e.contains("model.safetensors: is there already") && e.contains("--force"), "{e}");
+    assert!(e.contains("model.safetensors: exists already") && e.contains("--force"), "{e}");
     succeeds(&[&"convert", &source, &dir.path(), &"--to", &"safetensors", &"--force"]);
     let torch = dir.path().join("torch");
     succeeds(&[&"convert", &source, &torch, &"--to", &"torch"]);
     let e = fails(&[&"convert", &source, &torch, &"--to", &"torch"]);
-    assert!(e.contains("step_30: is there already"), "{e}");
+    assert!(e.contains("step_30: exists already"), "{e}");
     let e = fails(&[&"convert", &golden(COMPILED), &torch, &"--to", &"torch"]);
-    assert!(e.contains("all_config.yaml: is there already"), "another run's configuration: {e}");
+    assert!(e.contains("all_config.yaml: exists already"), "another run's configuration: {e}");
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let e = fails(&[&"convert", &source, &file, &"--to", &"torch"]);
@@ -383,18 +383,18 @@ fn the_default_is_the_newest_step_of_the_newest_run() {
         .output()
         .unwrap();
     let text = String::from_utf8(shown.stdout).unwrap();
-    assert!(text.contains("no checkpoint named: took checkpoints/P ACT-torch/new/step_20"), "{text}");
+    assert!(text.contains("no checkpoint given: using checkpoints/P ACT-torch/new/step_20"), "{text}");
 }
 
 #[test]
 fn what_is_no_checkpoint_is_refused_with_advice() {
     let dir = tempdir().unwrap();
-    assert!(refuses(&dir.path().join("absent")).contains("there is no such checkpoint"));
+    assert!(refuses(&dir.path().join("absent")).contains("no such checkpoint"));
     assert!(refuses(dir.path()).contains("no checkpoint in this folder"));
     assert!(refuses(Path::new("hf://someone")).contains("hf://ORG/NAME"));
     let file = dir.path().join("notes.txt");
     fs::write(&file, "hello").unwrap();
-    assert!(refuses(&file).contains("this is no checkpoint"));
+    assert!(refuses(&file).contains("not a checkpoint"));
     fs::write(&file, b"\x80\x02\x8a\x0alold").unwrap();
     fs::write(dir.path().join("all_config.yaml"), "seed: 1\n").unwrap();
     assert!(refuses(&file).contains("old format"));
@@ -557,7 +557,7 @@ fn pickles_that_ask_for_functions_are_refused_by_name() {
         let global = format!("c{module}\n{name}\n");
         let call = [global.as_bytes(), &Asm::default().raw(b"(").text("touch owned").raw(b"tR.").0].concat();
         let e = read(&call, &[]).unwrap_err();
-        assert!(e.contains(&named) && e.contains("nothing was run"), "{e}");
+        assert!(e.contains(&named) && e.contains("nothing was executed"), "{e}");
         let stacked = Asm::default().raw(b"\x80\x04").text(module).text(name).raw(b"\x93(").text("x").raw(b"tR.").0;
         let e = read(&stacked, &[]).unwrap_err();
         assert!(e.contains(&named), "{e}");
@@ -592,8 +592,8 @@ fn pickles_with_other_opcodes_or_shapes_are_refused() {
         ("huge text", read(b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.", &storage), "ends too early"),
         ("number for a tensor", one(Asm::default().text("a").int(3)), "entry 'a' is an integer"),
         ("number for a name", one(Asm::default().int(3).int(3)), "expected text"),
-        ("beyond", one(Asm::default().tensor("a", float, 1, &[4], &[1])), "reaches beyond its storage"),
-        ("huge stride", one(Asm::default().tensor("a", float, 0, &[2], &[i64::MAX])), "reaches beyond"),
+        ("beyond", one(Asm::default().tensor("a", float, 1, &[4], &[1])), "exceeds its storage"),
+        ("huge stride", one(Asm::default().tensor("a", float, 0, &[2], &[i64::MAX])), "exceeds"),
         ("negative", one(Asm::default().tensor("a", float, 0, &[-1], &[1])), "out of range"),
         ("negative stride", one(Asm::default().tensor("a", float, 3, &[2], &[-1])), "out of range"),
         ("product", one(Asm::default().tensor("a", float, 0, &[i64::MAX, i64::MAX], &[0, 0])), "out of range"),
@@ -619,7 +619,7 @@ fn pickles_with_other_opcodes_or_shapes_are_refused() {
 #[test]
 fn archives_that_are_not_torchs_are_refused() {
     let read = |bytes: Vec<u8>| torch_file::read_from(Cursor::new(bytes)).map_err(|e| format!("{e:#}")).unwrap_err();
-    assert!(read(Vec::new()).contains("no zip archive"));
+    assert!(read(Vec::new()).contains("not a zip archive"));
     assert!(read(archive(&[("readme", b"x")])).contains("no <name>/data.pkl"));
     assert!(read(archive(&[("data.pkl", b"}."), ("byteorder", b"big")])).contains("byte order is 'big'"));
     let large = vec![b'N'; (4 << 20) + 1];

@@ -456,7 +456,7 @@ fn damaged_datasets_are_refused_with_a_reason() -> Result<()> {
     case("vocab", "holds token", &edit("\"vocab_size\": 11", "\"vocab_size\": 5"))?;
     case("vocab-0", "vocab_size is 0", &edit("\"vocab_size\": 11", "\"vocab_size\": 0"))?;
     case("vocab-big", "vocab_size is", &edit("\"vocab_size\": 11", "\"vocab_size\": 99999999999"))?;
-    case("set-name", "no set's name", &edit("[\"all\"]", "[\"../../etc/all\"]"))?;
+    case("set-name", "not a set's name", &edit("[\"all\"]", "[\"../../etc/all\"]"))?;
     case("set-missing", "cannot be read", &edit("[\"all\"]", "[\"other\"]"))?;
     case("no-json", "not a dataset.json", &edit("{", "["))?;
     case(
@@ -473,7 +473,7 @@ fn damaged_datasets_are_refused_with_a_reason() -> Result<()> {
     case("rows", "19 in all__labels.npy", &|folder| {
         Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &Array2::<u8>::ones((19, 81)))?)
     })?;
-    case("flat", "wanted [examples, 81]", &|folder| {
+    case("flat", "expected [examples, 81]", &|folder| {
         Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &ndarray::Array1::<u8>::ones(20 * 81))?)
     })?;
     case("floats", "element type", &|folder| {
@@ -617,7 +617,7 @@ fn a_list_that_changes_during_the_build_is_noticed() -> Result<()> {
         let before = folder_hash(&out)?;
         for (what, text) in &changes {
             let error = format!("{:#}", built(Some(text)).err().with_context(|| what.to_string())?);
-            assert!(error.contains("list.csv: not the file any more that was checked"), "{what}: {error}");
+            assert!(error.contains("list.csv: changed after it was checked"), "{what}: {error}");
             assert_eq!(folder_hash(&out)?, before, "{what}: what stood there stays");
         }
         let there = if list.exists() { vec!["list.csv", "out"] } else { vec!["out"] };

@@ -30,8 +30,8 @@ fn bad_lists_end_with_file_and_line_and_no_folder() -> Result<()> {
         ("short row", format!("{HEADER}\n{good}\na,{QUESTION},{ANSWER}\n"), "bad.csv:3: 3 fields"),
         ("short board", format!("{HEADER}\na,{},{ANSWER},3\n", &QUESTION[2..]), "bad.csv:2: question: a board has 81"),
         ("character", format!("{HEADER}\n{good}\na,{}x,{ANSWER},3\n", &QUESTION[1..]), "bad.csv:3: question: cell 81"),
-        ("no solution", format!("{HEADER}\na,{QUESTION},{wrong},3\n"), "bad.csv:2: the answer is no solution"),
-        ("header twice", format!("{HEADER}\n{good}\n{HEADER}\n"), "bad.csv:3: the header a second time"),
+        ("no solution", format!("{HEADER}\na,{QUESTION},{wrong},3\n"), "bad.csv:2: the answer does not solve"),
+        ("header twice", format!("{HEADER}\n{good}\n{HEADER}\n"), "bad.csv:3: the header occurs a second time"),
         ("no header", format!("{good}\n{good}\n"), "bad.csv:1: found"),
         ("no rows", format!("{HEADER}\n"), "bad.csv: the file has a header and no rows"),
         ("empty", String::new(), "bad.csv: the file is empty"),
@@ -69,7 +69,7 @@ fn gzipped_lists_are_read_and_cut_ones_refused() -> Result<()> {
 
     fs::write(temp.path().join("lists/train.csv.gz"), &bytes[..bytes.len() - 12])?;
     let error = fails(&mut build(temp.path(), &["--source", "lists", "--output-dir", "other"]))?;
-    assert!(error.contains("lists/train.csv.gz:") && error.contains("is the file whole?"), "{error}");
+    assert!(error.contains("lists/train.csv.gz:") && error.contains("is the file complete?"), "{error}");
     assert_eq!(names(temp.path())?, ["lists", "out"]);
     Ok(())
 }
@@ -178,7 +178,7 @@ fn an_interrupted_check_leaves_nothing_behind() -> Result<()> {
     assert!(!sent, "it stops in the middle");
     let output = child.wait_with_output()?;
     assert_eq!(output.status.code(), Some(130));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "stopped: nothing was written\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "stopped; nothing was written\n");
     assert!(names(temp.path())?.is_empty());
     Ok(())
 }
@@ -193,7 +193,7 @@ fn hostile_lists_are_refused() -> Result<()> {
         ("nul", format!("{HEADER}\n{nul}\n").into_bytes(), "bad.csv:2: question: cell 3 (row 1, column 3) holds '\\0'"),
         ("quote", format!("{HEADER}\n\"{good}\n{good}\n").into_bytes(), "bad.csv:2: 1 field;"),
         ("utf-16", "\u{feff}source".encode_utf16().flat_map(u16::to_le_bytes).collect(), "bad.csv:1: not UTF-8"),
-        ("gzip without content", vec![0x1f, 0x8b], "bad.csv:1: cannot read on"),
+        ("gzip without content", vec![0x1f, 0x8b], "bad.csv:1: cannot be read further"),
         ("zip", b"PK\x03\x04source\n".to_vec(), "bad.csv:1: found"),
     ];
     for (name, bytes, wanted) in cases {

@@ -129,7 +129,7 @@ fn check_finds_every_planted_fault() -> Result<()> {
     assert_eq!(report["leakage"]["test_groups"], 1);
 
     let output = ok(&mut dataset(temp.path(), &["check", "bundled", "--threads", "2"]))?;
-    assert!(output.stdout.contains("nothing wrong was found"), "{}", output.stdout);
+    assert!(output.stdout.contains("no faults were found"), "{}", output.stdout);
     Ok(())
 }
 
@@ -213,7 +213,7 @@ fn stop_at(command: &mut Command, folder: &Path, lines: usize, signal: &str) -> 
     let status = child.wait()?;
     let stopped = !status.success();
     if stopped && signal == "-INT" {
-        assert!(text.contains("interrupted after") && text.contains("x.csv.partial, and --resume goes on"), "{text}");
+        assert!(text.contains("interrupted after") && text.contains("x.csv.partial, --resume continues"), "{text}");
         assert_eq!(status.code(), Some(130));
     }
     assert!(kill.success() || !stopped);
@@ -275,7 +275,7 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
     let kept = fs::read_to_string(&partial)?;
 
     let cases: [(&[&str], &[&str]); 5] = [
-        (&["--count", "14000"], &["--resume goes on", "--force begins anew"]),
+        (&["--count", "14000"], &["--resume continues", "--force starts over"]),
         (&["--count", "14001", "--resume"], &["its count is 14000, this run's is 14001"]),
         (&["--count", "14000", "--resume", "--seed", "9"], &["its seed is 0, this run's is 9"]),
         (&["--count", "14000", "--resume", "--ratings", "0-5"], &["its ratings.1.high is null, this run's is 5"]),
@@ -293,8 +293,8 @@ fn a_partial_file_belongs_to_one_command() -> Result<()> {
     // Files that no run left like this.
     let lines: Vec<&str> = kept.lines().collect();
     let damaged = [
-        ([lines[0], lines[1], lines[1]].join("\n") + "\n", "round 1 is none of this work: puzzle 0 is known"),
-        (kept.replacen("\"question\":\"", "\"question\":\"?", 1), "round 0 is none of this work"),
+        ([lines[0], lines[1], lines[1]].join("\n") + "\n", "round 1 does not belong to this work: puzzle 0 is known"),
+        (kept.replacen("\"question\":\"", "\"question\":\"?", 1), "round 0 does not belong to this work"),
     ];
     for (text, wanted) in damaged {
         fs::write(&partial, &text)?;
@@ -347,7 +347,7 @@ fn a_full_disk_loses_nothing() -> Result<()> {
         command
     };
     let error = fails(&mut limited(20, ""))?;
-    assert!(error.contains("x.csv.partial: cannot be written") && error.contains("--resume goes on"), "{error}");
+    assert!(error.contains("x.csv.partial: cannot be written") && error.contains("--resume continues"), "{error}");
     assert_eq!(names(temp.path())?, ["few.csv", "x.csv.partial"]);
     ok(&mut limited(1000, "--resume"))?;
     ok(dataset(temp.path(), &few).args(["y.csv", "--count", "1000"]))?;
@@ -362,7 +362,10 @@ fn a_full_disk_loses_nothing() -> Result<()> {
     fs::create_dir(temp.path().join("x.csv"))?;
     let output = child.wait_with_output()?;
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("what was found lies in x.csv.partial, --resume goes on: x.csv: cannot write"), "{error}");
+    assert!(
+        error.contains("the results so far are in x.csv.partial, --resume continues: x.csv: cannot write"),
+        "{error}"
+    );
     fs::remove_dir(temp.path().join("x.csv"))?;
     ok(dataset(temp.path(), &few).args(["x.csv", "--count", "9000", "--resume"]))?;
     assert_eq!(names(temp.path())?, ["few.csv", "x.csv", "y.csv"]);

@@ -10,7 +10,7 @@ use common::solver;
 use hrm::{
     dataset::{Batch, DatasetSet},
     eval::{
-        engine::{EnginePlan, FinishedPass, Progress, Todo, Work, run},
+        engine::{EngineEvent, EnginePlan, FinishedPass, Todo, Work, run},
         guess::{Guess, GuessOptions, guesses},
         infer::host_tokens,
         pass::{Ending, PassId, StopRule},
@@ -91,7 +91,7 @@ fn engine(
 ) -> Result<(Vec<FinishedPass>, Work)> {
     let mut found = Vec::new();
     let work = run(models, set, todo, plan, |progress| {
-        if let Progress::Pass(pass) = progress {
+        if let EngineEvent::Pass(pass) = progress {
             found.push(pass);
         }
         ControlFlow::Continue(())

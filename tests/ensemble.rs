@@ -299,7 +299,7 @@ fn processes_of_one_command_give_what_one_process_gives() -> Result<()> {
 
     for (more, wanted) in [
         ("", "2 processes need --output FILE"),
-        ("--output r.jsonl", "r.jsonl: is there already"),
+        ("--output r.jsonl", "r.jsonl: exists already"),
         ("--output s.jsonl --shard 1/2", "--shard: each of the 2 processes"),
     ] {
         let text = fails(&mut infer(at, &format!("{many} {more}")))?;
@@ -308,7 +308,7 @@ fn processes_of_one_command_give_what_one_process_gives() -> Result<()> {
     fs::remove_file(at.join("r.jsonl"))?;
     fs::remove_file(at.join("r.shard-1-of-2.jsonl"))?;
     let text = fails(&mut infer(at, &format!("{many} --output r.jsonl")))?;
-    assert!(text.contains("r.shard-2-of-2.jsonl: is there already") && text.lines().count() == 1, "{text}");
+    assert!(text.contains("r.shard-2-of-2.jsonl: exists already") && text.lines().count() == 1, "{text}");
     // What only one process finds wrong ends all: the first would wait for its part for ever.
     fs::write(at.join("r.shard-2-of-2.jsonl"), "notes")?;
     let text = fails(&mut infer(at, &format!("{many} --output r.jsonl --resume")))?;
@@ -330,7 +330,7 @@ fn a_rank_that_does_not_come_or_ends_early_is_named_within_the_peer_timeout() ->
         command
     };
     let text = fails(&mut rank("0", "--peer-timeout 0.2"))?;
-    assert!(text.contains("rank 1 of 2 did not come: its part r.shard-2-of-2.jsonl"), "{text}");
+    assert!(text.contains("rank 1 of 2 did not start: its part r.shard-2-of-2.jsonl"), "{text}");
     assert!(text.contains("after 0.2 s") && text.lines().count() == 1, "{text}");
 
     // Rank 1 is killed in the midst of its part.
@@ -372,7 +372,7 @@ fn another_run_is_refused_by_what_differs() -> Result<()> {
     fs::rename(at.join("old"), at.join("run2"))?;
 
     let again = fails(&mut infer(at, "--permutes 2 --output r.jsonl"))?;
-    assert!(again.contains("is there already: --resume goes on with it"), "{again}");
+    assert!(again.contains("exists already: --resume continues it"), "{again}");
     // What stands at the data's path decides, not the path.
     fs::rename(at.join("data"), at.join("kept"))?;
     let (list, mut lines) = (solver::csv(7)?, Vec::new());
@@ -407,15 +407,15 @@ fn damaged_files_and_bad_flags_are_refused() -> Result<()> {
     for (text, wanted) in [
         (String::new(), "bad.jsonl:1: not a results file"),
         ("hello\n".into(), "bad.jsonl:1: not a results file"),
-        (lines[0].to_owned(), "bad.jsonl:1: the first line is torn"),
+        (lines[0].to_owned(), "bad.jsonl:1: the first line is incomplete"),
         (good.replacen("\"hrm_results\":1", "\"hrm_results\":9", 1), "results of version 9"),
-        (good.replacen("\"puzzle\":1,", "\"puzzle\":77,", 1), "puzzle 77 is none of 0..6"),
+        (good.replacen("\"puzzle\":1,", "\"puzzle\":77,", 1), "puzzle 77 is not in 0..6"),
         (good.replacen("\"pass\":1,", "\"pass\":9,", 1), "pass 9 of 2"),
         (good.replacen("\"passes\"", "\"pases\"", 1), "bad.jsonl: 1 puzzles are not done, the first is 0"),
         (lines[..3].join("\n") + "\n", "puzzles are not done"),
         (good.replacen("\"guesses\":1", "\"guesses\":4294967295", 1), "4294967295 guesses of 65536"),
         (good.replacen("\"segments\":[6,6]", "\"segments\":[6]", 1), "2 checkpoints, and segments of 1"),
-        (changed(1, "pass", 0.into())?, "bad.jsonl:2: passes of puzzle 0 are there twice"),
+        (changed(1, "pass", 0.into())?, "bad.jsonl:2: passes of puzzle 0 are repeated"),
         (changed(0, "cells", u32::MAX.into())?, "bad.jsonl:2: 4294967295 right cells of 81"),
         (changed(0, "segments", 7.into())?, "bad.jsonl:2: 7 segments of 6"),
         (changed(0, "answer", "1".into())?, "bad.jsonl:2: an answer of 1 cells instead of 81"),
@@ -481,7 +481,7 @@ fn an_interrupted_run_goes_on() -> Result<()> {
     let output = child.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.code() == Some(130) {
-        assert!(text.contains("r.jsonl has what is done, --resume goes on with it"), "{text}");
+        assert!(text.contains("r.jsonl has the results so far, --resume continues it"), "{text}");
     }
     assert_same("resumed", &report(at, &format!("{run} --output r.jsonl --resume"))?, &wanted);
 

@@ -234,7 +234,7 @@ fn a_cut_download_goes_on_where_it_ended() -> Result<()> {
     let server = serve(content)?;
     let fresh = tempfile::tempdir()?;
     let error = fails(&mut build(fresh.path(), &server, "out"))?;
-    assert!(error.contains("the connection broke 4 times") && error.contains("--source bundled"), "{error}");
+    assert!(error.contains("the connection failed 4 times") && error.contains("--source bundled"), "{error}");
     assert_eq!(names(fresh.path())?, ["hf"]);
     ok(&mut build(fresh.path(), &server, "out"))?;
     assert_eq!(fs::read(fresh.path().join("out/train/all__inputs.npy"))?, built);
@@ -254,13 +254,13 @@ fn a_silent_hub_is_not_waited_for() -> Result<()> {
     let error = fails(with_hub(temp.path(), &silent).args(inspect).env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
     assert!(error.contains(&wanted), "{error}");
     let error = fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "soon"))?;
-    assert!(error.contains("HF_HUB_DOWNLOAD_TIMEOUT is \"soon\"; wanted whole seconds"), "{error}");
+    assert!(error.contains("HF_HUB_DOWNLOAD_TIMEOUT is \"soon\"; expected whole seconds"), "{error}");
 
     let mut content = puzzles()?;
     content.stalls = 1.into();
     let server = serve(content)?;
     let error = fails(build(temp.path(), &server, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
-    assert!(error.contains("has sent nothing for 1 s") && error.contains("goes on where it ended"), "{error}");
+    assert!(error.contains("has sent nothing for 1 s") && error.contains("resumes the download"), "{error}");
     ok(&mut build(temp.path(), &server, "out"))?;
     let built = fs::read(temp.path().join("out/train/all__inputs.npy"))?;
     assert_eq!(built, fs::read(golden("dataset/sudoku_noaug/train/all__inputs.npy"))?);
@@ -310,7 +310,7 @@ fn failures_are_errors_that_name_the_way_out() -> Result<()> {
     ok(command.env("HF_TOKEN_PATH", temp.path().join("token")).env("HF_HUB_CACHE", temp.path().join("other")))?;
 
     let error = fails(hrm(temp.path()).args(["build-dataset", "--source-repo", "../../etc"]))?;
-    assert!(error.contains("is no repository of the hub"), "{error}");
+    assert!(error.contains("is not a repository of the hub"), "{error}");
     let error = fails(hrm(temp.path()).args(["build-dataset", "--source-repo", "a/b", "--source", "bundled"]))?;
     assert!(error.contains("cannot be used with"), "{error}");
     Ok(())
@@ -388,7 +388,7 @@ struct Case(&'static str, Stage, &'static str, Twist);
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn hostile_cases() -> Vec<Case> {
     use Stage::{Bytes, Listing, Metadata};
-    let none = "none of the hub's";
+    let none = "not valid for the hub";
     vec![
         // Names of files.
         Case("second ETag a path", Bytes, none, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
@@ -430,23 +430,23 @@ fn hostile_cases() -> Vec<Case> {
         Case("two sizes", Metadata, "announces 7 bytes and", |_, r| r.set("X-Linked-Size", "7")),
         Case("too small", Metadata, "100 were asked for", |_, r| r.set("Content-Range", "bytes 0-0/100")),
         Case("another part", Bytes, "the part", |_, r| r.set("Content-Range", "bytes 5-9/114550")),
-        Case("another whole", Bytes, "were asked for", |_, r| {
+        Case("another whole", Bytes, "were requested", |_, r| {
             r.status = 200;
             r.body.truncate(50);
         }),
-        Case("endless", Bytes, "more than the announced 114550 bytes arrive", |_, r| {
+        Case("endless", Bytes, "more bytes than the announced 114550 were received", |_, r| {
             r.status = 200;
             r.rest = Rest::Endless(b"10000\r\n", b"\r\n", 0x10000);
             r.set("Transfer-Encoding", "chunked");
         }),
-        Case("endless to the end", Bytes, "more than the announced 114550 bytes arrive", |_, r| {
+        Case("endless to the end", Bytes, "more bytes than the announced 114550 were received", |_, r| {
             r.status = 200;
             r.rest = Rest::Endless(b"", b"", 0x10000);
             r.set("Connection", "close");
         }),
         Case("compressed", Bytes, "as \"gzip\"", |_, r| r.set("Content-Encoding", "gzip")),
         Case("other bytes", Bytes, "has not the SHA-256", |_, r| r.body.fill(0)),
-        Case("cut", Bytes, "the connection broke 4 times", |_, r| r.keep = r.body.len() / 2),
+        Case("cut", Bytes, "the connection failed 4 times", |_, r| r.keep = r.body.len() / 2),
         Case("drip", Bytes, "less than 1024 a second", |_, r| (r.keep, r.rest) = (9, Rest::Drip)),
         Case("dripping headers", Metadata, "has sent nothing for 1 s", |_, r| {
             r.raw(b"HTTP/1.1 206 X\r\nX: ", Rest::Drip)
@@ -462,21 +462,19 @@ fn hostile_cases() -> Vec<Case> {
             r.body = [b"{\"x\":".to_vec(), b"[".repeat(200_000)].concat();
         }),
         Case("long list", Listing, "has 100001 files", |_, r| r.list(&["x"; 100_001])),
-        Case("endless list", Listing, "lists files without end", |_, r| {
+        Case("endless list", Listing, "lists too many files", |_, r| {
             r.rest = Rest::Endless(b"10000\r\n", b"\r\n", 0x10000);
             r.set("Transfer-Encoding", "chunked");
         }),
         Case("list in a circle", Listing, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
         Case("list is a file:", Listing, "redirects to \"file:", |_, r| r.redirect("file:///etc/passwd")),
         Case("compressed list", Listing, "as \"gzip\"", |_, r| r.set("Content-Encoding", "gzip")),
-        Case("name climbs", Listing, "is no name of a file", |_, r| {
-            r.list(&["step_30", "step_9/../../../x/checkpoint"])
-        }),
-        Case("name from the root", Listing, "is no name of a file", |_, r| r.list(&["step_30", "/etc/passwd"])),
-        Case("name with a line", Listing, "is no name of a file", |_, r| r.list(&["step_30", "step_99\n"])),
-        Case("name with an escape", Listing, "is no name of a file", |_, r| r.list(&["step_30", "\u{1b}[2J"])),
-        Case("name with a backslash", Listing, "is no name of a file", |_, r| r.list(&["step_30", "..\\x"])),
-        Case("no name", Listing, "is no name of a file", |_, r| r.list(&["step_30", ""])),
+        Case("name climbs", Listing, "is not a file name", |_, r| r.list(&["step_30", "step_9/../../../x/checkpoint"])),
+        Case("name from the root", Listing, "is not a file name", |_, r| r.list(&["step_30", "/etc/passwd"])),
+        Case("name with a line", Listing, "is not a file name", |_, r| r.list(&["step_30", "step_99\n"])),
+        Case("name with an escape", Listing, "is not a file name", |_, r| r.list(&["step_30", "\u{1b}[2J"])),
+        Case("name with a backslash", Listing, "is not a file name", |_, r| r.list(&["step_30", "..\\x"])),
+        Case("no name", Listing, "is not a file name", |_, r| r.list(&["step_30", ""])),
     ]
 }
 

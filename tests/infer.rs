@@ -319,7 +319,7 @@ fn bad_input_is_refused_before_anything_runs() -> Result<()> {
         (vec!["--checkpoint", &a, "--data-path", &mazes], "another kind of puzzle"),
         (vec!["--checkpoint", &a, "--data-path", &mazes, "--permutes", "3"], "give 1 to 2"),
         (vec!["--checkpoint", &a, "--data-path", "nowhere"], "hrm build-dataset --output-dir 'nowhere'"),
-        (vec!["--checkpoint", "nowhere"], "nowhere: there is no such checkpoint"),
+        (vec!["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
         (vec!["--checkpoint", ""], "--checkpoint"),
         (vec![], "hrm train"),
     ] {
@@ -407,9 +407,9 @@ fn an_unknown_kind_is_trained_on_and_refused_by_name() -> Result<()> {
     let metrics: Value = serde_json::from_str(&ok(&mut on("eval --json -"))?.stdout)?;
     assert!(metrics["all"]["accuracy"].is_number(), "{metrics}");
 
-    let unknown = "puzzles of 16 cells and 11 tokens are of a kind unknown here";
+    let unknown = "puzzles of 16 cells and 11 tokens are of an unknown kind";
     for (words, wanted) in [
-        ("infer --permutes 2", "has 1 permutations"),
+        ("infer --permutes 2", "has 1 guesses"),
         ("infer --relabel", "has no digits to relabel"),
         ("infer --stop verified", unknown),
         ("infer --compare-stops", unknown),
@@ -428,7 +428,7 @@ fn an_unknown_kind_is_trained_on_and_refused_by_name() -> Result<()> {
     let check = fails(&mut run("dataset check x"))?;
     assert!(check.contains(unknown), "{check}");
     let inspected = ok(&mut run("dataset inspect x"))?.stdout;
-    assert!(inspected.contains("a kind unknown here"), "{inspected}");
+    assert!(inspected.contains("an unknown kind"), "{inspected}");
     Ok(())
 }
 

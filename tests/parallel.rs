@@ -151,7 +151,7 @@ fn two_hosts_make_the_run_of_one() -> Result<()> {
     let (first, second) = (first.wait_with_output()?, second.wait_with_output()?);
     assert!(!first.status.success() && !second.status.success());
     let said = String::from_utf8_lossy(&first.stderr).into_owned();
-    let wanted = "error: rank 2 was started for another run than rank 0: weight_decay was 0.1, is 0.5\n";
+    let wanted = "error: rank 2 was started for a different run than rank 0: weight_decay was 0.1, is 0.5\n";
     assert!(said.starts_with(wanted), "{said}");
     assert!(!at("a").exists(), "nothing was begun");
     Ok(())
@@ -248,15 +248,15 @@ fn a_peer_that_never_comes_is_named() -> Result<()> {
         command
     };
     let said = fails(&mut lonely("0"))?;
-    assert!(said.contains("rank 0 of 2: after 1 s still without rank 1"), "{said}");
+    assert!(said.contains("rank 0 of 2: rank 1 still missing after 1 s"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     let said = fails(&mut lonely("1"))?;
-    assert!(said.contains(&format!("rank 1 of 2: nobody listens at 127.0.0.1:{port} after 1 s")), "{said}");
+    assert!(said.contains(&format!("rank 1 of 2: nothing listens at 127.0.0.1:{port} after 1 s")), "{said}");
     let flags = format!("--nproc-per-node 1 --nnodes 2 --master-addr 127.0.0.1 --master-port {port} --peer-timeout 1");
     let said = fails(&mut train(folder.path(), &format!("{flags} --node-rank 1")))?;
-    assert!(said.contains("nobody listens at"), "{said}");
+    assert!(said.contains("nothing listens at"), "{said}");
     let said = fails(&mut train(folder.path(), &format!("{flags} --node-rank 0")))?;
-    assert!(said.contains("still without rank 1"), "{said}");
+    assert!(said.contains("rank 1 still missing"), "{said}");
     assert!(!folder.path().join("run").exists(), "nothing was begun");
     Ok(())
 }
@@ -265,7 +265,7 @@ fn a_peer_that_never_comes_is_named() -> Result<()> {
 fn what_cannot_be_launched_is_told_before_anything_starts() -> Result<()> {
     let folder = bench()?;
     let said = |flags: &str| fails(&mut train(folder.path(), flags));
-    assert!(said("--nproc-per-node 3")?.contains("16 cannot be shared equally by 3 processes"));
+    assert!(said("--nproc-per-node 3")?.contains("16 cannot be divided equally among 3 processes"));
     assert!(said("--nproc-per-node 4 grad_accum=8")?.contains("grad_accum=8: 4 rows a process"));
     assert!(said("--nproc-per-node none")?.contains("1 to 1024, or gpu"));
     assert!(said("--nnodes 2")?.contains("--nproc-per-node"));
@@ -276,7 +276,7 @@ fn what_cannot_be_launched_is_told_before_anything_starts() -> Result<()> {
     assert!(said("--nproc-per-node 2 lr=x")?.lines().count() == 1);
     let mut twice = train(folder.path(), "--nproc-per-node 2");
     twice.envs([("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")]);
-    assert!(fails(&mut twice)?.contains("another launcher is at work"));
+    assert!(fails(&mut twice)?.contains("another launcher is in use"));
     assert_eq!(names(folder.path())?, ["data"]);
     let plan = ok(&mut train(folder.path(), "--nproc-per-node 4 --dry-run"))?;
     assert!(plan.stdout.contains("processes   4, each with 4 of a step's puzzles"), "{}", plan.stdout);

@@ -217,7 +217,7 @@ fn fifty_kills_lose_nothing() -> Result<()> {
 fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
     type Damage = fn(&Path) -> std::io::Result<()>;
     let damages: [(&str, Damage); 5] = [
-        ("model.safetensors: its contents are not what was written", |step| {
+        ("model.safetensors: its contents do not match", |step| {
             let mut bytes = fs::read(step.join("model.safetensors"))?;
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
@@ -259,9 +259,9 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
     assert!(output.stdout.contains("whole/step_16/model.safetensors, as newer ones are damaged"), "{}", output.stdout);
     damages[2].1(&run.join("step_16"))?;
     let text = fails(&mut resume(folder.path(), "whole"))?;
-    assert!(text.contains("no checkpoint to go on from") && text.contains("init_from="), "{text}");
+    assert!(text.contains("no checkpoint to resume from") && text.contains("init_from="), "{text}");
     let text = fails(hrm(folder.path()).args(["checkpoint", "inspect", "whole"]))?;
-    assert!(text.contains("no other checkpoint of the run is whole"), "{text}");
+    assert!(text.contains("no other checkpoint of the run is intact"), "{text}");
     Ok(())
 }
 
@@ -360,7 +360,7 @@ fn old_checkpoints_go_and_the_best_stays() -> Result<()> {
     // Without keep_last all weights stay, and training states in the newest two.
     ok(&mut train(folder.path(), "checkpoint_path=all epochs=16 eval_interval=4"))?;
     let all = folder.path().join("all");
-    assert!(fails(&mut resume(folder.path(), "all/step_16"))?.contains("it holds weights alone"));
+    assert!(fails(&mut resume(folder.path(), "all/step_16"))?.contains("it holds only weights"));
     for (step, has_state) in [(16, false), (32, false), (48, true), (64, true)] {
         let step = all.join(format!("step_{step}"));
         assert!(step.join("model.safetensors").is_file());
@@ -453,7 +453,7 @@ fn averaged_weights_are_saved_evaluated_and_chosen() -> Result<()> {
     // A converted average remembers what it is; a run without one is no average.
     ok(hrm(folder.path()).args(["checkpoint", "convert", "run", "average", "--to", "safetensors"]))?;
     let raw = ["checkpoint", "inspect", "average", "--weights", "raw"];
-    assert!(fails(hrm(folder.path()).args(raw))?.contains("it holds averaged weights alone"));
+    assert!(fails(hrm(folder.path()).args(raw))?.contains("it holds only averaged weights"));
     ok(&mut train(folder.path(), "checkpoint_path=plain"))?;
     let text = fails(hrm(folder.path()).args(["checkpoint", "inspect", "plain", "--weights", "ema"]))?;
     assert!(text.contains("it has no averaged weights"), "{text}");

@@ -108,7 +108,7 @@ fn runs_are_listed_with_their_state() -> Result<()> {
     assert!(shown.contains("P/paused"));
     fs::write(&ended, whole)?;
     assert!(ok(hrm(folder.path()).args(["runs", "checkpoints/P/ended/.."]))?.stdout.contains("paused"));
-    assert!(fails(hrm(folder.path()).args(["runs", "nowhere"]))?.contains("nowhere: there is no such folder"));
+    assert!(fails(hrm(folder.path()).args(["runs", "nowhere"]))?.contains("nowhere: no such folder"));
     fs::create_dir(folder.path().join("empty"))?;
     assert_eq!(ok(hrm(folder.path()).args(["runs", "empty"]))?.stdout, "empty: no runs\n");
     Ok(())
@@ -155,8 +155,8 @@ fn curves_of_several_runs_are_one_picture() -> Result<()> {
 fn curves_of_nothing_are_an_error() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let said = |args: &str| fails(hrm(folder.path()).args(["viz", "curves"]).args(args.split_whitespace()));
-    assert!(said("")?.contains("checkpoints: there is no such folder"));
-    assert!(said("nowhere")?.contains("nowhere: no run: there is no metrics.jsonl"));
+    assert!(said("")?.contains("checkpoints: no such folder"));
+    assert!(said("nowhere")?.contains("nowhere: not a run: there is no metrics.jsonl"));
     fs::create_dir_all(folder.path().join("checkpoints/P/new"))?;
     assert!(said("")?.contains("there is no run"));
     fs::write(folder.path().join("checkpoints/P/new/metrics.jsonl"), "{\"num_params\": 1}\n{\"step\": 1, \"tra")?;

@@ -321,7 +321,7 @@ fn impossible_batches_are_refused() -> Result<()> {
     let good = SamplerConfig { seed: 0, global_batch_size: 20, epochs_per_pass: 1, rank: 0, world: 1 };
     assert!(TrainSampler::new(Arc::clone(&dataset), good).is_ok());
     assert!(refused(SamplerConfig { global_batch_size: 21, ..good }).contains("at most 20 rows in 1 epochs"));
-    assert!(refused(SamplerConfig { world: 3, ..good }).contains("cannot be shared equally by 3"));
+    assert!(refused(SamplerConfig { world: 3, ..good }).contains("cannot be divided equally among 3"));
     assert!(refused(SamplerConfig { rank: 1, ..good }).contains("rank 1 of 1"));
     assert!(refused(SamplerConfig { global_batch_size: 0, ..good }).contains("global_batch_size is 0"));
     assert!(refused(SamplerConfig { epochs_per_pass: 0, ..good }).contains("0 epochs"));

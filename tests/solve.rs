@@ -34,7 +34,7 @@ fn answers_are_verified_and_said_to_be() -> Result<()> {
     // The model shows what is given: a full board is solved.
     let text = ok(solve(at).arg(ANSWER))?.stdout;
     assert!(text.contains("verified: complete, keeps the givens, breaks no rule"), "{text}");
-    assert!(text.contains("sure: q_halt - q_continue") && text.contains("segments: "), "{text}");
+    assert!(text.contains("confidence: q_halt - q_continue") && text.contains("segments: "), "{text}");
 
     // It does not solve a hard one, and says what is wrong.
     let text = ok(solve(at).args([PUZZLE, "--passes", "9"]))?.stdout;
@@ -59,7 +59,7 @@ fn none_and_several_solutions_are_told() -> Result<()> {
     let clash = format!("11{}", ".".repeat(79));
     fs::write(at.join("puzzles.txt"), format!("{ANSWER}\n{several}\n{clash}\n{PUZZLE}\n"))?;
     let text = ok(solve(at).args(["-f", "puzzles.txt"]))?.stdout;
-    assert!(text.contains("several solutions") && text.contains("no solution: 1 stands twice in row 1"), "{text}");
+    assert!(text.contains("several solutions") && text.contains("no solution: 1 occurs twice in row 1"), "{text}");
 
     let report: Value = serde_json::from_str(&ok(solve(at).args(["-f", "puzzles.txt", "--json", "-"]))?.stdout)?;
     let puzzles = report["puzzles"].as_array().context("puzzles")?;
@@ -147,9 +147,9 @@ fn mazes_are_solved_and_drawn() -> Result<()> {
         "S#   \n##  G\n# #  \n     \n   ##\n",
     ];
     let expected = [
-        "verified: a shortest way from S to G",
+        "verified: a shortest path from S to G",
         "cells are marked as a path, a shortest has",
-        "no solution: no way leads",
+        "no solution: no path leads",
     ];
     for (maze, wanted) in mazes.iter().zip(expected) {
         fs::write(at.join("maze.txt"), maze)?;
@@ -169,7 +169,7 @@ fn bad_puzzles_are_refused() -> Result<()> {
     fs::write(at.join("binary"), [0xff, 0xfe, 0x00])?;
     for (args, wanted) in [
         (vec!["12"], "2 cells: give 81"),
-        (vec!["hello"], "'h' is no cell"),
+        (vec!["hello"], "'h' is not a cell"),
         (vec!["-f", "nowhere.txt"], "nowhere.txt: cannot be read"),
         (vec!["-f", "binary"], "binary: cannot be read as text"),
         (vec!["-f", "."], ".: cannot be read as text"),

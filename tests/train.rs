@@ -188,8 +188,8 @@ fn whatever_is_wrong_is_said_before_anything_starts() -> Result<()> {
     for (more, wanted) in [
         ("epoch=3", "epochs"),
         ("arch.hiden_size=8", "arch.hidden_size"),
-        ("epochs=many", "epochs wants an integer"),
-        ("lr=fast", "lr wants a finite number"),
+        ("epochs=many", "epochs must be an integer"),
+        ("lr=fast", "lr must be a finite number"),
         ("eval_interval=3", "eval_interval"),
         ("data_path=nowhere/x", "hrm build-dataset --output-dir 'nowhere/x'"),
         ("arch.num_heads=3", "divisible by arch.num_heads=3"),
@@ -236,7 +236,7 @@ fn a_run_is_never_overwritten() -> Result<()> {
     ok(&mut train(folder.path(), more))?;
     let before = fs::read(folder.path().join("run/metrics.jsonl"))?;
     let text = fails(&mut train(folder.path(), more))?;
-    assert!(text.contains("run: there is a run already") && text.contains("run_name"), "{text}");
+    assert!(text.contains("run: a run exists already") && text.contains("run_name"), "{text}");
     assert_eq!(fs::read(folder.path().join("run/metrics.jsonl"))?, before);
     Ok(())
 }

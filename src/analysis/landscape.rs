@@ -123,7 +123,7 @@ impl Plane {
     /// [`Plane::of`] for a batch of one Sudoku that is on the device.
     pub fn around(model: &Model, boxes: Boxes, batch: DeviceBatch, centre: usize) -> Result<Self> {
         let segments = usize::try_from(model.config().halt_max_steps)?;
-        ensure!((1..=segments).contains(&centre), "there is no segment {centre}: give 1 to {segments} as the centre");
+        ensure!((1..=segments).contains(&centre), "no segment {centre}: the centre must be 1 to {segments}");
         let mut at_centre = None;
         let states = trace_states(model, batch.shallow_clone(), |number, segment| {
             if number == centre {
@@ -257,10 +257,10 @@ impl Landscape {
         match self.points.iter().map(|p| p.error).min() {
             Some(_) if clean > 0 => {
                 let share = 100.0 * clean as f64 / total as f64;
-                format!("{share:.1} % of {total} states around its end are valid Sudokus")
+                format!("{share:.1} % of {total} states around its end give valid Sudokus")
             }
             Some(least) => {
-                format!("none of {total} states around its end is a valid Sudoku, the least error is {least}")
+                format!("none of {total} states around its end gives a valid Sudoku, the least error is {least}")
             }
             None => "an empty grid".to_owned(),
         }

@@ -26,7 +26,7 @@ pub enum PcaError {
     NotAMatrix { shape: Vec<i64>, kind: Kind },
     #[error("PCA needs at least 2 points, got {points}: record more segments or more puzzles")]
     TooFewPoints { points: i64 },
-    #[error("{wanted} components were asked of {points} points of {numbers} numbers: at most {} exist", points.min(numbers))]
+    #[error("{wanted} components of {points} points of {numbers} numbers were requested: at most {} exist", points.min(numbers))]
     TooManyComponents { wanted: i64, points: i64, numbers: i64 },
     #[error("the points hold NaN or infinite values: the model's states have diverged")]
     NotFinite,

@@ -175,7 +175,7 @@ pub fn batch_of(model: &Model, puzzles: &[Puzzle]) -> Result<DeviceBatch> {
         );
         ensure!(
             i64::try_from(geometry.vocab_size()) == Ok(dims.vocab_size),
-            "a {geometry} puzzle has {} tokens, the model knows {}: the checkpoint was trained on another kind of puzzle",
+            "a {geometry} puzzle has {} tokens, the model has {}: the checkpoint was trained on another kind of puzzle",
             geometry.vocab_size(),
             dims.vocab_size
         );

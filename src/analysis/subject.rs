@@ -44,7 +44,7 @@ impl ChosenPuzzle {
         let known = Known::of(typed.geometry, question);
         let warning = match (known.count, known.why) {
             (Count::One, _) => None,
-            (Count::None, Some(why)) => bail!("{why}: no such puzzle has a solution"),
+            (Count::None, Some(why)) => bail!("{why}: such a puzzle has no solution"),
             (Count::None, None) => Some("this puzzle has no solution"),
             (Count::Several, _) => Some("this puzzle has more than one solution: cells are not marked right or wrong"),
             (Count::Unknown, _) => Some("this puzzle's solution is not known: cells are not marked right or wrong"),

@@ -108,10 +108,7 @@ pub fn trace_together(subjects: &[Subject<'_>], per: PointsPer, mut each: impl F
     }
     let widths: Vec<i64> = clouds.iter().map(|c| c.size()[1]).collect();
     if let Some(other) = widths.iter().find(|w| **w != widths[0]) {
-        bail!(
-            "states of {} and of {other} numbers have no plane in common: give checkpoints of the same size",
-            widths[0]
-        );
+        bail!("states of {} and of {other} numbers have no common plane: give checkpoints of the same size", widths[0]);
     }
     let pca = Pca::fit(&Tensor::f_cat(&clouds, 0)?, 2).context("the trace of z_H has no principal components")?;
     let of = |((subject, cloud), segments): ((&Subject<'_>, &Tensor), Vec<SegmentFacts>)| {

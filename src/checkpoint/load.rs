@@ -57,7 +57,7 @@ impl Checkpoint {
     /// A checkpoint that does not fit, with the tensor and both shapes.
     pub fn model(&self, dims: Dims, backend: impl Into<Backend>, dtype: Option<Dtype>) -> Result<Model> {
         let mut config = ModelConfig::new(&self.config.arch, dims)
-            .with_context(|| format!("{}: its config describes no model", self.path.display()))?;
+            .with_context(|| format!("{}: its config does not describe a model", self.path.display()))?;
         if let Some(dtype) = dtype {
             config.forward_dtype = dtype;
         }
@@ -94,7 +94,7 @@ impl Resolved {
                 bail!("{}: it has no averaged weights ({EMA_FILE}); leave --weights ema out", self.weights.display())
             }
             (Weights::Raw, _) if only_ema => {
-                bail!("{}: it holds averaged weights alone; leave --weights raw out", self.weights.display())
+                bail!("{}: it holds only averaged weights; leave --weights raw out", self.weights.display())
             }
             _ => &self.weights,
         };

@@ -118,9 +118,9 @@ impl Manifest {
         for (name, wanted) in &self.files {
             let path = folder.join(name);
             let bytes = fs::metadata(&path).with_context(|| format!("{}: it is missing", path.display()))?.len();
-            ensure!(bytes == wanted.bytes, "{}: {bytes} bytes, {} were written", path.display(), wanted.bytes);
+            ensure!(bytes == wanted.bytes, "{}: {bytes} bytes, but {} were written", path.display(), wanted.bytes);
             if FileRecord::of(&path)? != *wanted {
-                bail!("{}: its contents are not what was written, by the {MANIFEST_FILE} beside it", path.display());
+                bail!("{}: its contents do not match the {MANIFEST_FILE} beside it", path.display());
             }
         }
         Ok(())
@@ -149,7 +149,7 @@ mod tests {
         fs::write(&a, b"weighty").unwrap();
         fault("a: its contents");
         fs::write(&a, b"weight").unwrap();
-        fault("a: 6 bytes, 7 were written");
+        fault("a: 6 bytes, but 7 were written");
         fs::write(&a, b"weights").unwrap();
         fs::remove_file(&b).unwrap();
         fault("b: it is missing");

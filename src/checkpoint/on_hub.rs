@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{CONFIG_FILE, META_FILE, WEIGHTS_FILE};
-use crate::hub::{Hub, Kind, RepoId};
+use crate::hub::{Hub, RepoId, RepoKind};
 
 /// Brings a checkpoint and its configuration into the cache; the path of its weights.
 ///
@@ -19,8 +19,8 @@ pub(super) fn fetch(address: &str) -> Result<PathBuf> {
 }
 
 fn find_and_get(address: &str) -> Result<PathBuf> {
-    let inner = address.strip_prefix("hf://").context("no address of the hub")?.trim_end_matches('/');
-    let wanted = || anyhow!("wanted hf://ORG/NAME or hf://ORG/NAME/FILE");
+    let inner = address.strip_prefix("hf://").context("not a hub address")?.trim_end_matches('/');
+    let wanted = || anyhow!("expected hf://ORG/NAME or hf://ORG/NAME/FILE");
     let (org, rest) = inner.split_once('/').ok_or_else(wanted)?;
     let (name, file) = match rest.split_once('/') {
         Some((name, file)) => (name, Some(file)),
@@ -28,7 +28,7 @@ fn find_and_get(address: &str) -> Result<PathBuf> {
     };
     let id: RepoId = format!("{org}/{name}").parse().map_err(|e: String| anyhow!(e))?;
     let hub = Hub::from_env()?;
-    let repo = hub.repo(&id, Kind::Model);
+    let repo = hub.repo(&id, RepoKind::Model);
     let files = hub.list(&repo)?;
     let has = |name: &str| files.iter().any(|file| file == name);
     let weights = match file {

@@ -168,7 +168,7 @@ impl<'a> Machine<'a> {
             let [opcode] = self.take()?;
             if opcode == b'.' {
                 let result = self.pop()?;
-                ensure!(self.stack.is_empty() && self.marks.is_empty(), "the pickle leaves values over");
+                ensure!(self.stack.is_empty() && self.marks.is_empty(), "the pickle leaves values on the stack");
                 return Ok(result);
             }
             let known = self.stack_opcode(opcode)?
@@ -330,7 +330,7 @@ impl<'a> Machine<'a> {
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Value::Str(module), Value::Str(name)) = (module, name) else {
-                    bail!("a global's name is no text")
+                    bail!("a global's name is not text")
                 };
                 self.global(module, name)?;
             }
@@ -370,7 +370,7 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Result<&'a str> {
         let rest = self.input.get(self.at..).unwrap_or_default();
-        let n = rest.iter().take(1024).position(|b| *b == b'\n').context("a name does not end")?;
+        let n = rest.iter().take(1024).position(|b| *b == b'\n').context("a name is not terminated")?;
         let text = std::str::from_utf8(self.bytes(n)?).context("a name is not UTF-8")?;
         self.bytes(1)?;
         Ok(text)
@@ -411,7 +411,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Value<'a>>> {
-        let start = self.marks.pop().context("there is no mark")?;
+        let start = self.marks.pop().context("no mark on the stack")?;
         ensure!(start <= self.stack.len(), too_short());
         Ok(self.stack.split_off(start))
     }
@@ -452,7 +452,7 @@ impl<'a> Machine<'a> {
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let global = Global::find(module, name).ok_or_else(|| {
             anyhow!(
-                "the file asks for `{}.{}`, which no checkpoint needs; it was refused and nothing was run. Do not \
+                "the file refers to `{}.{}`, which no checkpoint needs; it was refused and nothing was executed. Do not \
                  load this file with anything else unless you trust its origin",
                 show(module),
                 show(name)

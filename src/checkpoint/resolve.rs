@@ -77,7 +77,7 @@ pub fn resolve(path: &Path) -> Result<Resolved> {
     }
     let kind = fs::metadata(path).with_context(|| {
         format!(
-            "{}: there is no such checkpoint; give a run folder, a step_N folder, a .safetensors file or a file of \
+            "{}: no such checkpoint; give a run folder, a step_N folder, a .safetensors file or a file of \
              torch.save",
             path.display()
         )
@@ -111,15 +111,15 @@ fn default_checkpoint(root: &Path) -> Result<Resolved> {
             match resolve(&run.folder) {
                 Ok(mut resolved) => {
                     let why = skipped.map_or(String::new(), |e| format!(" (a newer one cannot be used: {e:#})"));
-                    resolved.taken = Some(format!("no checkpoint named: took {}{why}", resolved.weights.display()));
+                    resolved.taken = Some(format!("no checkpoint given: using {}{why}", resolved.weights.display()));
                     return Ok(resolved);
                 }
                 Err(e) => skipped = skipped.or(Some(e)),
             }
         }
     }
-    let none = "no checkpoint was named, and there is none to take under checkpoints/ or checkpoint_example/: train \
-                one with `hrm train`, or name one with --checkpoint PATH";
+    let none = "no checkpoint was given, and there is none under checkpoints/ or checkpoint_example/: train \
+                one with `hrm train`, or give one with --checkpoint PATH";
     Err(skipped.map_or_else(|| anyhow::anyhow!(none), |e| e.context(none)))
 }
 
@@ -210,7 +210,7 @@ fn candidates(folder: &Path) -> Result<Option<Candidate>> {
         return Ok(Some(Candidate { weights, step: None, format: Format::Torch, among: 1, passed_over }));
     }
     match passed_over.first() {
-        Some(first) => bail!("{first}; no other checkpoint of the run is whole"),
+        Some(first) => bail!("{first}; no other checkpoint of the run is intact"),
         None => Ok(None),
     }
 }
@@ -242,10 +242,9 @@ fn resolve_folder(folder: &Path) -> Result<Resolved> {
         );
     };
     let taken = match found.passed_over.as_slice() {
-        [] => {
-            (found.among > 1).then(|| format!("took {}, the largest of {} steps", found.weights.display(), found.among))
-        }
-        damaged => Some(format!("took {}, as newer ones are {}", found.weights.display(), damaged.join("; "))),
+        [] => (found.among > 1)
+            .then(|| format!("using {}, the largest of {} steps", found.weights.display(), found.among)),
+        damaged => Some(format!("using {}, as newer ones are {}", found.weights.display(), damaged.join("; "))),
     };
     with_companions(found.weights, found.format, found.step, taken)
 }
@@ -263,7 +262,7 @@ fn resolve_file(path: &Path) -> Result<Resolved> {
     // A pickle (0x80) is torch's old format: its reader says so.
     if first != ZIP_MAGIC && first.first() != Some(&0x80) {
         bail!(
-            "{}: this is no checkpoint; expected a .safetensors file or a file of torch.save (a zip archive)",
+            "{}: not a checkpoint; expected a .safetensors file or a file of torch.save (a zip archive)",
             path.display()
         );
     }

@@ -50,7 +50,7 @@ pub fn write(path: &Path, existing: Existing, tensors: &[(String, RawTensor)]) -
     let mut offset = 0usize;
     let mut infos = Vec::with_capacity(sorted.len());
     for (name, tensor) in &sorted {
-        let end = offset.checked_add(tensor.data.len()).context("the tensors are too large together")?;
+        let end = offset.checked_add(tensor.data.len()).context("the tensors are too large in total")?;
         let (dtype, shape) = (tensor.dtype.into(), tensor.shape.clone());
         infos.push((name.clone(), TensorInfo { dtype, shape, data_offsets: (offset, end) }));
         offset = end;
@@ -130,6 +130,6 @@ impl TryFrom<safetensors::Dtype> for Dtype {
 
     fn try_from(dtype: safetensors::Dtype) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|&ours| safetensors::Dtype::from(ours) == dtype);
-        found.with_context(|| format!("element type {dtype} is not read"))
+        found.with_context(|| format!("element type {dtype} is not supported"))
     }
 }

@@ -52,13 +52,13 @@ pub fn read_from(mut source: impl Read + Seek) -> Result<Vec<(String, RawTensor)
     if magic.first() == Some(&0x80) {
         bail!("this is torch's old format (before torch 1.6): load it with torch.load and torch.save it again");
     }
-    ensure!(magic == ZIP_MAGIC, "it is no zip archive");
+    ensure!(magic == ZIP_MAGIC, "it is not a zip archive");
     source.seek(SeekFrom::Start(0))?;
     let mut archive = Archive::open(source, len)?;
     if let Some(order) = archive.read_small("byteorder")? {
         ensure!(
             order == b"little",
-            "its byte order is '{}', only little is read",
+            "its byte order is '{}', only little is supported",
             show(&String::from_utf8_lossy(&order))
         );
     }
@@ -114,7 +114,7 @@ fn check_view(tensor: &TensorRef<'_>) -> Result<u64> {
             });
         ensure!(
             last.is_some_and(|last| last < tensor.storage.numel),
-            "shape {:?} with strides {:?} from {} reaches beyond its storage of {} elements",
+            "shape {:?} with strides {:?} from {} exceeds its storage of {} elements",
             tensor.shape,
             tensor.stride,
             tensor.offset,
@@ -152,7 +152,7 @@ impl Gather for Vec<u8> {
             let start = at.checked_mul(size)?;
             self.get(start..start.checked_add(n)?)
         };
-        let outside = "it reaches beyond its storage";
+        let outside = "it exceeds its storage";
         if bytes == 0 {
             return Ok(Vec::new());
         }
@@ -244,7 +244,7 @@ impl<R: Read + Seek> Archive<R> {
     fn read_entry(&mut self, index: usize, wanted: Option<u64>, limit: u64) -> Result<Vec<u8>> {
         let len = self.len;
         let mut entry = self.zip.by_index(index)?;
-        ensure!(entry.compression() == CompressionMethod::Stored, "it is compressed, torch.save stores");
+        ensure!(entry.compression() == CompressionMethod::Stored, "it is compressed; torch.save does not compress");
         let size = entry.size();
         ensure!(
             size == entry.compressed_size() && size <= len && size <= limit,

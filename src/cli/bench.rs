@@ -29,8 +29,8 @@ const MOST_STEPS: i64 = 100_000;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "The model has random weights and the puzzles are random: no checkpoint and no dataset is needed. A training step is that \
-of `hrm train`; `infer` runs a batch through all halt_max_steps segments. The rates stand beside that of a large matrix \
-product on the same machine.
+of `hrm train`; `infer` runs a batch through all halt_max_steps segments. The rates are shown beside that of a large \
+matrix product on the same machine.
 
 Examples:
   hrm bench train --batch-size 384,768

@@ -61,7 +61,7 @@ pub struct BuildDatasetArgs {
     /// Add the seven turned and mirrored versions of each training maze
     #[arg(long)]
     aug: bool,
-    /// Replace the dataset that stands in the output folder
+    /// Replace an existing dataset in the output folder
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -71,13 +71,13 @@ pub struct BuildDatasetArgs {
 const AFTER_HELP: &str = "\
 Input: CSV, plain or gzipped, with the header source,question,answer,rating. A Sudoku is 81 characters, row by row, 1-9 \
 and '.' or 0 for a blank; a maze is a square of '#', ' ', 'S', 'G', 'o'. A bad row ends the build with the file's name \
-and the line, and nothing is written. The folder appears only when it is whole. A list is read twice, to be checked and \
-to be written, and is never in memory as a whole, unless it comes through a pipe; it must not change meanwhile.
+and the line, and nothing is written. The folder appears only when it is complete. A list is read twice, once to check and \
+once to write, and is never held in memory as a whole, unless it comes through a pipe; it must not change in the meantime.
 
 The same --seed gives the same files, whatever the number of threads. Rows taken by --test-rows are counted before \
 --min-difficulty leaves any out.
 
-Two differences from upstream's builders, on purpose: arrays are uint8 always (upstream's become int64, eight times as \
+Two intentional differences from upstream's builders: arrays are always uint8 (upstream's become int64, eight times as \
 large, once --num-aug is used; readers take both), and with --hint a board that has one blank is followed by an \
 unchanged copy (upstream stops with an error), so that every board has two rows.
 
@@ -92,10 +92,10 @@ HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT are honoured)
   hrm build-dataset --source puzzles.csv.gz --min-difficulty 20 --output-dir data/hard
       your own training puzzles, the bundled test rows rated 20 or more
   hrm build-dataset --dataset maze --source bundled-small --aug
-      mazes that a laptop can train on: 1,000 of 11x11 cells in eight versions each, and 200 to test";
+      mazes for training on a laptop: 1,000 of 11x11 cells in eight versions each, and 200 to test";
 
 fn at_least_one(s: &str) -> Result<usize, String> {
-    s.parse().ok().filter(|&n| n > 0).ok_or_else(|| "wanted a whole number, 1 or more".to_owned())
+    s.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number, 1 or more".to_owned())
 }
 
 pub fn run(args: BuildDatasetArgs, global: &GlobalArgs) -> Result<()> {

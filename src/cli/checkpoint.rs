@@ -33,7 +33,7 @@ enum CheckpointCommand {
 /// Show a checkpoint's configuration, tensors, step and origin
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A checkpoint is a run folder (its largest step is taken), a step_N folder, a .safetensors file, or upstream's \
+A checkpoint is a run folder (its largest step is used), a step_N folder, a .safetensors file, or upstream's \
 torch.save file or folder.
 
 Examples:
@@ -71,7 +71,7 @@ struct ConvertArgs {
     dtype: Option<Dtype>,
     #[command(flatten)]
     weights: WeightsArg,
-    /// Replace files that are there already
+    /// Replace existing files
     #[arg(long)]
     force: bool,
 }

@@ -91,7 +91,7 @@ fn inspect_command(args: &InspectArgs) -> Result<()> {
 fn tell_split(ui: &Ui, split: &SplitInspection) {
     let meta = &split.meta;
     let kind = match split.kind.kind() {
-        None => "puzzles of a kind unknown here".to_owned(),
+        None => "puzzles of an unknown kind".to_owned(),
         Some(_) => split.kind.to_string(),
     };
     say!(
@@ -199,7 +199,7 @@ struct CheckArgs {
     /// Test puzzles in place of its own: a dataset's test split, a folder's test.csv, a list, or the bundled test rows
     #[arg(long, value_name = "DIR|FILE|bundled")]
     test: Option<PathBuf>,
-    /// What lists hold; a dataset folder says it itself
+    /// Kind of the puzzles in lists; a dataset folder states its own
     #[arg(long, value_parser = one_of(KINDS), hide_possible_values = true, value_name = "sudoku|maze", default_value = "sudoku")]
     dataset: PuzzleKind,
     #[command(flatten)]
@@ -220,7 +220,7 @@ fn check_command(args: CheckArgs, global: &GlobalArgs) -> Result<()> {
     }
     ui.emit(&report)?;
     report.check_clean().context(shown)?;
-    say!(ui, "nothing wrong was found");
+    say!(ui, "no faults were found");
     Ok(())
 }
 
@@ -229,7 +229,7 @@ fn tell_checked(ui: &Ui, report: &BoardsReport, kind: Option<PuzzleKind>) {
     say!(ui, "{}: {boards} boards in {groups} groups", report.name);
     tell_finding(ui, "wrong answers", &report.wrong_answers);
     let fault = kind.is_none_or(PuzzleKind::has_one_solution);
-    let several = if fault { "several solutions" } else { "several shortest paths (no fault)" };
+    let several = if fault { "several solutions" } else { "several shortest paths (not an error)" };
     tell_finding(ui, several, &report.several_solutions);
     tell_finding(ui, "groups equivalent to an earlier group", &report.duplicates);
 }
@@ -253,13 +253,12 @@ fn tell_finding(ui: &Ui, what: &str, finding: &Finding) {
 /// rated by its steps.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
-The same --seed gives the same puzzles, whatever the number of threads. The file appears when it is whole; until then what \
-was found lies in FILE.partial. After Ctrl-C, a kill or a full disk the same command with --resume goes on from there, and \
-ends with the file that an undisturbed run writes.
+The same --seed gives the same puzzles, whatever the number of threads. The file appears when it is complete; until then \
+the results are in FILE.partial. After Ctrl-C, a kill or a full disk the same command with --resume continues from there, and writes the same file as an uninterrupted run.
 
 Examples:
   hrm dataset generate --count 100000 --output new.csv.gz
-      Sudokus rated as Sudoku-Extreme's test set is
+      Sudokus with the ratings of Sudoku-Extreme's test set
   hrm dataset generate --count 5000 --ratings 0-9=20,10-49=50,50-=30 --seeds hard.csv --output new.csv
       your own seeds and your own mix of ratings
   hrm dataset generate --dataset maze --side 12 --count 1000 --output mazes.csv.gz")]
@@ -283,7 +282,7 @@ struct GenerateArgs {
     /// Ratings and their shares, as LOW-HIGH=SHARE,.. (default: as the bundled test rows)
     #[arg(long, value_name = "LOW-HIGH=SHARE,..")]
     ratings: Option<RatingTarget>,
-    /// Make easier puzzles by the million: seeds with one to eight cells filled in, rearranged and relabelled, of any
+    /// Make easier puzzles quickly: seeds with one to eight cells filled in, rearranged and relabelled, of any
     /// rating unless --ratings says which
     #[arg(long)]
     fast: bool,
@@ -293,10 +292,10 @@ struct GenerateArgs {
     /// Steps of a maze's shortest path, at least (default: 110 of 30×30, in proportion to the cells for others)
     #[arg(long, value_name = "N")]
     min_steps: Option<usize>,
-    /// Go on with FILE.partial, what a stopped run of the same command found; begin where there is none
+    /// Continue FILE.partial of a stopped run of the same command; start if there is none
     #[arg(long)]
     resume: bool,
-    /// Replace the file that stands there, and begin anew unless --resume is given
+    /// Replace an existing file, and start over unless --resume is given
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use super::{
     ui::{JsonArg, Ui},
 };
 use crate::{
-    doctor::{Attention, Checkpoints, Cpu, Cuda, Data, Device, Report, examine},
+    doctor::{Attention, Checkpoints, Cpu, Cuda, Data, Device, DoctorReport, examine},
     say,
 };
 
@@ -17,8 +17,8 @@ use crate::{
 #[command(after_help = "\
 Looks at libtorch, the NVIDIA driver and GPUs, memory, the implementations of attention that work (each is run once, \
 forward and backward), and at the datasets and checkpoints under data/, checkpoints/ and checkpoint_example/ of the \
-folder that it is run in. Nothing is written but the file that --json names. The exit status is 0 also where something \
-is missing: `advice` in the JSON lists it.
+folder that it is run in. Only the file that --json names is written. The exit status is 0 even if something is \
+missing: `advice` in the JSON lists it.
 
 Examples:
   hrm doctor
@@ -35,7 +35,7 @@ pub fn run(args: DoctorArgs, global: &GlobalArgs) -> Result<()> {
     ui.emit(&report)
 }
 
-fn tell(ui: &Ui, report: &Report) {
+fn tell(ui: &Ui, report: &DoctorReport) {
     let mut facts = Table::new(&[0, 1]);
     let torch = &report.libtorch;
     facts.row(["hrm", report.hrm]);
@@ -48,7 +48,7 @@ fn tell(ui: &Ui, report: &Report) {
     let [available, total] = [report.memory.available, report.memory.total].map(size);
     facts.row(["memory", &format!("{available} available of {total}")]);
     tell_cuda(&mut facts, &report.cuda);
-    facts.row(["device", &format!("{} for --device as given (auto unless said otherwise)", report.device)]);
+    facts.row(["device", &format!("{} for --device as given (default: auto)", report.device)]);
     for device in ["cpu", "cuda"] {
         for dtype in ["bf16", "f32"] {
             let of = |usable: bool| -> Vec<&str> {
@@ -77,7 +77,7 @@ fn tell(ui: &Ui, report: &Report) {
 fn tell_cuda(facts: &mut Table, cuda: &Cuda) {
     let version = cuda.driver_cuda.unwrap_or("of unknown version");
     let usable = match &cuda.obstacle {
-        None => format!("{} usable GPU(s); the driver serves CUDA {version}", cuda.usable_devices),
+        None => format!("{} usable GPU(s); the driver supports CUDA {version}", cuda.usable_devices),
         Some(why) => format!("not usable: {why}"),
     };
     facts.row(["CUDA", &usable]);
@@ -97,7 +97,7 @@ fn gibibytes(bytes: u64) -> String {
 }
 
 fn tell_reach(facts: &mut Table, data: &Data, checkpoints: &Checkpoints) {
-    facts.row(["data", "Sudoku-Extreme sample (1,000 training and 10,000 test puzzles) within this program"]);
+    facts.row(["data", "Sudoku-Extreme sample (1,000 training and 10,000 test puzzles) bundled with this program"]);
     for dataset in &data.datasets {
         let splits: Vec<_> =
             dataset.splits.iter().map(|s| format!("{} {} groups of {} cells", s.name, s.groups, s.seq_len)).collect();

@@ -21,7 +21,7 @@ use crate::{
     dataset::SequentialSampler,
     eval::{
         evaluate::{Evaluation, EvaluationSums},
-        outputs::{Output, SavedOutputs},
+        outputs::{SavedOutputs, SavedTensor},
     },
     model::Dims,
     outcome::Interrupted,
@@ -32,7 +32,7 @@ use crate::{
 
 const DETAILS: &str = "\
 Upstream's evaluate.py: every test puzzle runs all segments, and every metric of the last one, and loss and accuracies of \
-each, is averaged over the puzzles. hrm infer is the command for votes, verified answers and several checkpoints.
+each, is averaged over the puzzles. For votes, verified answers and several checkpoints use hrm infer.
 
 As upstream, losses are sums over rows divided by the number of puzzles, and rows that pad the last batch add to \
 q_halt_loss; so that one figure depends on --batch-size.
@@ -48,13 +48,13 @@ Examples:
 
 /// Evaluate a checkpoint as training does: all metrics of every segment
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm eval --checkpoint runs/a    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm eval --checkpoint runs/a    (--help has the details)")]
 pub struct EvalArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,
     #[command(flatten)]
     data: DataPathArg,
-    /// Puzzles that go through the model together [default: the checkpoint's global_batch_size]
+    /// Puzzles per batch [default: the checkpoint's global_batch_size]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
     /// Segments [default: the checkpoint's halt_max_steps]
@@ -67,7 +67,7 @@ pub struct EvalArgs {
     save_outputs: Option<PathBuf>,
     /// Which tensors [default: all]
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', requires = "save_outputs", value_parser = one_of(OUTPUTS))]
-    keys: Vec<Output>,
+    keys: Vec<SavedTensor>,
     #[command(flatten)]
     force: ForceArg,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub fn run(args: EvalArgs, global: &GlobalArgs) -> Result<()> {
 
     let runtime = global.init()?;
     let data = Arc::new(puzzles.dataset);
-    let keys = if args.keys.is_empty() { &Output::ALL[..] } else { &args.keys };
+    let keys = if args.keys.is_empty() { &SavedTensor::ALL[..] } else { &args.keys };
     let mut outputs = None;
     if let Some(path) = &args.save_outputs {
         let sets: Vec<&str> = data.sets().iter().filter(|set| !set.is_empty()).map(|set| set.name()).collect();

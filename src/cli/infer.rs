@@ -54,17 +54,17 @@ use crate::{
 };
 
 const DETAILS: &str = "\
-Every test puzzle goes through every checkpoint under every permutation (Sudoku: the digits shifted cyclically by 0, 1, \
-..; maze: start and goal swapped); one such run is a pass. With --stop never, upstream's rule and the default, a pass has \
+Every test puzzle goes through every checkpoint under every guess (Sudoku: the digits shifted cyclically by 0, 1, ..; \
+maze: start and goal swapped); one such run is a pass. With --stop never, upstream's rule and the default, a pass has \
 all halt_max_steps segments and the last one counts. --stop halt ends a pass at its first halt, --stop verified at its \
 first answer that is right by the puzzle's rules, and later passes of that puzzle are skipped. A slot that becomes free is \
 filled with the next pass at once, so that less is computed. --compare-stops shows all three rules from one full run.
 
-Scores: exact and cell accuracy are means over passes and cells, givens included. What a user can have without the \
-answers: verified (some pass is right by the rules), vote (the most frequent answer among halted passes) and best halt (the \
+Scores: exact and cell accuracy are means over passes and cells, givens included. Without labels: \
+verified (some pass is right by the rules), vote (the most frequent answer among halted passes) and best halt (the \
 answer with the highest q_halt - q_continue). Upstream's rule is what upstream prints: a Sudoku is solved when more than \
-half of a checkpoint's halted passes are exact, for at least one checkpoint; a maze when any pass is exact. It looks at the \
-labels: it is no vote that a solver could take. With --stop never the last line is upstream's: correct/total, accuracy=x.
+half of a checkpoint's halted passes are exact, for at least one checkpoint; a maze when any pass is exact. It uses the \
+labels, so a solver cannot vote like that. With --stop never the last line is upstream's: correct/total, accuracy=x.
 
 Defaults:
   --checkpoints  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
@@ -72,41 +72,48 @@ Defaults:
                  or, for mazes, the 40 of 30x30 cells
   --batch-size   91 as upstream; on a GPU with fused kernels a size whose matrix products fill its processors evenly
   --num-batch    as many as cover all rows, in file order; the last batch may be short
-  --dataset      what the data's vocabulary says
+  --dataset      the kind that the data's vocabulary implies
 
-Large runs: --output FILE keeps results as they come, a line of JSON a puzzle, and --resume goes on with it. --shard I/N \
+Large runs: --output FILE keeps results as they come, a line of JSON per puzzle, and --resume continues it. --shard I/N \
 takes a part of the puzzles; --merge FILE... joins the parts. --nproc-per-node N starts N processes on this host, each for \
 its part and on its GPU, which write FILE's parts beside it; the first process joins them. So do the processes of another \
 launcher that sets RANK, WORLD_SIZE and LOCAL_RANK, such as torchrun.
 
-Intervals are 95 %: Wilson's for one yes or no a puzzle, a bootstrap over puzzles where passes are pooled.
+Intervals are 95 %: Wilson's for one yes or no per puzzle, a bootstrap over puzzles where passes are pooled.
 
 Examples:
-  hrm infer --permutes 9
-  hrm infer --stop verified --permutes 9 --bundled 10000
+  hrm infer --guesses 9
+  hrm infer --stop verified --guesses 9 --bundled 10000
   hrm infer --checkpoints runs/a/step_52080,runs/b --num-batch 10 --json results.json
-  hrm infer --checkpoint runs/a --data-path data/maze-30x30-hard-1k --permutes 2
-  hrm infer --permutes 20 --relabel --symmetries --stop verified --plot passes.png
-  hrm infer --permutes 9 --nproc-per-node gpu --output all.jsonl --resume
-  hrm infer --permutes 9 --shard 1/4 --output a.jsonl --resume
+  hrm infer --checkpoint runs/a --data-path data/maze-30x30-hard-1k --guesses 2
+  hrm infer --guesses 20 --relabel --symmetries --stop verified --plot passes.png
+  hrm infer --guesses 9 --nproc-per-node gpu --output all.jsonl --resume
+  hrm infer --guesses 9 --shard 1/4 --output a.jsonl --resume
   hrm infer --merge a.jsonl b.jsonl c.jsonl d.jsonl --json all.json";
 
 /// Solve a test set with one or several checkpoints and score what comes out
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm infer --permutes 9    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm infer --guesses 9    (--help has the details)")]
 pub struct InferArgs {
     #[command(flatten)]
     checkpoints: CheckpointsArg,
-    /// Transforms of each puzzle to try: 1 to 9 for Sudoku, 1 or 2 for mazes; more with the options for more guesses
-    #[arg(long, value_name = "K", default_value_t = 1, allow_negative_numbers = true)]
+    /// Guesses of each checkpoint, which are transforms of the puzzle: 1 to 9 for Sudoku, 1 or 2 for mazes; more with
+    /// --relabel, --symmetries, --random-start or --noise
+    #[arg(
+        long = "guesses",
+        visible_alias = "permutes",
+        value_name = "K",
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
     permutes: u32,
     /// Batches to run [default: all rows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     num_batch: Option<u64>,
-    /// Puzzles that go through the model together [default: 91 as upstream; on a GPU what fills it]
+    /// Puzzles per batch [default: 91 as upstream; on a GPU as many as fill it]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
-    /// The kind of puzzle [default: what the data's vocabulary says]
+    /// The kind of puzzle [default: the kind that the data's vocabulary implies]
     #[arg(long, value_name = "sudoku|maze", value_parser = one_of(KINDS))]
     dataset: Option<PuzzleKind>,
     #[command(flatten)]
@@ -128,7 +135,7 @@ pub struct InferArgs {
     /// Keep results as they come: a line of JSON for each puzzle
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Go on with the results in --output
+    /// Continue the results in --output
     #[arg(long, requires = "output")]
     resume: bool,
     /// Replace the files of --output and --plot that are there already; with --resume, that of --plot alone
@@ -289,7 +296,7 @@ fn describe(ui: &Ui, job: &InferJob, fresh: bool) {
     };
     say!(
         ui,
-        "{} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} permutation(s), {} segments{stop}, {} on {}{part}{}",
+        "{} {} puzzles of {} in batches of {}: {} checkpoint(s) x {} guess(es), {} segments{stop}, {} on {}{part}{}",
         plan.puzzles.len(),
         plan.geometry,
         job.puzzles.origin,
@@ -313,7 +320,7 @@ fn interrupted(ui: &Ui, job: &InferJob, tally: &Tally) -> Interrupted {
         }
     };
     let kept = match &job.part.output {
-        Some(path) => format!("{} has what is done, --resume goes on with it", path.display()),
+        Some(path) => format!("{} has the results so far, --resume continues it", path.display()),
         None => "no results were written".to_owned(),
     };
     say!(ui, "interrupted after {} of {} puzzles{so_far}; {kept}", tally.total(), job.plan.puzzles.len());

@@ -28,7 +28,7 @@ Examples:
   hrm man | man -l -
   hrm man --output-dir ~/.local/share/man/man1     (then: man hrm-infer)")]
 pub struct ManArgs {
-    /// Write hrm.1 and a page per command into this folder, which is made if it is not there
+    /// Write hrm.1 and a page per command into this folder, which is created if missing
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -42,7 +42,7 @@ use crate::{
     signals,
 };
 
-/// Train, evaluate and take apart Hierarchical Reasoning Models
+/// Train, evaluate and analyse Hierarchical Reasoning Models
 #[derive(Parser, Debug)]
 #[command(name = "hrm", version = runtime::long_version(), propagate_version = true, max_term_width = 110)]
 pub struct Cli {
@@ -58,7 +58,7 @@ const SHARED: &str = "Options of every command";
 /// Flags that mean the same on every command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct GlobalArgs {
-    /// Where to compute: auto takes the GPU where one can be used
+    /// Where to compute: auto uses a GPU if there is a usable one
     #[arg(long, global = true, help_heading = SHARED, value_name = "auto|cpu|cuda[:N]", default_value = "auto")]
     pub device: runtime::DeviceChoice,
     /// CPU threads [default: OMP_NUM_THREADS, else all cores]

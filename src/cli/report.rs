@@ -19,10 +19,10 @@ use crate::{
 };
 
 const DETAILS: &str = "\
-Runs every checkpoint on the first --count test puzzles and writes one HTML file that anybody can open: a table of \
+Runs every checkpoint on the first --count test puzzles and writes one self-contained HTML file: a table of \
 accuracies and modes (see `hrm analyze modes`), the pictures of `hrm analyze segments` and `modes`, and an explorer: pick a \
 puzzle, slide through the segments, see the board (given, right, wrong, changed, confidence), the path of the hidden state \
-and the losses. The file holds all of it and loads nothing.
+and the losses. The file loads nothing from elsewhere.
 
 The explorer has --explore puzzles a checkpoint, drawn from the modes in turn, so that successes and failures are both \
 among them.
@@ -35,7 +35,7 @@ Examples:
 
 /// Write a report that anybody can open: one HTML file with an explorer
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm report --checkpoint runs/a    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm report --checkpoint runs/a    (--help has the details)")]
 pub struct ReportArgs {
     #[command(flatten)]
     several: SeveralArgs,

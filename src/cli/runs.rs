@@ -17,8 +17,8 @@ const DETAILS: &str = "\
 A run is a folder with a metrics.jsonl, as `hrm train` makes it. Its state is
   running   a process holds its metrics.jsonl
   finished  its last evaluation was done and saved
-  stopped   it ended with a checkpoint of its last step (Ctrl-C, SIGTERM): `hrm train --resume RUN` goes on
-  dead      it ended without one (killed, failed): `hrm train --resume RUN` goes on from the last checkpoint
+  stopped   it ended with a checkpoint of its last step (Ctrl-C, SIGTERM): `hrm train --resume RUN` continues
+  dead      it ended without one (killed, failed): `hrm train --resume RUN` continues from the last checkpoint
 
 Examples:
   hrm runs
@@ -26,7 +26,7 @@ Examples:
 
 /// List training runs: how far they are, how good, and whether they still run
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm runs checkpoints    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm runs checkpoints    (--help has the details)")]
 pub struct RunsArgs {
     /// Where to look, four levels deep
     #[arg(value_name = "DIR", default_value = "checkpoints")]

@@ -39,8 +39,8 @@ const DETAILS: &str = "\
 A Sudoku is 81 characters row by row, 1-9 and . or 0 for blanks; lines, spaces and the rules of a printed grid are skipped. \
 A file may hold several. A maze is lines of # (wall), space, S, G, and needs a checkpoint of mazes.
 
-An exact search tells beforehand whether the puzzle has one solution (a maze: one shortest way). The model then makes as \
-many passes as asked, each a transform of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
+An exact search determines beforehand whether the puzzle has one solution (a maze: one shortest path). The model then makes \
+--passes passes, each under another transform of the puzzle; it ends at the first answer that is right by the rules (--stop). Without such an answer the most \
 frequent one of the halted passes is shown, and what is wrong with it.
 
 --steps shows every segment; --animate redraws the grid in place on a terminal, cells that changed highlighted.
@@ -53,7 +53,7 @@ Examples:
 
 /// Solve a puzzle and show how
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm solve -f puzzle.txt --passes 9    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm solve -f puzzle.txt --passes 9    (--help has the details)")]
 pub struct SolveArgs {
     /// The puzzle, such as 81 characters for a Sudoku; - reads standard input
     #[arg(value_name = "PUZZLE", required_unless_present = "file", conflicts_with = "file")]
@@ -64,13 +64,13 @@ pub struct SolveArgs {
     /// A run folder, a step_N folder, a .safetensors file or upstream's; several with commas [default: the newest]
     #[arg(long, visible_alias = "checkpoints", value_name = "PATH[,PATH...]", value_delimiter = ',')]
     checkpoint: Vec<PathBuf>,
-    /// Most passes of each checkpoint: transforms of the puzzle
-    #[arg(long, visible_alias = "permutes", value_name = "K", default_value_t = 1)]
+    /// Maximum number of passes of each checkpoint: transforms of the puzzle
+    #[arg(long, visible_aliases = ["guesses", "permutes"], value_name = "K", default_value_t = 1)]
     passes: u32,
     /// When a pass ends; verified also ends the passes
     #[arg(long, value_name = "never|halt|verified", default_value = "verified", hide_possible_values = true, value_parser = one_of(STOP_RULES))]
     stop: StopRule,
-    /// Most segments of a pass [default: the checkpoint's halt_max_steps]
+    /// Maximum number of segments of a pass [default: the checkpoint's halt_max_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=MOST_SEGMENTS))]
     segments: Option<i64>,
     /// Show the answer after every segment
@@ -90,7 +90,7 @@ pub struct SolveArgs {
 
 /// The JSON document.
 #[derive(Serialize)]
-struct Report {
+struct SolveReport {
     puzzles: Vec<PuzzleReport>,
     checkpoints: Vec<String>,
     dataset: Geometry,
@@ -122,7 +122,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
     let list = guesses(geometry, args.passes, &options)?;
     let animate = args.animate && io::stdout().is_terminal();
     if args.animate && !animate {
-        warn(format_args!("--animate: standard output is no terminal: showing the steps one after the other"));
+        warn(format_args!("--animate: standard output is not a terminal: showing the steps one after the other"));
     }
 
     let runtime = global.init()?;
@@ -161,7 +161,7 @@ pub fn run(args: SolveArgs, global: &GlobalArgs) -> Result<()> {
             solved,
         });
     }
-    ui.emit(&Report {
+    ui.emit(&SolveReport {
         puzzles: reports,
         checkpoints: checkpoints.iter().map(|c| c.path.display().to_string()).collect(),
         dataset: geometry,
@@ -279,10 +279,10 @@ impl Show<'_> {
             say!(ui, "{wrong} of {} cells differ from the only solution", solution.len());
         }
         let end = &solved.end;
-        let halted = if end.halted { "the model says it is done" } else { "the model would go on" };
+        let halted = if end.halted { "the model signals halt" } else { "the model would continue" };
         say!(
             ui,
-            "sure: q_halt - q_continue {:+.2} ({halted}); {} of {} pass(es) have this answer",
+            "confidence: q_halt - q_continue {:+.2} ({halted}); {} of {} pass(es) have this answer",
             end.margin,
             solved.agreeing,
             solved.passes_run

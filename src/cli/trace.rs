@@ -33,8 +33,8 @@ Writes what happens inside a model while it works on test puzzles, for notebooks
 [N, segments, S, V], q_halt and q_continue [N, segments], inputs and labels [N, S]
   index.json         rows, checkpoint, step, configuration, dtype, shapes
 
-States and logits are stored in the forward dtype unless --f32 asks for f32 (numpy knows no bf16). The size is said before \
-anything is written; rows go to the file batch by batch, and a stopped run goes on with --resume. \
+States and logits are stored in the forward dtype unless --f32 asks for f32 (numpy has no bf16). The size is printed before \
+anything is written; rows go to the file batch by batch, and --resume continues a stopped run. \
 docs/read_trace.py reads the file with numpy alone.
 
 With --print nothing is written: the segments of one puzzle are printed as upstream's notebook does, the loss (token loss \
@@ -47,7 +47,7 @@ Examples:
 
 /// Write hidden states, logits and q to a file, or print a puzzle's segments
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm trace --index 8 --print    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm trace --index 8 --print    (--help has the details)")]
 pub struct TraceArgs {
     #[command(flatten)]
     checkpoint: CheckpointArg,

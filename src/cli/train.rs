@@ -49,15 +49,14 @@ Examples:
   torchrun --nproc-per-node 8 --no-python hrm train data_path=D
 
 Later settings win: built-in defaults, preset and recipe, --config, KEY=VALUE.
-The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line a step, a line an \
+The run goes to checkpoints/<project>/<run>/: all_config.yaml, metrics.jsonl (a line per step and per \
 evaluation) and a folder step_N for each checkpoint. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 write a checkpoint and stop; the same signal again, other than \
 SIGUSR1, stops at once.
 
---resume goes on from the newest checkpoint that is whole, as if the run had never stopped: on a CPU bit for bit, on a \
-GPU too with --deterministic in both runs, else up to the order of its sums. The run's own settings hold; a KEY=VALUE \
-that differs from them is refused unless --force, apart from those that decide only what is saved and how long it runs.
+--resume continues from the newest intact checkpoint as if the run had never stopped: on a CPU bit for bit, on a GPU \
+too with --deterministic in both runs, else up to the order of its sums. The run's own settings apply; a KEY=VALUE that differs from them is refused unless --force is given, except for those that concern only saving and run time.
 
-Many processes share every batch: --nproc-per-node N starts N of them on this host; on several hosts the same command is started on each with --nnodes, --node-rank and --master-addr. torchrun can start them instead. The result is that of one process, up to the order of sums; docs/CLUSTER.md tells more.";
+Many processes share every batch: --nproc-per-node N starts N of them on this host; on several hosts the same command is started on each with --nnodes, --node-rank and --master-addr. torchrun can start them instead. The result is that of one process, up to the order of sums; see docs/CLUSTER.md.";
 
 /// Examples and the table of all keys.
 fn details() -> String {
@@ -83,13 +82,13 @@ pub struct TrainArgs {
     /// Compute in this dtype instead of arch.forward_dtype
     #[arg(long, value_name = "bf16|f32", value_parser = compute_dtype())]
     dtype: Option<Dtype>,
-    /// Go on with a run: its folder or one of its step_N folders; auto: the run that these settings name, or a new one
+    /// Continue a run: its folder or one of its step_N folders; auto: the run that these settings name, or a new one
     #[arg(long, value_name = "RUN|auto")]
     resume: Option<PathBuf>,
-    /// With --resume: go on in spite of changed settings or data
+    /// With --resume: continue in spite of changed settings or data
     #[arg(long, requires = "resume")]
     force: bool,
-    /// The same bits at every repetition on a GPU, at some speed
+    /// Bitwise reproducible on a GPU, at some cost in speed
     #[arg(long)]
     pub deterministic: bool,
     /// Write TensorBoard event files into the run's folder too

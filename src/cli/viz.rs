@@ -45,7 +45,7 @@ The model works on one puzzle for all its segments. Its high-level state z_H aft
 shows the points in the plane of their two principal components (exact PCA), joined by arrows in the order of time, beside \
 the last answer (givens, right and wrong cells) and how many cells were right after each segment.
 
-Several --index, --permutes K (the digits shifted by 0 to K-1) and --against (a second checkpoint) put several paths on one plane, that of the principal components of all their states. An output that ends in .gif shows the point move and the board fill in.
+Several --index, --guesses K (the digits shifted by 0 to K-1) and --against (a second checkpoint) put several paths on one plane, that of the principal components of all their states. An output that ends in .gif shows the point move and the board fill in.
 
 Defaults:
   --checkpoint  the newest step of the newest run under checkpoints/, else one of checkpoint_example/
@@ -56,7 +56,7 @@ Examples:
   hrm viz trajectory
   hrm viz trajectory --checkpoint runs/a/step_52080 --index 7 -o seven.svg
   hrm viz trajectory --index 0,1,2,3 -o four.png
-  hrm viz trajectory --index 7 --permutes 9 --points segment -o transforms.png
+  hrm viz trajectory --index 7 --guesses 9 --points segment -o transforms.png
   hrm viz trajectory --checkpoint runs/vanilla --against runs/hint --index 7 -o two.png
   hrm viz trajectory --index 7 -o seven.gif
   hrm viz trajectory -o mine.png --puzzle \\
@@ -82,7 +82,7 @@ impl From<PointsChoice> for PointsPer {
 #[derive(clap::Args, Debug)]
 #[command(
     after_long_help = TRAJECTORY_DETAILS,
-    after_help = "Example: hrm viz trajectory --index 7 -o seven.svg    (--help tells more)"
+    after_help = "Example: hrm viz trajectory --index 7 -o seven.svg    (--help has the details)"
 )]
 struct TrajectoryArgs {
     #[command(flatten)]
@@ -90,8 +90,8 @@ struct TrajectoryArgs {
     /// A point after every H cycle or after every segment
     #[arg(long, value_name = "cycle|segment", default_value = "cycle", hide_possible_values = true)]
     points: PointsChoice,
-    /// Each puzzle in so many transforms on one plane: 1 to 9 for Sudoku, 1 or 2 for mazes
-    #[arg(long, value_name = "K", default_value_t = 1)]
+    /// Each puzzle under K transforms on one plane: 1 to 9 for Sudoku, 1 or 2 for mazes
+    #[arg(long = "guesses", visible_alias = "permutes", value_name = "K", default_value_t = 1)]
     permutes: u32,
     /// A second checkpoint on the same plane
     #[arg(long, value_name = "PATH")]

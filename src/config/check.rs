@@ -18,13 +18,13 @@ pub(super) struct Faults(Vec<String>);
 impl Faults {
     fn between(&mut self, key: &str, value: i64, low: i64, high: i64) {
         if value < low || value > high {
-            self.0.push(format!("{key}={value}: wants an integer from {low} to {high}"));
+            self.0.push(format!("{key}={value}: must be an integer from {low} to {high}"));
         }
     }
 
     fn real(&mut self, key: &str, value: f64, wanted: &str, ok: bool) {
         if !ok || !value.is_finite() {
-            self.0.push(format!("{key}={value}: wants {wanted}"));
+            self.0.push(format!("{key}={value}: must be {wanted}"));
         }
     }
 
@@ -73,7 +73,7 @@ impl Faults {
         self.real("arch.rms_norm_eps", eps, "a number from 0 to 1", (0.0..=1.0).contains(&eps));
         self.real("arch.rope_theta", config.rope_theta, "a number above 0", config.rope_theta > 0.0);
         self.require(config.forward_dtype.is_float(), || {
-            format!("arch.forward_dtype={}: wants a floating-point type", config.forward_dtype)
+            format!("arch.forward_dtype={}: must be a floating-point type", config.forward_dtype)
         });
         if config.hidden_size > 0 && config.num_heads > 0 {
             let divides = config.hidden_size % config.num_heads == 0;
@@ -86,8 +86,8 @@ impl Faults {
             let head = config.hidden_size / config.num_heads;
             self.require(!divides || config.pos_encodings != PosEncodings::Rope || head % 2 == 0, || {
                 format!(
-                    "a head is {head} wide (arch.hidden_size={} / arch.num_heads={}); rotary positions want an even \
-                     width, or set arch.pos_encodings=learned",
+                    "a head is {head} wide (arch.hidden_size={} / arch.num_heads={}); rotary positions need an even \
+                     width; or set arch.pos_encodings=learned",
                     config.hidden_size, config.num_heads
                 )
             });
@@ -95,7 +95,7 @@ impl Faults {
             let parameters = layers * h * h * (4.0 + 2.0 * config.expansion.max(0.0));
             self.require(parameters.is_nan() || parameters <= MAX_PARAMETERS, || {
                 format!(
-                    "the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are taken"
+                    "the model would have about {parameters:.1e} parameters; at most {MAX_PARAMETERS:.0e} are supported"
                 )
             });
         }
@@ -169,7 +169,10 @@ impl TrainConfig {
         for (key, name) in [("project_name", &self.project_name), ("run_name", &self.run_name)] {
             let usable = |n: &String| !n.trim().is_empty() && !n.contains(['/', '\0']) && n != "." && n != "..";
             faults.require(name.as_ref().is_none_or(usable), || {
-                format!("{key}='{}': wants a folder's name, without '/'", name.as_deref().unwrap_or("").escape_debug())
+                format!(
+                    "{key}='{}': must be a folder's name, without '/'",
+                    name.as_deref().unwrap_or("").escape_debug()
+                )
             });
         }
         faults.real(
@@ -207,12 +210,12 @@ mod tests {
     #[test]
     fn an_architecture_and_a_model_are_held_to_the_same_bounds() {
         let arch = ArchConfig { L_layers: 1_001, forward_dtype: Some(Dtype::I32), ..ArchConfig::default() };
-        let wanted = "arch.L_layers=1001: wants an integer from 1 to 1000; \
-                      arch.forward_dtype=int32: wants a floating-point type";
+        let wanted = "arch.L_layers=1001: must be an integer from 1 to 1000; \
+                      arch.forward_dtype=int32: must be a floating-point type";
         assert_eq!(arch.check().unwrap_err().to_string(), wanted);
         assert_eq!(ModelConfig::new(&arch, Dims::sudoku()).unwrap_err().to_string(), wanted);
         let no_cells = ModelConfig::new(&ArchConfig::default(), Dims { seq_len: 0, ..Dims::sudoku() });
-        assert_eq!(no_cells.unwrap_err().to_string(), "seq_len=0: wants an integer from 1 to 16777216");
+        assert_eq!(no_cells.unwrap_err().to_string(), "seq_len=0: must be an integer from 1 to 16777216");
         ModelConfig::sudoku().check().unwrap();
     }
 }

@@ -125,7 +125,7 @@ fn defaults_list(path: &Path, value: Option<Value>) -> Result<Vec<Include>> {
                         ("arch", Value::String(name)) => includes.push(Include::Arch(name)),
                         (g, _) if g.starts_with("hydra/") => {}
                         (g, _) => bail!(
-                            "{}: defaults: '{}' is no group that is known here; only `arch: NAME` is",
+                            "{}: defaults: '{}' is not a known group; only `arch: NAME` is",
                             path.display(),
                             g.escape_debug()
                         ),
@@ -144,7 +144,7 @@ fn defaults_list(path: &Path, value: Option<Value>) -> Result<Vec<Include>> {
 fn read_arch_group(path: &Path, name: &str) -> Result<Vec<Override>> {
     let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-' || c == '.';
     if name.is_empty() || !name.chars().all(plain) || name.contains("..") {
-        bail!("{}: '{}' is no name of a file in arch/", path.display(), name.escape_debug());
+        bail!("{}: '{}' is not the name of a file in arch/", path.display(), name.escape_debug());
     }
     let file = path.with_file_name("arch").join(format!("{name}.yaml"));
     let root = read_mapping(&file).with_context(|| format!("{}: arch: {name}", path.display()))?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// What a key may hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum KeyKind {
     /// A 64-bit signed integer. `1e5` counts as one, as it does upstream.
     Int,
     /// An integer from 0.
@@ -21,7 +21,7 @@ pub enum Kind {
     /// A list of texts.
     TextList,
     /// The other kind, or `null`.
-    Optional(&'static Kind),
+    Optional(&'static KeyKind),
 }
 
 /// One key of the configuration.
@@ -30,32 +30,32 @@ pub struct Key {
     /// As typed: `arch.hidden_size`.
     pub name: &'static str,
     /// What it may hold.
-    pub kind: Kind,
+    pub kind: KeyKind,
     /// One line for `--help`.
     pub help: &'static str,
     /// Unknown to upstream: left out of `all_config.yaml` where it has its default.
     pub ours: bool,
 }
 
-const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+const fn key(name: &'static str, kind: KeyKind, help: &'static str) -> Key {
     Key { name, kind, help, ours: false }
 }
 
-const fn ours(name: &'static str, kind: Kind, help: &'static str) -> Key {
+const fn ours(name: &'static str, kind: KeyKind, help: &'static str) -> Key {
     Key { name, kind, help, ours: true }
 }
 
-use Kind::{Bool, Choice, Float, Int, Natural, Optional, Text, TextList};
+use KeyKind::{Bool, Choice, Float, Int, Natural, Optional, Text, TextList};
 
 /// All keys, in the order in which help shows them.
 pub const KEYS: &[Key] = &[
     key("data_path", Text, "dataset folder"),
-    key("global_batch_size", Int, "puzzles a step, over all processes"),
+    key("global_batch_size", Int, "puzzles per step, over all processes"),
     key("epochs", Int, "passes over the training groups"),
     key("eval_interval", Optional(&Int), "epochs between evaluations; divides epochs; null = once, at the end"),
     key("checkpoint_every_eval", Bool, "save at every evaluation, else only at the end"),
     key("lr", Float, "learning rate"),
-    key("lr_min_ratio", Float, "lowest learning rate of the cosine schedule, as a part of lr; 1 = constant"),
+    key("lr_min_ratio", Float, "lowest learning rate of the cosine schedule, as a fraction of lr; 1 = constant"),
     key("lr_warmup_steps", Int, "steps of linear warm-up"),
     key("beta1", Float, "Adam-atan2's first decay"),
     key("beta2", Float, "Adam-atan2's second decay"),
@@ -70,17 +70,17 @@ pub const KEYS: &[Key] = &[
     key("arch.name", Text, "model"),
     key("arch.loss.name", Text, "loss head"),
     key("arch.loss.loss_type", Choice(&["stablemax_cross_entropy", "softmax_cross_entropy"]), "token loss"),
-    key("arch.H_cycles", Int, "high-level cycles a segment"),
-    key("arch.L_cycles", Int, "low-level cycles a high-level cycle"),
-    key("arch.H_layers", Int, "layers of the high-level module"),
-    key("arch.L_layers", Int, "layers of the low-level module"),
+    key("arch.H_cycles", Int, "H cycles per segment"),
+    key("arch.L_cycles", Int, "L cycles per H cycle"),
+    key("arch.H_layers", Int, "layers of the H module"),
+    key("arch.L_layers", Int, "layers of the L module"),
     key("arch.hidden_size", Int, "width"),
     key("arch.num_heads", Int, "attention heads; divides hidden_size"),
     key("arch.expansion", Float, "MLP width over hidden_size"),
     key("arch.pos_encodings", Choice(&["rope", "learned"]), "positions"),
     key("arch.puzzle_emb_ndim", Int, "puzzle embedding's width; follows hidden_size unless set; 0 = none"),
-    key("arch.halt_max_steps", Int, "most segments a puzzle"),
-    key("arch.halt_exploration_prob", Float, "chance that a puzzle must go on for a random number of segments"),
+    key("arch.halt_max_steps", Int, "maximum number of segments per puzzle"),
+    key("arch.halt_exploration_prob", Float, "probability that a puzzle must run a random number of segments"),
     key(
         "arch.forward_dtype",
         Optional(&Choice(&["bfloat16", "float32", "float16", "float64"])),
@@ -91,7 +91,7 @@ pub const KEYS: &[Key] = &[
     ours(
         "ema_decay",
         Float,
-        "decay of an average of the weights, kept, evaluated and saved too (TRM: 0.999); 0 = none",
+        "decay of the moving average of the weights, which is evaluated and saved too (TRM: 0.999); 0 = none",
     ),
     ours("arch.no_act_continue", Bool, "no target-Q pass; a puzzle halts at q_halt > 0 (TRM)"),
     ours(
@@ -100,16 +100,16 @@ pub const KEYS: &[Key] = &[
         "online: a fresh shuffle of every board drawn, instead of stored ones",
     ),
     ours("augment_hint", Bool, "with augment=online: every other board gets hints"),
-    ours("grad_accum", Int, "parts that a step's rows are worked off in: less memory, the same step"),
+    ours("grad_accum", Int, "parts that a step's rows are processed in: less memory, the same step"),
     ours("log_grad_norm", Bool, "log the gradient's norm"),
-    ours("checkpoint_every_steps", Optional(&Int), "save every so many steps, beside evaluations; null = not"),
+    ours("checkpoint_every_steps", Optional(&Int), "save every N steps, in addition to evaluations; null = never"),
     ours(
         "keep_last",
         Optional(&Int),
         "checkpoints to keep, the best always; null = all (training state: the newest two)",
     ),
-    ours("max_minutes", Optional(&Float), "save and stop in time to end within so many minutes; null = no limit"),
-    ours("init_from", Optional(&Text), "checkpoint whose weights the run begins with"),
+    ours("max_minutes", Optional(&Float), "save and stop in time to end within this many minutes; null = no limit"),
+    ours("init_from", Optional(&Text), "checkpoint whose weights the run starts from"),
 ];
 
 /// The key of that name.
@@ -145,12 +145,12 @@ impl Key {
     pub fn accept(&self, value: Value) -> Result<Value> {
         match self.kind.accept(&value) {
             Some(value) => Ok(value),
-            None => bail!("{} wants {}, found {}", self.name, self.kind.wanted(), found(&value)),
+            None => bail!("{} must be {}, found {}", self.name, self.kind.wanted(), found(&value)),
         }
     }
 }
 
-impl Kind {
+impl KeyKind {
     fn accept(self, value: &Value) -> Option<Value> {
         match self {
             Optional(_) if value.is_null() => Some(Value::Null),

@@ -52,7 +52,7 @@ impl Layers {
     fn put(&mut self, name: &str, value: Value) -> Result<()> {
         let mut slot = &mut self.root;
         for part in name.split('.') {
-            let Some(group) = slot.as_object_mut() else { bail!("{name}: '{part}' is in no group of keys") };
+            let Some(group) = slot.as_object_mut() else { bail!("{name}: '{part}' is not in a group of keys") };
             slot = group.entry(part).or_insert(Value::Null);
         }
         *slot = value;
@@ -74,7 +74,7 @@ impl Layers {
                 .ok_or_else(|| unknown_key(&absolute).context(format!("{name}={}", value.as_str().unwrap_or(""))))?
                 .name;
         }
-        bail!("{name}: its references go round in a circle")
+        bail!("{name}: its references form a cycle")
     }
 }
 
@@ -86,7 +86,7 @@ fn reference(value: &Value) -> Option<&str> {
 pub(super) fn unknown_key(name: &str) -> anyhow::Error {
     let shown: String = name.chars().take(80).collect::<String>().escape_debug().to_string();
     if name == "hydra" || name.starts_with("hydra.") || name.starts_with("hydra/") {
-        return anyhow!("'{shown}': Hydra's own settings mean nothing here; leave it out");
+        return anyhow!("'{shown}': Hydra's own settings are not supported; leave it out");
     }
     let presets = ["arch.preset", "recipe"];
     match keys::nearest(name, KEYS.iter().map(|k| k.name).chain(presets)) {

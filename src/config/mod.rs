@@ -106,7 +106,7 @@ pub struct ArchConfig {
     pub puzzle_emb_ndim: i64,
     /// Segments after which every row halts.
     pub halt_max_steps: i64,
-    /// Chance that a training row must go on for a random number of segments, 0 to 1.
+    /// Probability that a training row must run a random number of segments.
     pub halt_exploration_prob: f64,
     /// Ours, after TRM: no target-Q pass and no continue loss; a row halts when q_halt > 0.
     pub no_act_continue: bool,
@@ -232,13 +232,13 @@ pub struct TrainConfig {
     pub grad_accum: i64,
     /// Log the gradient's norm.
     pub log_grad_norm: bool,
-    /// Save every so many steps, beside evaluations; none means not.
+    /// Save every so many steps, in addition to evaluations; none means never.
     pub checkpoint_every_steps: Option<i64>,
     /// Checkpoints kept; none means all weights.
     pub keep_last: Option<i64>,
     /// Save and stop in time to end within so many minutes; none means no limit.
     pub max_minutes: Option<f64>,
-    /// A checkpoint whose weights the run begins with.
+    /// A checkpoint whose weights the run starts from.
     pub init_from: Option<String>,
 }
 

@@ -38,7 +38,7 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Segments after which every row halts.
     pub halt_max_steps: i64,
-    /// Chance that a training row must go on for a random number of segments, 0 to 1.
+    /// Probability that a training row must run a random number of segments.
     pub halt_exploration_prob: f64,
     /// No target Q: q_continue is 0 everywhere, so that a row halts when q_halt > 0 (TRM).
     pub no_act_continue: bool,

@@ -35,7 +35,7 @@ const SUDOKU: Preset = Preset {
 
 const SUDOKU_MINI: Preset = Preset {
     name: "sudoku-mini",
-    help: "a quarter of it, 6.8M parameters: hidden_size 256, 4 heads, otherwise as sudoku",
+    help: "a quarter of the size, 6.8M parameters: hidden_size 256, 4 heads, otherwise as sudoku",
     values: &[
         "arch.H_cycles=2",
         "arch.L_cycles=2",

@@ -91,7 +91,7 @@ pub fn resolve_over(
 fn group_name(o: &Override) -> Result<String> {
     match &o.value {
         Value::String(name) => Ok(name.clone()),
-        _ => bail!("arch=NAME wants the name of a file arch/NAME.yaml; a single value is set as arch.KEY=VALUE"),
+        _ => bail!("arch=NAME must name a file arch/NAME.yaml; a single value is set as arch.KEY=VALUE"),
     }
 }
 
@@ -99,6 +99,6 @@ fn find_preset(key: &str, name: &Value, presets: &'static [Preset]) -> Result<&'
     let name = name.as_str().unwrap_or_default();
     presets.iter().find(|p| p.name == name).ok_or_else(|| {
         let known: Vec<_> = presets.iter().map(|p| p.name).collect();
-        anyhow!("{key}={name}: there is no such one; known: {}", known.join(", "))
+        anyhow!("{key}={name}: unknown name; known: {}", known.join(", "))
     })
 }

@@ -17,7 +17,7 @@ pub struct Override {
 /// a bracket stays open.
 pub fn parse_override(text: &str) -> Result<Override> {
     if text.starts_with('~') {
-        bail!("'{text}': a key cannot be deleted; where a default must go, set it to null (KEY=null)");
+        bail!("'{text}': a key cannot be deleted; to remove a default, set it to null (KEY=null)");
     }
     let Some((key, value)) = text.split_once('=') else {
         bail!("'{text}': expected KEY=VALUE, for example lr=1e-4 or arch.hidden_size=256");
@@ -92,7 +92,7 @@ fn split_items(text: &str) -> Result<Vec<&str>> {
         }
     }
     if let Some(q) = quote {
-        bail!("the {q} has no partner");
+        bail!("the {q} is not closed");
     }
     if !text.trim().is_empty() {
         items.push(&text[start..]);

@@ -93,7 +93,7 @@ pub trait Progress: Sync {
     /// # Errors
     /// `Interrupted` once the work is cancelled.
     fn check(&self) -> Result<()> {
-        ensure!(!self.cancelled(), Interrupted("stopped: nothing was written"));
+        ensure!(!self.cancelled(), Interrupted("stopped; nothing was written"));
         Ok(())
     }
 }
@@ -142,7 +142,7 @@ pub fn build(
     let begin = Instant::now();
     ensure!(
         (train.kind(), train.seq_len()) == (test.kind(), test.seq_len()),
-        "training puzzles ({} of {} cells) and test puzzles ({} of {} cells) are not alike",
+        "training puzzles ({} of {} cells) and test puzzles ({} of {} cells) differ in kind or size",
         train.kind(),
         train.seq_len(),
         test.kind(),
@@ -155,7 +155,7 @@ pub fn build(
     let staging = output.stage()?;
     let write = |split: Split, expansion: &Expansion| {
         let folder = staging.path().join(split.name());
-        fs::create_dir(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+        fs::create_dir(&folder).with_context(|| format!("{}: cannot be created", folder.display()))?;
         expansion.write(&folder, progress)
     };
     let (train, train_bytes) = write(Split::Train, &train)?;
@@ -247,7 +247,7 @@ impl<'a> Expansion<'a> {
     fn new(input: &'a PuzzleInput, options: &BuildOptions) -> Result<Self> {
         let augmentation = options.augmentation;
         augmentation.check(input.kind())?;
-        let count = u32::try_from(input.len()).ok().context("more puzzles than 32 bits can number")?;
+        let count = u32::try_from(input.len()).ok().context("more puzzles than 32 bits can count")?;
         let (groups, puzzles) = match options.subsample_size {
             Some(size) if size < input.len() => {
                 let picked = distinct(&mut stream(Purpose::Subsample, options.seed, 0, 0), count, size as u32);
@@ -264,7 +264,7 @@ impl<'a> Expansion<'a> {
         let Some(boards) = boards.filter(|&n| i32::try_from(n).is_ok()) else {
             bail!(
                 "{puzzles} puzzles × {versions} versions × {rows_per_version} are more examples than the format can \
-                 number ({}); lower --num-aug or set --subsample-size",
+                 count ({}); lower --num-aug or set --subsample-size",
                 i32::MAX
             )
         };

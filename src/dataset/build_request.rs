@@ -101,7 +101,7 @@ impl BuildRequest {
         let output = check_output_folder(&output_dir, self.force)?;
         let files = match &self.source_repo {
             Some(repo) => {
-                self.fetch(kind, repo, progress).context("no puzzles were taken (--source bundled needs no network)")?
+                self.fetch(kind, repo, progress).context("no puzzles were read (--source bundled needs no network)")?
             }
             None => {
                 let bundled = || defaults.take("--source", PuzzleSource::Bundled);

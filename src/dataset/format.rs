@@ -67,10 +67,10 @@ impl DatasetMeta {
             ("seq_len", self.seq_len),
             ("num_puzzle_identifiers", self.num_puzzle_identifiers),
         ] {
-            ensure!((1..=i64::from(i32::MAX)).contains(&value), "{key} is {value}; wanted 1 or more, within 32 bits");
+            ensure!((1..=i64::from(i32::MAX)).contains(&value), "{key} is {value}; expected 1 or more, within 32 bits");
         }
         let within = |key: &str, value: i64, bound_key: &str, bound: i64| {
-            ensure!((0..bound).contains(&value), "{key} is {value}; wanted 0 up to {bound_key} - 1 = {}", bound - 1);
+            ensure!((0..bound).contains(&value), "{key} is {value}; expected 0 up to {bound_key} - 1 = {}", bound - 1);
             Ok(())
         };
         within("pad_id", self.pad_id, "vocab_size", self.vocab_size)?;
@@ -82,7 +82,7 @@ impl DatasetMeta {
         for set in &self.sets {
             // The name becomes part of file names.
             let plain = !set.is_empty() && set.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
-            ensure!(plain && !set.starts_with('.'), "sets holds {set:?}, which is no set's name");
+            ensure!(plain && !set.starts_with('.'), "sets holds {set:?}, which is not a set's name");
         }
         Ok(())
     }
@@ -319,7 +319,7 @@ impl DatasetSet {
             let path = path(array);
             let file = NpyFile::open(&path)?;
             let &[examples, seq_len] = file.shape() else {
-                bail!("{}: shape {:?}; wanted [examples, {}]", path.display(), file.shape(), meta.seq_len)
+                bail!("{}: shape {:?}; expected [examples, {}]", path.display(), file.shape(), meta.seq_len)
             };
             ensure!(
                 seq_len as i64 == meta.seq_len,
@@ -332,7 +332,7 @@ impl DatasetSet {
         let vector = |array: &str| -> Result<Vec<i32>> {
             let path = path(array);
             let file = NpyFile::open(&path)?;
-            ensure!(file.shape().len() == 1, "{}: shape {:?}; wanted a vector", path.display(), file.shape());
+            ensure!(file.shape().len() == 1, "{}: shape {:?}; expected a vector", path.display(), file.shape());
             file.to_i32()
         };
         let (examples, inputs) = tokens("inputs.npy")?;
@@ -381,11 +381,11 @@ impl DatasetSet {
     }
 
     fn check(&self, meta: &DatasetMeta) -> Result<()> {
-        ensure!(self.examples > 0, "holds no examples");
+        ensure!(self.examples > 0, "has no examples");
         for (what, tokens) in [("inputs", &self.inputs), ("labels", &self.labels)] {
             ensure!(
                 Some(tokens.len()) == self.examples.checked_mul(self.seq_len),
-                "{} tokens of {what}; wanted {} rows of {}",
+                "{} tokens of {what}; expected {} rows of {}",
                 tokens.len(),
                 self.examples,
                 self.seq_len
@@ -620,7 +620,7 @@ impl DatasetSet {
 
 /// Checks offsets from 0 to `end` that strictly ascend; returns how many ranges they mark off.
 fn check_offsets(name: &str, offsets: &[i32], of: &str, end: usize) -> Result<usize> {
-    ensure!(offsets.first() == Some(&0), "{name} begins with {:?}; wanted 0", offsets.first());
+    ensure!(offsets.first() == Some(&0), "{name} begins with {:?}; expected 0", offsets.first());
     if let Some(at) = offsets.windows(2).position(|pair| pair[0] >= pair[1]) {
         bail!("{name} does not ascend at entry {}: {} then {}", at + 1, offsets[at], offsets[at + 1]);
     }

@@ -110,7 +110,7 @@ impl FromStr for RatingTarget {
     /// Reads `LOW-HIGH=SHARE,...`; HIGH may be missing (without end), SHARE too (equal shares).
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            |part: &str| format!("{part:?} is no part of a distribution; wanted LOW-HIGH=SHARE, as in 10-29=40");
+            |part: &str| format!("{part:?} is not part of a distribution; expected LOW-HIGH=SHARE, as in 10-29=40");
         let mut parts = Vec::new();
         for part in text.split(',') {
             let (range, share) = part.split_once('=').unwrap_or((part, "1"));
@@ -267,10 +267,7 @@ impl<'a> Growth<'a> {
     fn new(seeds: &'a PuzzleList, exclude: &[PuzzleList], options: &'a GrowOptions) -> Result<Self> {
         let mut known = HashSet::new();
         for list in exclude.iter().chain([seeds]) {
-            ensure!(
-                list.kind() == PuzzleKind::Sudoku,
-                "mazes are made from nothing: they take no seeds and no exclusions"
-            );
+            ensure!(list.kind() == PuzzleKind::Sudoku, "mazes are generated without seeds and exclusions");
             let key = |i| Key::of(list.geometry(), list.question(i), list.answer(i));
             known.par_extend((0..list.len()).into_par_iter().map(key));
         }
@@ -311,7 +308,7 @@ impl<'a> Growth<'a> {
 impl Rounds for Growth<'_> {
     fn replay(&mut self, round: &Round) -> Result<()> {
         let parents = if self.options.fast { 0 } else { round.found.len() };
-        ensure!(round.hardness.len() == parents, "{} parents, wanted {parents}", round.hardness.len());
+        ensure!(round.hardness.len() == parents, "{} parents, expected {parents}", round.hardness.len());
         let read = |puzzle: &Generated| -> Result<(Board, Key)> {
             let (question, answer): (Board, Board) = (puzzle.question.parse()?, puzzle.answer.parse()?);
             answer.check_solves(&question)?;
@@ -320,7 +317,8 @@ impl Rounds for Growth<'_> {
         let read = round.found.par_iter().map(read).collect::<Result<Vec<_>>>()?;
         for (i, (puzzle, (question, key))) in round.found.iter().zip(read).enumerate() {
             ensure!(!self.known.contains(&key), "puzzle {i} is known");
-            let part = self.wanting(puzzle.rating).with_context(|| format!("puzzle {i} has no wanted rating"))?;
+            let part =
+                self.wanting(puzzle.rating).with_context(|| format!("puzzle {i} has a rating that is not needed"))?;
             self.take(key, part, question, round.hardness.get(i).copied());
         }
         Ok(())
@@ -509,7 +507,7 @@ impl Rounds for MazeSearch<'_> {
         let MazeOptions { count, side, min_steps, .. } = *self.options;
         ensure!(
             tries <= MOST_TRIES.saturating_mul(count),
-            "{} of {count} mazes after {tries} tries: mazes of {side}×{side} cells hardly have paths of {min_steps} steps; \
+            "{} of {count} mazes after {tries} tries: mazes of {side}×{side} cells rarely have paths of {min_steps} steps; \
              lower --min-steps, or raise --side",
             count - self.missing
         );

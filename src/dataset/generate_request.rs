@@ -94,7 +94,7 @@ enum IdentityOptions {
 }
 
 impl Identity for GenerateIdentity {
-    const IS: &'static str = "what a stopped generation leaves";
+    const IS: &'static str = "the partial file of a generation";
     const SEQUENTIAL: bool = true;
 }
 
@@ -168,7 +168,7 @@ impl GenerateRequest {
         let bundled = PathBuf::from("bundled");
         let read = |path: &Path, split: Split| match CheckedBoards::find(path, split, PuzzleKind::Sudoku)? {
             CheckedBoards::List { list, .. } => Ok(list),
-            CheckedBoards::Split { .. } => bail!("{}: a dataset folder; wanted a list of puzzles", path.display()),
+            CheckedBoards::Split { .. } => bail!("{}: a dataset folder; expected a list of puzzles", path.display()),
         };
         let seeds = Box::new(read(self.seeds.as_ref().unwrap_or(&bundled), Split::Train)?);
         let paths = if self.exclude.is_empty() { slice::from_ref(&bundled) } else { &self.exclude };
@@ -236,7 +236,7 @@ impl GenerateRequest {
         let mut keep = |round: &Round| {
             let kept = journal.append(slice::from_ref(round));
             lost = kept.is_err();
-            kept.context("what was found before is kept, --resume goes on")
+            kept.context("earlier results are kept, --resume continues")
         };
         let made = pool.install(|| work.run(done, &mut keep, progress));
         match made {
@@ -247,7 +247,7 @@ impl GenerateRequest {
                 Err(e)
             }
             Err(e) if lost => Err(e),
-            Err(e) => Err(e.context(format!("{}: cannot be gone on with (--force begins anew)", path.display()))),
+            Err(e) => Err(e.context(format!("{}: cannot be resumed (--force starts over)", path.display()))),
         }
     }
 }

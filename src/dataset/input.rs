@@ -138,7 +138,7 @@ impl<'a> Blocks<'a> {
 
 fn changed(name: &str) -> String {
     format!(
-        "{name}: not the file any more that was checked a moment ago (a list is read twice): run the command again when \
-         nothing changes it"
+        "{name}: changed after it was checked (a list is read twice): run the command again while nothing changes \
+         it"
     )
 }

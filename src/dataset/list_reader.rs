@@ -69,7 +69,7 @@ impl<R: BufRead + Send> ListReader<R> {
         let header = lines.block(name);
         let Some(line) = header.lines.first() else {
             header.end.unwrap_or(Ok(()))?;
-            bail!("{name}: the file is empty; wanted the header {} and a row per puzzle", COLUMNS.join(","));
+            bail!("{name}: the file is empty; expected the header {} and a row per puzzle", COLUMNS.join(","));
         };
         with_fields(line.text(&header.text), |fields| {
             ensure!(
@@ -205,12 +205,13 @@ impl<R: BufRead> Lines<R> {
         self.number += 1;
         let (number, start) = (self.number, block.text.len());
         let read = read_line(&mut self.reader, MAX_LINE, &mut block.text);
-        let (end, read) = read.with_context(|| format!("{name}:{number}: cannot read on (is the file whole?)"))?;
+        let (end, read) =
+            read.with_context(|| format!("{name}:{number}: cannot be read further (is the file complete?)"))?;
         if read == 0 {
             return Ok(Some(()));
         }
         let fits = end != LineEnd::TooLong && read <= MAX_LINE as u64;
-        ensure!(fits, "{name}:{number}: a line of more than {MAX_LINE} bytes is no puzzle's");
+        ensure!(fits, "{name}:{number}: a line of more than {MAX_LINE} bytes is too long for a puzzle");
         let line = &block.text[start..];
         let bare = line.strip_suffix(b"\n").unwrap_or(line);
         let bare = bare.strip_suffix(b"\r").unwrap_or(bare);
@@ -252,16 +253,16 @@ impl Checked {
         let &[source, question, answer, rating] = fields else {
             bail!("{} field{}; a row is {}", fields.len(), if fields.len() == 1 { "" } else { "s" }, COLUMNS.join(","));
         };
-        ensure!(!is_header(fields), "the header a second time: were files joined? Remove this line");
+        ensure!(!is_header(fields), "the header occurs a second time (were files joined?): remove this line");
         let parsed = rating.trim().parse();
-        let rating = parsed.map_err(|_| anyhow!("the rating is {:?}; wanted a whole number", shorten(rating)))?;
+        let rating = parsed.map_err(|_| anyhow!("the rating is {:?}; expected a whole number", shorten(rating)))?;
         self.highest = self.highest.max(Some(rating));
         let kept = options.min_difficulty.is_none_or(|min| rating >= min);
         match options.kind {
             PuzzleKind::Sudoku => {
                 let question: Board = question.parse().context("question")?;
                 let answer: Board = answer.parse().context("answer")?;
-                answer.check_solves(&question).context("the answer is no solution of its question")?;
+                answer.check_solves(&question).context("the answer does not solve the question")?;
                 if kept {
                     self.list.push(&question.tokens(), &answer.tokens(), source, rating);
                 }
@@ -269,7 +270,8 @@ impl Checked {
             PuzzleKind::Maze => {
                 let cells = if self.seq_len == 0 { question.chars().count() } else { self.seq_len };
                 let geometry = options.kind.square(cells).filter(|_| cells > 0);
-                let geometry = geometry.with_context(|| format!("question: {cells} characters are no square maze"))?;
+                let geometry =
+                    geometry.with_context(|| format!("question: {cells} characters do not form a square maze"))?;
                 let question = geometry.parse(question).context("question")?;
                 let answer = geometry.parse(answer).context("answer")?;
                 self.seq_len = question.len();
@@ -377,7 +379,7 @@ mod tests {
         lines[11_990] = format!("a,{A},{Q},1");
         let text = lines.join("\n");
         let found = read(&text, &SUDOKU).expect_err("bad rows");
-        assert!(found.starts_with("list.csv:11991: the answer is no solution"), "{found}");
+        assert!(found.starts_with("list.csv:11991: the answer does not solve"), "{found}");
         let before = ReadOptions { first_rows: Some(11_989), ..SUDOKU };
         assert_eq!(read(&text, &before).map(|list| list.len()), Ok(11_989), "what follows is not looked at");
         lines[11_990] = lines[11_989].clone();

@@ -288,10 +288,10 @@ fn parse_header(start: &[u8]) -> Result<Header> {
         Some(&[major, minor, ..]) => bail!(".npy format {major}.{minor} is unknown; 1.0 to 3.0 can be read"),
         _ => bail!("the .npy header is cut off"),
     };
-    ensure!(length <= MAX_HEADER, "a .npy header of {length} bytes is no dataset's");
+    ensure!(length <= MAX_HEADER, "a .npy header of {length} bytes is too long for a dataset");
     let data_offset = text_at + length;
     let text = start.get(text_at..data_offset).context("the .npy header is cut off")?;
-    let text = std::str::from_utf8(text).context("the .npy header is no text")?;
+    let text = std::str::from_utf8(text).context("the .npy header is not text")?;
 
     let descr = value_of(text, "descr")?;
     let found = descr.get(1..).and_then(|rest| rest.split(['\'', '"']).next()).unwrap_or_default();
@@ -304,7 +304,7 @@ fn parse_header(start: &[u8]) -> Result<Header> {
     let dims = value_of(text, "shape")?
         .strip_prefix('(')
         .and_then(|rest| rest.split_once(')'))
-        .context("the .npy header's shape is no tuple")?
+        .context("the .npy header's shape is not a tuple")?
         .0;
     let shape = dims
         .split(',')
@@ -415,7 +415,7 @@ mod tests {
         assert!(message(&with("{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }")).contains("shape holds"));
         assert!(message(&with("{'descr': '|u1', 'shape': (1,), }")).contains("fortran_order"));
         assert!(message(&with(&"(".repeat(60_000))).contains("lacks 'descr'"));
-        assert!(message(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").contains("no dataset's"));
+        assert!(message(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").contains("too long for a dataset"));
         assert!(message(b"\x93NUMPY\x09\x00\x10\x00    ").contains("unknown"));
     }
 

@@ -204,12 +204,12 @@ mod tests {
             (after(&format!("b,{Q},{A}")), "list.csv:4: 3 fields; a row is source,question,answer,rating"),
             (after(&format!("b,{Q},{A},3,4")), "list.csv:4: 5 fields"),
             (after("b"), "list.csv:4: 1 field;"),
-            (after("source,question,answer,rating"), "list.csv:4: the header a second time"),
+            (after("source,question,answer,rating"), "list.csv:4: the header occurs a second time"),
             (after(&format!("b,{},{A},3", &Q[1..])), "list.csv:4: question: a board has 81 cells, this one has 80"),
             (after(&format!("b,{Q},{}x,3", &A[1..])), "list.csv:4: answer: cell 81 (row 9, column 9) holds 'x'"),
-            (after(&format!("b,{Q},{bad_answer},3")), "list.csv:4: the answer is no solution of its question: row 1"),
-            (after(&format!("b,{Q},{Q},3")), "list.csv:4: the answer is no solution of its question: row 1, column 3"),
-            (after(&format!("b,{Q},{A},hard")), "list.csv:4: the rating is \"hard\"; wanted a whole number"),
+            (after(&format!("b,{Q},{bad_answer},3")), "list.csv:4: the answer does not solve the question: row 1"),
+            (after(&format!("b,{Q},{Q},3")), "list.csv:4: the answer does not solve the question: row 1, column 3"),
+            (after(&format!("b,{Q},{A},hard")), "list.csv:4: the rating is \"hard\"; expected a whole number"),
             (after(&"x".repeat(1 << 20)), "list.csv:4: a line of more than 1048576 bytes"),
         ];
         for (text, wanted) in cases {

@@ -35,11 +35,11 @@ impl SequentialSampler {
     /// # Errors
     /// A batch size that the ranks cannot share.
     pub fn new(dataset: Arc<Dataset>, global_batch_size: usize, rank: usize, world: usize) -> Result<Self> {
-        ensure!(global_batch_size > 0, "a batch of 0 rows; wanted 1 or more");
+        ensure!(global_batch_size > 0, "a batch of 0 rows; expected 1 or more");
         ensure!(rank < world, "rank {rank} of {world} processes");
         ensure!(
             global_batch_size.is_multiple_of(world),
-            "a batch of {global_batch_size} rows cannot be shared equally by {world} processes"
+            "a batch of {global_batch_size} rows cannot be divided equally among {world} processes"
         );
         Ok(Self { dataset, global_batch_size, rank, world, state: SequentialState::default() })
     }

@@ -188,7 +188,7 @@ pub fn find_list(kind: PuzzleKind, source: &PuzzleSource, split: Split) -> Resul
     };
     let metadata = path.metadata().with_context(|| {
         format!(
-            "{}: cannot be used as a source; wanted `bundled`, `bundled-small`, a folder with train.csv and test.csv, or a CSV file",
+            "{}: cannot be used as a source; expected `bundled`, `bundled-small`, a folder with train.csv and test.csv, or a CSV file",
             path.display()
         )
     })?;

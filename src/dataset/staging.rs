@@ -51,7 +51,7 @@ fn check_replaceable(path: &Path, folder: &Path) -> Result<()> {
     ensure!(folder.is_dir(), "{shown}: a file of this name exists; choose another --output-dir");
     if let Some(foreign) = foreign_entry(folder, &entries(folder)?)? {
         bail!(
-            "{shown}: holds {}, which is no part of a dataset, so it will not be replaced; choose another --output-dir",
+            "{shown}: contains {}, which is not part of a dataset, so it will not be replaced; choose another --output-dir",
             foreign.display()
         );
     }

@@ -37,12 +37,12 @@ impl SamplerConfig {
 
     fn check(&self) -> Result<()> {
         let Self { global_batch_size, world, rank, .. } = *self;
-        ensure!(global_batch_size > 0, "global_batch_size is 0; wanted 1 or more");
+        ensure!(global_batch_size > 0, "global_batch_size is 0; expected 1 or more");
         ensure!(self.epochs_per_pass > 0, "a pass of 0 epochs; eval_interval (else epochs) must be 1 or more");
         ensure!(rank < world, "rank {rank} of {world} processes");
         ensure!(
             global_batch_size.is_multiple_of(world),
-            "global_batch_size {global_batch_size} cannot be shared equally by {world} processes"
+            "global_batch_size {global_batch_size} cannot be divided equally among {world} processes"
         );
         Ok(())
     }
@@ -212,10 +212,13 @@ impl<D: DrawSource> TrainSampler<D> {
             ("global_batch_size", state.global_batch_size as u64, self.config.global_batch_size as u64),
             ("epochs between evaluations", state.epochs_per_pass as u64, self.config.epochs_per_pass as u64),
         ] {
-            ensure!(saved == now, "the saved run had {name} {saved}, this one has {now}: it cannot go on from there");
+            ensure!(
+                saved == now,
+                "the saved run had {name} {saved}, this one has {now}: it cannot be resumed from there"
+            );
         }
         let sets = self.dataset.sets().len();
-        ensure!(state.set < sets, "the saved run stands in set {} of {sets}: is this its dataset?", state.set);
+        ensure!(state.set < sets, "the saved run is at set {} of {sets}: is this its dataset?", state.set);
         self.state = SamplerState { batches_taken: 0, ..state };
         self.pass = None;
         for taken in 0..state.batches_taken {

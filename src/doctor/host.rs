@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Main memory in bytes; none where the system does not tell.
 #[derive(Debug, Serialize)]
-pub struct Memory {
+pub struct HostMemory {
     pub total: Option<u64>,
     pub available: Option<u64>,
 }
@@ -17,11 +17,11 @@ pub fn cores() -> usize {
 }
 
 /// The machine's memory, cut to the limit of the process's container.
-pub fn memory() -> Memory {
+pub fn memory() -> HostMemory {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let limit = container_limit();
     let field = |name| meminfo(&info, name).map(|bytes| limit.map_or(bytes, |limit| bytes.min(limit)));
-    Memory { total: field("MemTotal:"), available: field("MemAvailable:") }
+    HostMemory { total: field("MemTotal:"), available: field("MemAvailable:") }
 }
 
 fn container_limit() -> Option<u64> {

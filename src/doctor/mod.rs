@@ -10,17 +10,17 @@ use serde::Serialize;
 
 use crate::runtime::{self, CudaObstacle, CudaState, Runtime, SdpBackend, SdpFlags, device_name, driver, libtorch};
 
-use host::Memory;
+use host::HostMemory;
 pub(crate) use reach::{Checkpoints, Data};
 
 /// The document of `hrm doctor --json`.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     pub hrm: &'static str,
     pub libtorch: Libtorch,
     pub cuda: Cuda,
     pub cpu: Cpu,
-    pub memory: Memory,
+    pub memory: HostMemory,
     /// Where `--device` (auto unless given) computes.
     pub device: String,
     pub attention: Vec<Attention>,
@@ -92,7 +92,7 @@ pub struct Attention {
 ///
 /// # Errors
 /// A failure inside libtorch.
-pub fn examine(runtime: Runtime) -> Result<Report> {
+pub fn examine(runtime: Runtime) -> Result<DoctorReport> {
     let mut advice = Vec::new();
 
     let libtorch =
@@ -101,7 +101,7 @@ pub fn examine(runtime: Runtime) -> Result<Report> {
         && loaded.split('+').next() != Some(libtorch.compiled)
     {
         advice.push(format!(
-            "libtorch {loaded} was loaded, {} is wanted: take its folder out of LD_LIBRARY_PATH, then `make build`",
+            "libtorch {loaded} was loaded, but {} is required: remove its folder from LD_LIBRARY_PATH, then `make build`",
             libtorch.compiled
         ));
     }
@@ -118,7 +118,7 @@ pub fn examine(runtime: Runtime) -> Result<Report> {
 
     let data = reach::data(&mut advice);
     let checkpoints = reach::checkpoints(&mut advice);
-    Ok(Report {
+    Ok(DoctorReport {
         hrm: env!("CARGO_PKG_VERSION"),
         libtorch,
         cuda,

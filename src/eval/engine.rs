@@ -40,7 +40,7 @@ pub struct FinishedPass {
 
 /// What is shown to the caller of [`run`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
+pub enum EngineEvent {
     /// A segment has ended; nothing else may happen for many of them.
     Segment,
     /// A pass has ended.
@@ -96,7 +96,7 @@ pub fn run(
     set: &DatasetSet,
     todo: &[Todo],
     plan: &EnginePlan<'_>,
-    each: impl FnMut(Progress) -> ControlFlow<()>,
+    each: impl FnMut(EngineEvent) -> ControlFlow<()>,
 ) -> Result<Work> {
     let (Some(first), Some(last)) = (todo.iter().map(|t| t.puzzle).min(), todo.iter().map(|t| t.puzzle).max()) else {
         return Ok(Work::default());
@@ -114,7 +114,7 @@ fn question_bytes(set: &DatasetSet, first: usize, last: usize) -> Result<Vec<u8>
     for part in all.chunks(AT_ONCE) {
         let rows = set.rows_as_stored(part)?.inputs;
         for token in rows {
-            bytes.push(u8::try_from(token).with_context(|| format!("token {token} is no puzzle's"))?);
+            bytes.push(u8::try_from(token).with_context(|| format!("token {token} is not in the vocabulary"))?);
         }
     }
     Ok(bytes)
@@ -150,7 +150,7 @@ impl<'a> Engine<'a> {
         Self { plan, base, lanes, todo: todo.iter(), begun: BTreeMap::new(), window }
     }
 
-    fn run(&mut self, mut each: impl FnMut(Progress) -> ControlFlow<()>) -> Result<Work> {
+    fn run(&mut self, mut each: impl FnMut(EngineEvent) -> ControlFlow<()>) -> Result<Work> {
         let mut work = Work::default();
         let mut finished: Vec<FinishedPass> = Vec::new();
         loop {
@@ -164,7 +164,7 @@ impl<'a> Engine<'a> {
             work.setup += lane.prepare();
             let judged = lane.launch()?;
             // The host's own work, while the device computes.
-            for seen in finished.drain(..).map(Progress::Pass).chain([Progress::Segment]) {
+            for seen in finished.drain(..).map(EngineEvent::Pass).chain([EngineEvent::Segment]) {
                 if each(seen).is_break() {
                     return Ok(Work { stopped: true, ..work });
                 }
@@ -177,7 +177,7 @@ impl<'a> Engine<'a> {
             }
         }
         for pass in finished {
-            if each(Progress::Pass(pass)).is_break() {
+            if each(EngineEvent::Pass(pass)).is_break() {
                 return Ok(Work { stopped: true, ..work });
             }
         }

@@ -39,7 +39,11 @@ impl GuessOptions {
         ensure!(!self.relabel || geometry.is_sudoku(), "--relabel: a {geometry} has no digits to relabel");
         ensure!(self.noise.is_finite() && self.noise >= 0.0, "--noise {}: give a deviation of 0 or more", self.noise);
         let most = self.most(geometry);
-        let more = if self.beyond_upstream() { "" } else { "; the options for more guesses allow more" };
+        let more = if self.beyond_upstream() {
+            ""
+        } else {
+            "; --relabel, --symmetries, --random-start and --noise allow more"
+        };
         ensure!(
             count >= 1 && u64::from(count) <= most,
             "--permutes {count}: a {geometry} puzzle has {most} permutations: give 1 to {most}{more}"

@@ -13,7 +13,7 @@ use ndarray::{Array1, Array2};
 use tch::{Kind, Tensor};
 
 use super::{
-    engine::{self, EnginePlan, FinishedPass, Progress, Todo, Work},
+    engine::{self, EngineEvent, EnginePlan, FinishedPass, Todo, Work},
     guess::{Guess, GuessOptions, guesses},
     pass::StopRule,
     record::{PassRecord, PuzzleRecord},
@@ -114,7 +114,7 @@ impl InferPlan {
             );
             ensure!(
                 usize::try_from(dims.vocab_size) == Ok(geometry.vocab_size()),
-                "a {geometry} puzzle has {} tokens, the model knows {}: it was trained on another kind of puzzle",
+                "a {geometry} puzzle has {} tokens, the model has {}: it was trained on another kind of puzzle",
                 geometry.vocab_size(),
                 dims.vocab_size
             );
@@ -215,7 +215,7 @@ pub fn infer(
     let mut failed = None;
     let work = engine::run(models, set, &todo, &engine_plan, |progress| {
         let seen = || -> Result<ControlFlow<()>> {
-            let Progress::Pass(FinishedPass { puzzle, pass }) = progress else { return watch(Event::Segment) };
+            let EngineEvent::Pass(FinishedPass { puzzle, pass }) = progress else { return watch(Event::Segment) };
             let (record, label) = match open.entry(puzzle) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {

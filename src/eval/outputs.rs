@@ -14,7 +14,7 @@ use crate::{
 
 /// What can be kept, under upstream's names. N rows in the files' order, padding left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum SavedTensor {
     /// `[N, S]`, int32
     Inputs,
     /// `[N, S]`, int32, −100 where there is none
@@ -28,7 +28,7 @@ pub enum Output {
     QContinueLogits,
 }
 
-impl Output {
+impl SavedTensor {
     /// All of them, as upstream's evaluate.py keeps by default.
     pub const ALL: [Self; 6] =
         [Self::Inputs, Self::Labels, Self::PuzzleIdentifiers, Self::Logits, Self::QHaltLogits, Self::QContinueLogits];
@@ -61,14 +61,14 @@ impl Output {
 pub struct SavedOutputs {
     /// A safetensors file, or a folder with a .npy file of each output.
     path: PathBuf,
-    wanted: Vec<Output>,
+    wanted: Vec<SavedTensor>,
     /// (set, parts of each wanted output)
     sets: Vec<(String, Vec<Vec<Tensor>>)>,
 }
 
 impl SavedOutputs {
     /// Outputs of these sets that will go to a file that ends so, else to a folder.
-    pub fn new(path: &Path, sets: &[&str], wanted: &[Output]) -> Self {
+    pub fn new(path: &Path, sets: &[&str], wanted: &[SavedTensor]) -> Self {
         let nothing = |&set: &&str| (set.to_owned(), wanted.iter().map(|_| Vec::new()).collect());
         Self { path: path.to_owned(), wanted: wanted.to_vec(), sets: sets.iter().map(nothing).collect() }
     }
@@ -95,7 +95,7 @@ impl SavedOutputs {
     fn named(&self) -> impl Iterator<Item = (String, &Vec<Tensor>)> {
         let several = self.sets.len() > 1;
         self.sets.iter().flat_map(move |(set, parts)| {
-            let name = move |output: &Output| match several {
+            let name = move |output: &SavedTensor| match several {
                 false => output.name().to_owned(),
                 true => format!("{set}.{}", output.name()),
             };

@@ -59,7 +59,7 @@ impl Part {
             return Ok(Self { shard, output: output.map(Path::to_owned), whole: None });
         }
         let own = Shard { index: role.rank(), count: role.world() };
-        ensure!(shard.is_none(), "--shard: each of the {} processes has its part already", own.count);
+        ensure!(shard.is_none(), "--shard: each of the {} processes already has its part", own.count);
         let Some(output) = output else { bail!("{} processes need --output FILE, to join their results", own.count) };
         let parts = role.ranks().map(|index| Shard { index, ..own }.file(output));
         refuse_existing(&[output.to_owned()].into_iter().chain(parts).collect::<Vec<_>>())?;
@@ -77,13 +77,13 @@ impl Part {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PartLost {
     #[error(
-        "rank {rank} of {world} did not come: its part {} is not there after {} s; start all {world} processes with \
+        "rank {rank} of {world} did not start: its part {} is missing after {} s; start all {world} processes with \
          the same --output, or wait longer with --peer-timeout",
         .file.display(), .waited.as_secs_f64()
     )]
     Missing { rank: usize, world: usize, file: PathBuf, waited: Duration },
     #[error(
-        "rank {rank} of {world} gave no sign of life for {} s, and its part {} is not done; --resume goes on with what is \
+        "rank {rank} of {world} gave no sign of life for {} s, and its part {} is not done; --resume continues what is \
          there",
         .waited.as_secs_f64(), .file.display()
     )]

@@ -46,7 +46,7 @@ impl PassId {
 pub enum StopRule {
     /// After all segments: upstream's rule
     Never,
-    /// At the first segment with q_halt > q_continue, as ACT means it
+    /// At the first segment with q_halt > q_continue, as ACT defines it
     Halt,
     /// At the first segment whose answer is right by the puzzle's rules; later passes of the puzzle are then skipped
     Verified,

@@ -6,7 +6,7 @@ use super::{
     guess::GuessOptions,
     pass::StopRule,
     results_file::{CheckpointIdentity, Differences, RunIdentity, StoredResults},
-    scores::{Breakdown, CurvePoint, PuzzleList, Scores, Stops, Tally, ratio},
+    scores::{Breakdown, CurvePoint, PuzzleScores, Scores, Stops, Tally, ratio},
     stats::{Interval, normal_share, wilson},
 };
 use crate::puzzle::PuzzleKind;
@@ -30,11 +30,11 @@ pub struct InferReport {
     pub solved: Option<Vec<u8>>,
     pub pass_at_k: Vec<CurvePoint>,
     pub breakdown: Option<Breakdown>,
-    pub puzzles: PuzzleList,
+    pub puzzles: PuzzleScores,
     /// Null where it is unknown.
     pub dataset: Option<PuzzleKind>,
     pub data: String,
-    pub checkpoints: Vec<CheckpointReport>,
+    pub checkpoints: Vec<CheckpointEntry>,
     pub permutes: u32,
     pub guesses: GuessOptions,
     pub dtype: String,
@@ -89,7 +89,7 @@ pub struct UpstreamRule {
 
 /// A checkpoint that was run.
 #[derive(Clone, Debug, Serialize)]
-pub struct CheckpointReport {
+pub struct CheckpointEntry {
     pub path: String,
     pub step: Option<u64>,
     pub segments: u32,
@@ -135,7 +135,7 @@ impl InferReport {
             let correct = solved.iter().map(|&s| u64::from(s)).sum();
             UpstreamRule { correct, total, accuracy: ratio(correct, total), interval: wilson(correct, total) }
         });
-        let checkpoint = |(c, segments): (&CheckpointIdentity, &u32)| CheckpointReport {
+        let checkpoint = |(c, segments): (&CheckpointIdentity, &u32)| CheckpointEntry {
             path: c.path.clone(),
             step: c.step,
             segments: *segments,

@@ -174,7 +174,7 @@ impl InferRequest {
         };
         let read = |path: &PathBuf| {
             let stored = results_file::read(path)?;
-            let at = || format!("{}: cannot stand beside this run", path.display());
+            let at = || format!("{}: cannot be compared with this run", path.display());
             stored.check_comparable(&identity).with_context(at)?;
             Ok::<_, anyhow::Error>(stored)
         };

@@ -38,7 +38,7 @@ impl FromStr for Shard {
 
     /// `I/N`, I from 1 to N.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("'{text}' is no shard: give I/N with I from 1 to N, such as 1/4");
+        let wanted = || format!("'{text}' is not a shard: give I/N with I from 1 to N, such as 1/4");
         let (index, count) = text.split_once('/').ok_or_else(wanted)?;
         let number = |text: &str| text.parse::<usize>().map_err(|_| wanted());
         let (index, count) = (number(index)?, number(count)?);

@@ -173,7 +173,7 @@ pub fn check_fits(checkpoint: &Checkpoint, geometry: Geometry, origin: &str) -> 
     let path = checkpoint.path.display();
     if let Some(found) = checkpoint.vocab_size().filter(|&found| found != wanted) {
         bail!(
-            "{path}: it knows {found} tokens, the puzzles of {origin} have {wanted} ({geometry}): it was trained on another \
+            "{path}: its vocabulary has {found} tokens, the puzzles of {origin} have {wanted} ({geometry}): it was trained on another \
              kind of puzzle; name its own data with --data-path"
         );
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Geometry::check`] answers the same question for one answer on the host.
 //!
-//! - Sudoku: every cell holds a digit, the givens stand, no digit stands twice in a row, a column or a box. Of a puzzle
+//! - Sudoku: every cell holds a digit, the givens stand, no digit occurs twice in a row, a column or a box. Of a puzzle
 //!   with one solution that is the solution.
 //! - Maze: the marked cells join start and goal without crossing walls, and are as many as a shortest way has. There may
 //!   be several such ways; what the answer has in other cells does not count.

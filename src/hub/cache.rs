@@ -31,7 +31,7 @@ use crate::{
 
 /// Whether a repository holds a model or a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RepoKind {
     Model,
     Dataset,
 }
@@ -51,10 +51,10 @@ pub(super) enum Cached {
 }
 
 impl RepoCache {
-    pub fn new(cache: &Path, kind: Kind, id: &RepoId) -> Self {
+    pub fn new(cache: &Path, kind: RepoKind, id: &RepoId) -> Self {
         let kind = match kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
+            RepoKind::Model => "models",
+            RepoKind::Dataset => "datasets",
         };
         let name = format!("{kind}--{}", id.name.replace('/', "--"));
         Self { locks: cache.join(".locks").join(&name), folder: cache.join(name), revision: id.revision.clone() }
@@ -136,7 +136,7 @@ impl RepoCache {
     /// # Errors
     /// Those of the file system; something else lies there.
     pub fn link(&self, commit: &str, file: &str, hash: &ContentHash) -> Result<PathBuf> {
-        ensure!(is_hex(commit, 40), "{commit:?} is no commit");
+        ensure!(is_hex(commit, 40), "{commit:?} is not a commit");
         let path = self.folder.join("snapshots").join(commit).join(file);
         let at = || format!("{}: cannot be linked", path.display());
         let target = format!("{}../../blobs/{hash}", "../".repeat(file.matches('/').count()));

@@ -47,8 +47,8 @@ impl Hub {
                 Err(Failed::Passing(e)) => last = Some(e),
             }
         }
-        let e = last.unwrap_or_else(|| anyhow!("nothing was tried"));
-        Err(e.context(format!("the connection broke {ATTEMPTS} times; the same command goes on where it ended")))
+        let e = last.unwrap_or_else(|| anyhow!("no attempt was made"));
+        Err(e.context(format!("the connection failed {ATTEMPTS} times; the same command resumes the download")))
     }
 
     fn try_download(&self, repo: &Repo, file: &str) -> Result<PathBuf, Failed> {
@@ -83,8 +83,8 @@ impl Hub {
     fn read_metadata(&self, answer: &Answer, location: Url) -> Result<Metadata, Failed> {
         let origin = origin(&answer.url);
         let (hash, commit) = identity(answer)?;
-        let hash = hash.with_context(|| format!("{origin} sends no ETag, so it is no hub"))?;
-        let commit = commit.with_context(|| format!("{origin} names no commit, so it is no hub"))?;
+        let hash = hash.with_context(|| format!("{origin} sends no ETag, so it is not a hub"))?;
+        let commit = commit.with_context(|| format!("{origin} names no commit, so it is not a hub"))?;
         let linked = answer.size("x-linked-size")?;
         // A redirect's length is that of the redirect.
         let total = if matches!(answer.status, 200 | 206) { answer.total()? } else { None };
@@ -114,7 +114,7 @@ impl Hub {
             let mut answer = self.client.follow(&meta.location, Some(&range), self.client.longest(meta.size))?;
             if answer.status == 416 && part.have() > 0 {
                 part.remove()?;
-                let e = anyhow!("{} does not go on at byte {}", origin(&answer.url), part.have());
+                let e = anyhow!("{} does not resume at byte {}", origin(&answer.url), part.have());
                 return Err(Failed::Passing(e));
             }
             self.check_status(&answer)?;
@@ -171,11 +171,11 @@ fn identity(answer: &Answer) -> Result<(Option<ContentHash>, Option<String>)> {
         None => answer.header("etag")?,
     };
     let hash = etag.map(|etag| {
-        ContentHash::from_etag(etag).with_context(|| format!("the server's ETag {etag:?} is none of the hub's"))
+        ContentHash::from_etag(etag).with_context(|| format!("the server's ETag {etag:?} is not valid for the hub"))
     });
     let commit = answer.header("x-repo-commit")?;
     if let Some(commit) = commit {
-        ensure!(is_hex(commit, 40), "the server's commit {commit:?} is none of the hub's");
+        ensure!(is_hex(commit, 40), "the server's commit {commit:?} is not valid for the hub");
     }
     Ok((hash.transpose()?, commit.map(str::to_owned)))
 }
@@ -184,7 +184,7 @@ fn identity(answer: &Answer) -> Result<(Option<ContentHash>, Option<String>)> {
 fn check_identity(answer: &Answer, meta: &Metadata) -> Result<(), Failed> {
     let (hash, commit) = identity(answer)?;
     if hash.is_some_and(|hash| hash != meta.hash) || commit.is_some_and(|commit| commit != meta.commit) {
-        return Err(Failed::Passing(anyhow!("{} has changed the file meanwhile", origin(&answer.url))));
+        return Err(Failed::Passing(anyhow!("{} has changed the file in the meantime", origin(&answer.url))));
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ fn start(answer: &Answer, have: u64, size: u64) -> Result<u64> {
     };
     ensure!(
         total == size && end == size && (start == have || answer.status == 200),
-        "{} sends bytes {start} to {end} of {total}, where those from {have} on of {size} were asked for",
+        "{} sends bytes {start} to {end} of {total}, where those from {have} on of {size} were requested",
         origin(&answer.url)
     );
     Ok(start)

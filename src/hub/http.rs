@@ -62,7 +62,7 @@ impl Client {
         check_url(&url).with_context(|| format!("HF_ENDPOINT is {endpoint:?}"))?;
         let token = token.map(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(|_| anyhow!("the hub's token holds characters that no token has"))?;
+                .map_err(|_| anyhow!("the hub's token contains invalid characters"))?;
             value.set_sensitive(true);
             anyhow::Ok(value)
         });
@@ -102,7 +102,7 @@ impl Client {
     /// # Errors
     /// What the network says; a server that is silent.
     pub fn ask(&self, url: &Url, range: Option<&str>, longest: Duration) -> Result<Answer, Failed> {
-        let uri: Uri = url.as_str().parse().map_err(|e| anyhow!("cannot ask for {:?}: {e}", url.as_str()))?;
+        let uri: Uri = url.as_str().parse().map_err(|e| anyhow!("cannot request {:?}: {e}", url.as_str()))?;
         let mut request = self.agent.get(uri).header(header::ACCEPT_ENCODING, "identity");
         if let Some(range) = range {
             request = request.header(header::RANGE, range);
@@ -148,10 +148,12 @@ impl Client {
         let origin = origin(url);
         match error {
             ureq::Error::Timeout(_) => Failed::Final(anyhow!(
-                "{origin} has sent nothing for {} s ({PATIENCE_VARIABLE}); the same command goes on where it ended",
+                "{origin} has sent nothing for {} s ({PATIENCE_VARIABLE}); the same command resumes the download",
                 self.patience.as_secs()
             )),
-            ureq::Error::LargeResponseHeader(..) => Failed::Final(anyhow!("{origin} answers with headers without end")),
+            ureq::Error::LargeResponseHeader(..) => {
+                Failed::Final(anyhow!("{origin} answers with headers that do not end"))
+            }
             ureq::Error::Protocol(e) => {
                 Failed::Final(anyhow!("{origin} does not answer in HTTP: {}", printable(&e.to_string())))
             }
@@ -208,7 +210,7 @@ impl Answer {
     pub fn content_range(&self) -> Result<(u64, u64, u64)> {
         let origin = origin(&self.url);
         let text =
-            self.header("content-range")?.with_context(|| format!("{origin} does not say which part it sends"))?;
+            self.header("content-range")?.with_context(|| format!("{origin} does not say which range it sends"))?;
         let parse = || {
             let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
             let (first, last) = range.split_once('-')?;
@@ -254,7 +256,7 @@ impl Answer {
     pub fn check_encoding(&self) -> Result<()> {
         match self.header("content-encoding")? {
             None | Some("" | "identity") => Ok(()),
-            Some(other) => bail!("{} sends the bytes as {other:?}, which was not asked for", origin(&self.url)),
+            Some(other) => bail!("{} sends the bytes as {other:?}, which was not requested", origin(&self.url)),
         }
     }
 }
@@ -297,8 +299,8 @@ impl Body<'_> {
 
     fn too_slow(&self, passed: Duration) -> Failed {
         Failed::Final(anyhow!(
-            "{} has sent {} bytes in {} s, less than {SLOWEST} a second ({PATIENCE_VARIABLE}); the same command goes on \
-             where it ended",
+            "{} has sent {} bytes in {} s, less than {SLOWEST} a second ({PATIENCE_VARIABLE}); the same command resumes \
+             the download",
             origin(&self.answer.url),
             self.bytes,
             passed.as_secs()
@@ -325,8 +327,8 @@ pub(super) fn origin(url: &Url) -> String {
 }
 
 fn check_url(url: &Url) -> Result<()> {
-    ensure!(matches!(url.scheme(), "http" | "https") && url.has_host(), "wanted an http or https address");
-    ensure!(url.username().is_empty() && url.password().is_none(), "wanted an address without user and password");
+    ensure!(matches!(url.scheme(), "http" | "https") && url.has_host(), "expected an http or https address");
+    ensure!(url.username().is_empty() && url.password().is_none(), "expected an address without user and password");
     Ok(())
 }
 

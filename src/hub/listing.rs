@@ -68,7 +68,7 @@ impl Hub {
             }
             text.extend_from_slice(&buffer[..n]);
             if text.len() > LARGEST {
-                return Err(anyhow!("{origin} lists files without end: more than {LARGEST} bytes").into());
+                return Err(anyhow!("{origin} lists too many files: more than {LARGEST} bytes").into());
             }
         }
         let listing: Listing =
@@ -81,7 +81,7 @@ impl Hub {
 fn check(files: Vec<String>) -> Result<Vec<String>> {
     ensure!(files.len() <= MOST, "it has {} files, more than {MOST}", files.len());
     for file in &files {
-        ensure!(is_file_name(file), "{file:?} is no name of a file");
+        ensure!(is_file_name(file), "{file:?} is not a file name");
     }
     Ok(files)
 }

@@ -22,7 +22,7 @@ use cache::{Cached, RepoCache};
 use http::Client;
 use url::Url;
 
-pub(crate) use cache::Kind;
+pub(crate) use cache::RepoKind;
 
 use crate::input;
 
@@ -54,7 +54,7 @@ impl FromStr for RepoId {
         if named && revision.split('/').all(plain) {
             Ok(Self { name: name.to_owned(), revision: revision.to_owned() })
         } else {
-            Err(format!("{text:?} is no repository of the hub; wanted ORG/NAME, as in sapientinc/sudoku-extreme"))
+            Err(format!("{text:?} is not a repository of the hub; expected ORG/NAME, as in sapientinc/sudoku-extreme"))
         }
     }
 }
@@ -77,7 +77,7 @@ pub struct Hub {
 /// A repository on the hub and in the cache.
 pub(crate) struct Repo {
     id: RepoId,
-    kind: Kind,
+    kind: RepoKind,
     cache: RepoCache,
 }
 
@@ -111,7 +111,7 @@ impl Hub {
             Some(text) => {
                 let seconds = text.to_str().and_then(|text| text.trim().parse::<u64>().ok()).filter(|&n| n > 0);
                 seconds
-                    .with_context(|| format!("{PATIENCE_VARIABLE} is {text:?}; wanted whole seconds, 1 or more"))?
+                    .with_context(|| format!("{PATIENCE_VARIABLE} is {text:?}; expected whole seconds, 1 or more"))?
                     .min(LONGEST_PATIENCE)
             }
         };
@@ -125,17 +125,17 @@ impl Hub {
     /// # Errors
     /// Not in the cache while `HF_HUB_OFFLINE` is set; what the hub or the network says, with repository and file.
     pub fn dataset_file(&self, id: &RepoId, file: &str) -> Result<PathBuf> {
-        self.get(&self.repo(id, Kind::Dataset), file)
+        self.get(&self.repo(id, RepoKind::Dataset), file)
     }
 
-    pub(crate) fn repo(&self, id: &RepoId, kind: Kind) -> Repo {
+    pub(crate) fn repo(&self, id: &RepoId, kind: RepoKind) -> Repo {
         Repo { id: id.clone(), kind, cache: RepoCache::new(&self.cache, kind, id) }
     }
 
     /// As [`Hub::dataset_file`], of any repository.
     pub(crate) fn get(&self, repo: &Repo, file: &str) -> Result<PathBuf> {
         let at = || format!("hub repository {}, file {file}", repo.id);
-        ensure!(is_file_name(file), "hub repository {}, file {file:?}: no name of a file", repo.id);
+        ensure!(is_file_name(file), "hub repository {}, file {file:?}: not a file name", repo.id);
         match repo.cache.find(file).with_context(at)? {
             Cached::Whole(path) => return Ok(path),
             Cached::Damaged(blob) if self.offline => {
@@ -152,8 +152,8 @@ impl Hub {
 
     fn file_url(&self, repo: &Repo, file: &str) -> Url {
         let kind = match repo.kind {
-            Kind::Model => None,
-            Kind::Dataset => Some("datasets"),
+            RepoKind::Model => None,
+            RepoKind::Dataset => Some("datasets"),
         };
         let name = repo.id.name.split('/');
         self.client.url(kind.into_iter().chain(name).chain(["resolve", &repo.id.revision]).chain(file.split('/')))

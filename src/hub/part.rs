@@ -31,7 +31,7 @@ impl Part {
     /// # Errors
     /// Those of the file system.
     pub fn open(path: PathBuf, hash: &ContentHash, size: u64) -> Result<Self> {
-        let at = || format!("{}: cannot be gone on with", path.display());
+        let at = || format!("{}: cannot be resumed", path.display());
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.with_context(at)?;
         let mut have = file.metadata().with_context(at)?.len();
@@ -71,7 +71,7 @@ impl Part {
         self.have += bytes.len() as u64;
         if self.have > self.size {
             self.remove()?;
-            return Err(anyhow!("more than the announced {} bytes arrive", self.size));
+            return Err(anyhow!("more bytes than the announced {} were received", self.size));
         }
         self.file.write_all(bytes).with_context(|| self.at())?;
         self.hasher.update(bytes);
@@ -84,7 +84,7 @@ impl Part {
     /// Some bytes are missing, which stay; the hash is another; those of the file system.
     pub fn finish(self) -> Result<(), Failed> {
         if !self.is_whole() {
-            return Err(Failed::Passing(anyhow!("{} bytes arrived of {}", self.have, self.size)));
+            return Err(Failed::Passing(anyhow!("{} bytes received of {}", self.have, self.size)));
         }
         self.file.sync_all().with_context(|| self.at())?;
         let Self { path, hash, hasher, resumed, .. } = self;
@@ -92,7 +92,7 @@ impl Part {
             return Ok(());
         }
         remove(&path)?;
-        let e = anyhow!("what arrived has not the {} {}", hash.kind(), hash);
+        let e = anyhow!("the received bytes do not have the {} {}", hash.kind(), hash);
         // The fault may lie in what was there before.
         Err(if resumed { Failed::Passing(e) } else { Failed::Final(e) })
     }

@@ -47,12 +47,12 @@ impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
     /// A journal that another process has open; one that is there and may not be touched; one of another identity, with
     /// the first key that differs; a file that is none.
     pub fn open(path: &Path, identity: &I, existing: Existing) -> Result<(Self, Records<R>)> {
-        let busy = "another process is writing it: wait for its end, or name another output";
+        let busy = "another process is writing it: wait for it to end, or name another output";
         let mut file = LineFile::open(path, busy)?;
         clear_leftovers(&fs::canonicalize(path).with_context(|| path.display().to_string())?);
         match existing {
             Existing::Refuse if !file.is_empty()? => bail!(
-                "{}: is there already: --resume goes on with it, --force begins anew, another output keeps it",
+                "{}: exists already: --resume continues it, --force replaces it; or name another output",
                 path.display()
             ),
             Existing::Replace => {
@@ -121,7 +121,7 @@ impl<I: Identity, R: Serialize + DeserializeOwned> Journal<I, R> {
 pub fn read<I: Identity + DeserializeOwned, R: DeserializeOwned>(path: &Path) -> Result<(I, Records<R>)> {
     let mut lines = Lines::open(path, LONGEST_LINE)?;
     let Some(first) = lines.next_line()? else {
-        ensure!(lines.torn().is_empty(), "{}:1: the first line is torn", path.display());
+        ensure!(lines.torn().is_empty(), "{}:1: the first line is incomplete", path.display());
         bail!(is_none::<I>(path));
     };
     ensure!(first.len() <= LONGEST_IDENTITY, "{}", is_none::<I>(path));
@@ -183,7 +183,7 @@ fn same_run<I: Identity>(path: &Path, line: &[u8], identity: &I) -> Result<()> {
     if let Some(difference) = identity.difference(found)? {
         let (key, [was, now]) = (&difference.at, difference.values());
         bail!(
-            "{}: cannot be resumed: its {key} is {was}, this run's is {now}: ask for the same, or name another output",
+            "{}: cannot be resumed: its {key} is {was}, this run's is {now}: use the same settings, or name another output",
             path.display()
         );
     }
@@ -263,7 +263,7 @@ mod tests {
         let path = folder.path().join("j.jsonl");
         squares(&path, Existing::Refuse, 99).unwrap();
         let again = message(Squares::open(&path, &asked("squares"), Existing::Refuse));
-        assert!(again.contains("j.jsonl: is there already: --resume goes on with it"), "{again}");
+        assert!(again.contains("j.jsonl: exists already: --resume continues it"), "{again}");
         let other = message(Squares::open(&path, &asked("cubes"), Existing::Resume));
         assert!(other.contains("cannot be resumed: its what is \"squares\", this run's is \"cubes\""), "{other}");
         fs::write(&path, "{\"what\":\"squares\",\"puzzles\":null}\n1\n5\n").unwrap();

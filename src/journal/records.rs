@@ -60,7 +60,7 @@ impl<R> Records<R> {
                 left -= 1;
             } else {
                 // Where a line was lost, this one may be of a longer run.
-                ensure!(self.damaged, "{}:{line}: none of this work: --force begins anew", self.path.display());
+                ensure!(self.damaged, "{}:{line}: none of this work: --force starts over", self.path.display());
             }
         }
         Ok(placed)

@@ -35,7 +35,7 @@ pub fn to_raw(tensor: &Tensor) -> RawTensor {
     let tensor = tensor.to_device(Device::Cpu).contiguous();
     let kind = tensor.kind();
     let dtype = Dtype::ALL.into_iter().find(|&dtype| Kind::from(dtype) == kind);
-    let dtype = dtype.unwrap_or_else(|| panic!("{kind:?} is no dtype of ours"));
+    let dtype = dtype.unwrap_or_else(|| panic!("{kind:?} is not a supported dtype"));
     let mut data = vec![0u8; tensor.numel() * dtype.size()];
     tensor.copy_data_u8(&mut data, tensor.numel());
     RawTensor { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data }

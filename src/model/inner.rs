@@ -102,7 +102,10 @@ impl Model {
                 PosEncodings::Rope if name.contains("embed_pos") => "its config says rope, not learned positions",
                 _ => "its config has fewer layers or no puzzle embedding",
             };
-            anyhow::bail!("the checkpoint holds {name} {:?}, which its config has no place for: {cause}", raw.shape);
+            anyhow::bail!(
+                "the checkpoint holds {name} {:?}, which its config does not account for: {cause}",
+                raw.shape
+            );
         }
         let params = Params::from_raw(&config, &map, device)?;
         for (name, raw) in tensors {

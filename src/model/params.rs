@@ -314,9 +314,9 @@ pub fn truncated_normal_of(u: &Tensor, std: f64) -> Tensor {
 
 /// The named tensor, checked against the shape that the config asks for.
 pub(super) fn fitting(tensors: &HashMap<&str, &RawTensor>, name: &str, shape: &[i64]) -> Result<Tensor> {
-    let raw = tensors.get(name).ok_or_else(|| {
-        anyhow!("the checkpoint has no tensor {name}: its config and its weights do not belong together")
-    })?;
+    let raw = tensors
+        .get(name)
+        .ok_or_else(|| anyhow!("the checkpoint has no tensor {name}: its config and its weights do not match"))?;
     let found: Vec<i64> = raw.shape.iter().map(|&n| n as i64).collect();
     ensure!(
         found == shape,
@@ -328,7 +328,7 @@ pub(super) fn fitting(tensors: &HashMap<&str, &RawTensor>, name: &str, shape: &[
 
 fn likely_cause(name: &str, found: &[i64], wanted: &[i64]) -> &'static str {
     if found.first() == wanted.first() {
-        "hidden_size, num_heads, expansion or puzzle_emb_ndim in its config do not belong to these weights"
+        "hidden_size, num_heads, expansion or puzzle_emb_ndim in its config do not match these weights"
     } else if name.ends_with("embed_tokens.embedding_weight") || name.ends_with("lm_head.weight") {
         "the first size is the vocabulary, so the checkpoint was probably trained on another kind of puzzle \
          (Sudoku has 11 tokens, mazes 6)"
@@ -338,6 +338,6 @@ fn likely_cause(name: &str, found: &[i64], wanted: &[i64]) -> &'static str {
     } else if name.ends_with("embed_pos.embedding_weight") {
         "learned positions fix the sequence length, so the checkpoint was trained on puzzles of another size"
     } else {
-        "hidden_size, num_heads, expansion or the number of layers in its config do not belong to these weights"
+        "hidden_size, num_heads, expansion or the number of layers in its config do not match these weights"
     }
 }

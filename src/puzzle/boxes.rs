@@ -43,7 +43,7 @@ pub enum SolutionError {
     Blank { row: usize, column: usize },
     #[error("row {}, column {} is given as {given}, the answer has {answer} there", .row + 1, .column + 1)]
     Given { row: usize, column: usize, given: u8, answer: u8 },
-    #[error("{digit} stands twice in {unit}")]
+    #[error("{digit} occurs twice in {unit}")]
     Repeated { digit: u8, unit: Unit },
 }
 
@@ -153,7 +153,7 @@ impl Boxes {
         self.repeated(answer).map_or(Ok(()), Err)
     }
 
-    /// The first digit that stands twice in a unit, if any. Blanks never clash.
+    /// The first digit that occurs twice in a unit, if any. Blanks never clash.
     ///
     /// # Shapes
     /// - tokens: `[N * N]`
@@ -269,7 +269,7 @@ mod tests {
         let unit = Unit::Box { index: 3, across: 2 };
         assert_eq!(
             SolutionError::Repeated { digit: 4, unit }.to_string(),
-            "4 stands twice in box 4 (row 2, column 2 of boxes)"
+            "4 occurs twice in box 4 (row 2, column 2 of boxes)"
         );
     }
 

@@ -36,7 +36,7 @@ pub enum Geometry {
 /// Puzzles without rules, where rules are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "puzzles of {cells} cells and {vocab_size} tokens are of a kind unknown here: neither Sudokus (N x N cells and N + 2 \
+    "puzzles of {cells} cells and {vocab_size} tokens are of an unknown kind: neither Sudokus (N x N cells and N + 2 \
      tokens: 1 for a blank, from 2 on for digits) nor mazes (6 tokens, one start and one goal each)"
 )]
 pub struct UnknownKind {
@@ -255,7 +255,7 @@ impl Geometry {
     /// What a right answer is, in words.
     pub fn right_answer(self) -> &'static str {
         match self {
-            Self::Maze { .. } => "a shortest way from S to G",
+            Self::Maze { .. } => "a shortest path from S to G",
             Self::Sudoku(_) | Self::Unknown { .. } => "complete, keeps the givens, breaks no rule",
         }
     }

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(known(Geometry::SUDOKU, &".".repeat(81)).count, Count::Several);
         let four = Geometry::sudoku(4).unwrap();
         assert_eq!(known(four, "1...............").count, Count::Unknown);
-        assert_eq!(known(four, "11..............").why.as_deref(), Some("1 stands twice in row 1"));
+        assert_eq!(known(four, "11..............").why.as_deref(), Some("1 occurs twice in row 1"));
         let maze = Geometry::Maze { height: 2, width: 3 };
         assert_eq!(known(maze, "S##  G").solution.map(|s| maze.text(&s)).as_deref(), Some("S##ooG"));
         assert_eq!((known(maze, "S    G").count, known(maze, "S# ##G").count), (Count::Several, Count::None));

@@ -37,7 +37,7 @@ pub(crate) use typed::Typed;
 pub enum PuzzleKind {
     /// Rows, columns and boxes that hold every digit once.
     Sudoku,
-    /// Walls, ways, start, goal and path.
+    /// Walls, free cells, start, goal and path.
     Maze,
 }
 

@@ -13,15 +13,15 @@ pub const NO_WAY: i16 = -1;
 /// Why an answer does not solve its maze.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MazeFault {
-    #[error("{cells} cells are no rows of {width}")]
+    #[error("{cells} cells do not divide into rows of {width}")]
     Cells { cells: usize, width: usize },
     #[error("{starts} starts and {goals} goals; a maze has one of each")]
     Ends { starts: usize, goals: usize },
-    #[error("cell {} of the question is part of a path already", .cell + 1)]
+    #[error("cell {} of the question is already part of a path", .cell + 1)]
     PathGiven { cell: usize },
     #[error("cell {} of the answer differs from the question by more than a path on a free cell", .cell + 1)]
     Changed { cell: usize },
-    #[error("no way leads from start to goal")]
+    #[error("no path leads from start to goal")]
     NoWay,
     /// `shortest` is in steps, one more than the cells between start and goal.
     #[error("{marked} cells are marked as a path, a shortest has {}, all joined from start to goal", .shortest.saturating_sub(1))]

@@ -34,7 +34,7 @@ pub struct ShuffleDraws {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant's message says it")]
 pub enum ShuffleError {
-    #[error("digit map {found:?} is no permutation of 0..=9 that keeps 0")]
+    #[error("digit map {found:?} is not a permutation of 0..=9 that keeps 0")]
     DigitMap { found: [u8; SIDE + 1] },
     #[error("{axis} permutation {found:?} does not keep the bands of three together")]
     Lines { axis: &'static str, found: [u8; SIDE] },

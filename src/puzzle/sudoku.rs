@@ -73,7 +73,7 @@ impl Board {
         self.0.iter().filter(|&&d| d == 0).count()
     }
 
-    /// The first digit that stands twice in a unit, if any. Blanks never clash.
+    /// The first digit that occurs twice in a unit, if any. Blanks never clash.
     pub fn repeated(&self) -> Option<SolutionError> {
         // Mostly there is none, which one look at each cell tells.
         let (mut columns, mut boxes, mut clashes) = ([0u16; SIDE], [0u16; SIDE], 0);
@@ -94,7 +94,7 @@ impl Board {
         Boxes::NINE.repeated(&self.tokens())
     }
 
-    /// Whether no digit stands twice in a row, a column or a box.
+    /// Whether no digit occurs twice in a row, a column or a box.
     pub fn is_consistent(&self) -> bool {
         self.repeated().is_none()
     }

@@ -14,7 +14,7 @@ pub struct Typed {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TypedError {
     #[error(
-        "a vocabulary of {vocab_size} tokens is that of no puzzle known here (a Sudoku of N x N cells has N + 2, a maze 6)"
+        "a vocabulary of {vocab_size} tokens belongs to no known puzzle (a Sudoku of N x N cells has N + 2, a maze 6)"
     )]
     Vocabulary { vocab_size: usize },
     #[error("not a {kind} puzzle: {why}")]
@@ -26,11 +26,11 @@ pub enum TypedError {
 pub enum Why {
     #[error("{found} cells: give {} for each Sudoku, row by row; {}", .geometry.cells(), .geometry.alphabet())]
     Cells { found: usize, geometry: Geometry },
-    #[error("{found:?} is no cell (row {}, column {}): {}", .row + 1, .column + 1, .geometry.alphabet())]
+    #[error("{found:?} is not a cell (row {}, column {}): {}", .row + 1, .column + 1, .geometry.alphabet())]
     Symbol { found: char, row: usize, column: usize, geometry: Geometry },
-    #[error("no maze: give lines of #, space, S and G")]
+    #[error("not a maze: give lines of #, space, S and G")]
     NoMaze,
-    #[error("{found} characters on one line: only a square maze may stand on one")]
+    #[error("{found} characters on one line: only a square maze can be on one line")]
     OneLine { found: usize },
     #[error(transparent)]
     Maze(TextError),
@@ -139,13 +139,13 @@ mod tests {
         for (vocab_size, text, wanted) in [
             (11, "", "not a sudoku puzzle: 0 cells: give 81"),
             (11, line.as_str(), "80 cells: give 81 for each Sudoku"),
-            (11, "x", "'x' is no cell (row 1, column 1): a cell is 1-9"),
-            (11, "?", "'?' is no cell"),
-            (6, "", "not a maze puzzle: no maze"),
+            (11, "x", "'x' is not a cell (row 1, column 1): a cell is 1-9"),
+            (11, "?", "'?' is not a cell"),
+            (6, "", "not a maze puzzle: not a maze"),
             (6, "S    G", "6 characters on one line"),
             (6, "S  x", "not a maze puzzle: cell 4 (row 2, column 2) holds \"x\""),
             (6, "123", "not a 4x4 sudoku puzzle: 3 cells: give 16"),
-            (13, "1", "a vocabulary of 13 tokens is that of no puzzle"),
+            (13, "1", "a vocabulary of 13 tokens belongs to no known puzzle"),
             (7, "1", "a vocabulary of 7 tokens"),
         ] {
             assert!(error(vocab_size, text).contains(wanted), "{}", error(vocab_size, text));

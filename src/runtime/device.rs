@@ -32,7 +32,7 @@ impl FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(|n| n.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| format!("'{s}' is no device: give auto, cpu, cuda or cuda:N")),
+                .ok_or_else(|| format!("'{s}' is not a device: give auto, cpu, cuda or cuda:N")),
         }
     }
 }
@@ -95,7 +95,7 @@ impl CudaState {
             (DeviceChoice::Auto, Err(CudaObstacle::NoGpu | CudaObstacle::Hidden)) => chosen(tch::Device::Cpu),
             (DeviceChoice::Auto, Err(obstacle)) => Ok(Chosen {
                 device: tch::Device::Cpu,
-                warning: Some(format!("computing on the CPU, although this machine shows an NVIDIA GPU: {obstacle}")),
+                warning: Some(format!("computing on the CPU, although this machine has an NVIDIA GPU: {obstacle}")),
             }),
             (DeviceChoice::Cuda(n), Ok(count)) if n < *count => chosen(tch::Device::Cuda(n)),
             (DeviceChoice::Cuda(n), Ok(count)) => {
@@ -103,7 +103,7 @@ impl CudaState {
                 bail!("--device cuda:{n}: this machine has {count} usable GPU(s): give {range}")
             }
             (DeviceChoice::Cuda(n), Err(obstacle)) => {
-                bail!("--device cuda:{n}: {obstacle} (`--device auto` goes on with the CPU)")
+                bail!("--device cuda:{n}: {obstacle} (`--device auto` uses the CPU)")
             }
         }
     }
@@ -122,8 +122,8 @@ impl fmt::Display for CudaObstacle {
             Self::Hidden => write!(f, "CUDA_VISIBLE_DEVICES hides every GPU"),
             Self::Driver(why) => write!(
                 f,
-                "the NVIDIA driver (libcuda.so.1) cannot be used ({why}): make nvidia-smi work first (a container \
-                 must be started with the GPU)"
+                "the NVIDIA driver (libcuda.so.1) cannot be used ({why}): nvidia-smi must work (a container must \
+                 be started with the GPU)"
             ),
             Self::Library(failure, broken) => {
                 write!(

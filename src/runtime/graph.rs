@@ -126,7 +126,7 @@ impl<T> Recorded<T> {
         match recorded {
             Ok(graph) => Self::Graph(Box::new(graph)),
             Err(e) => {
-                warn!("{e:#}: going on without a CUDA graph");
+                warn!("{e:#}: continuing without a CUDA graph");
                 Self::Impossible
             }
         }

@@ -171,7 +171,7 @@ impl Role {
     pub fn handed_down<J: DeserializeOwned>(&self) -> Result<Option<J>> {
         let Self::Rank(Rank { decided: Some(decided), .. }) = self else { return Ok(None) };
         let job = serde_json::from_value(decided.job.clone());
-        job.map(Some).with_context(|| format!("{LAUNCHED}: not what this command's launcher hands down"))
+        job.map(Some).with_context(|| format!("{LAUNCHED}: not written by this command's launcher"))
     }
 }
 
@@ -209,7 +209,7 @@ impl LaunchRequest {
         };
         match (Place::from_env()?, wanted) {
             (Some(_), Some(_)) => {
-                bail!("RANK and WORLD_SIZE are set, so another launcher is at work: leave --nproc-per-node to it")
+                bail!("RANK and WORLD_SIZE are set, so another launcher is in use: leave --nproc-per-node to it")
             }
             (Some(place), None) => {
                 let timeout = self.peer_timeout.unwrap_or(place.timeout);
@@ -373,14 +373,16 @@ impl Launch {
             match store.get("form")? {
                 Some(first) if first == mine => return Ok(()),
                 Some(first) => bail!("host 0 was started for {first}, host {} for {mine}", self.node),
-                None if start.elapsed() >= self.timeout => bail!("{}:{} is no store of ours", self.host, self.port),
+                None if start.elapsed() >= self.timeout => {
+                    bail!("{}:{} is not a store of this launcher", self.host, self.port)
+                }
                 None => thread::sleep(TICK),
             }
         }
     }
 
     fn start(&self, meeting: &Meeting, decided: &str, ranks: &mut Vec<Started>) -> Result<()> {
-        let program = env::current_exe().context("cannot find this program's own file")?;
+        let program = env::current_exe().context("cannot find this program's executable")?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = (cores / self.local_world).max(1);
         for local in 0..self.local_world {
@@ -472,7 +474,7 @@ impl Launch {
                 match store.get("failed") {
                     Ok(None) => {}
                     Ok(Some(why)) => bail!("{why}"),
-                    Err(_) => bail!("the launcher of host 0 is gone: all ranks of this host were stopped"),
+                    Err(_) => bail!("the launcher of host 0 ended: all ranks of this host were stopped"),
                 }
             }
             thread::sleep(TICK);

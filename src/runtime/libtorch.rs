@@ -62,7 +62,7 @@ pub fn open_nvrtc() -> anyhow::Result<()> {
             Err(e) => Err(LoadFailure::from_loader(&loader_message(&e))),
         }
     });
-    outcome.as_ref().copied().map_err(|e| anyhow::anyhow!("{} does not open: {}", e.library, e.message))
+    outcome.as_ref().copied().map_err(|e| anyhow::anyhow!("{} cannot be opened: {}", e.library, e.message))
 }
 
 /// The dynamic loader's own words, which libloading keeps in the error's source.

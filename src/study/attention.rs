@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::{Files, Output};
+use super::{Files, StudyFolder};
 use crate::{
     analysis::{
         attention::{HeadShares, PuzzleMaps},
@@ -67,7 +67,7 @@ impl AttentionStudy<'_> {
     ///
     /// # Errors
     /// Those of the file system and of drawing; a failure inside libtorch.
-    pub fn write(self, output: &Output) -> Result<(AttentionReport, String)> {
+    pub fn write(self, output: &StudyFolder) -> Result<(AttentionReport, String)> {
         let Self { checkpoint, model, chosen, segment, found, shares, cell, layers } = self;
         let puzzle = &chosen.puzzle;
         let width = puzzle.geometry().width();

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use ndarray::{Array2, Array3};
 use serde::Serialize;
 
-use super::{Files, Output, Watcher, batch_size, interrupted};
+use super::{Files, StudyFolder, Watcher, batch_size, interrupted};
 use crate::{
     analysis::{
         identity::GridIdentity,
@@ -51,7 +51,7 @@ pub struct GridStudyPlan {
     pub segments: usize,
     /// The segment whose z_H is the centre; none for the last.
     pub centre: Option<usize>,
-    /// Points that go through the model together.
+    /// Points per batch.
     pub batch_size: Option<u64>,
     /// Share of the points that are drawn with an arrow or a way, from 0 to 1.
     pub density: f64,
@@ -70,7 +70,7 @@ pub struct GridSubject {
 #[derive(Debug)]
 pub struct Explored<'a> {
     subject: &'a GridSubject,
-    output: &'a Output,
+    output: &'a StudyFolder,
     pub landscape: Landscape,
     /// Which points are drawn with an arrow or a way.
     drawn: Vec<usize>,
@@ -111,7 +111,12 @@ impl GridStudyPlan {
     /// # Errors
     /// Those of [`GridStudyPlan::centre_of`]; [`crate::outcome::Interrupted`]; a journal of other points; a failure inside libtorch or of the
     /// file system.
-    pub fn run<'a>(&self, subject: &'a GridSubject, output: &'a Output, watcher: &dyn Watcher) -> Result<Explored<'a>> {
+    pub fn run<'a>(
+        &self,
+        subject: &'a GridSubject,
+        output: &'a StudyFolder,
+        watcher: &dyn Watcher,
+    ) -> Result<Explored<'a>> {
         const FILE: &str = "points.jsonl";
         let GridSubject { checkpoint, chosen, model } = subject;
         let Self { name, grid, segments, .. } = *self;
@@ -178,11 +183,11 @@ pub struct GridHead {
 /// How the pictures of a landscape look.
 #[derive(Clone, Copy, Debug)]
 pub struct LandscapeLook {
-    /// Errors from here on look the same.
+    /// Errors from here on have the same colour.
     pub clip: u32,
     /// Grey out the points whose board has blanks.
     pub mask_blanks: bool,
-    /// The surface is seen from so many degrees above, and turned by so many.
+    /// Elevation of the viewpoint, in degrees, Azimuth of the viewpoint, in degrees.
     pub elevation: f64,
     pub azimuth: f64,
 }

@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 
 use crate::{model::Model, outcome::Interrupted};
 
-pub use output::{Files, Output, save_picture};
+pub use output::{Files, StudyFolder, save_picture};
 
 /// Puzzles or points that go through the model together where nothing better is known.
 const CPU_BATCH: usize = 64;
@@ -38,7 +38,7 @@ pub trait Watcher {
 fn interrupted(watcher: &dyn Watcher, done: usize, total: usize, place: &Path) -> Interrupted {
     let place = place.display();
     watcher.line(format_args!(
-        "interrupted after {done} of {total}; what was found lies in {place}, and --resume goes on"
+        "interrupted after {done} of {total}; the results so far are in {place}, --resume continues"
     ));
     Interrupted::TOLD
 }

@@ -27,7 +27,7 @@ pub struct Files {
 
 /// An open output folder.
 #[derive(Debug)]
-pub struct Output {
+pub struct StudyFolder {
     folder: PathBuf,
     existing: Existing,
     /// What to do with files that are there: those of a run that is gone on with are written again.
@@ -35,7 +35,7 @@ pub struct Output {
     endings: Vec<&'static str>,
 }
 
-impl Output {
+impl StudyFolder {
     /// Makes the folder if it is missing. Pictures get each of the `endings`, `png` or `svg`.
     ///
     /// # Errors

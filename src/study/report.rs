@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Files, Output, Watcher, between, percent, runs::RunsPlan};
+use super::{Files, StudyFolder, Watcher, between, percent, runs::RunsPlan};
 use crate::{
     analysis::{
         identity::PuzzlesIdentity,
@@ -23,7 +23,7 @@ use crate::{
         canvas::render,
         chart::Words,
         modes::ModesPicture,
-        report::{ExplorerModel, ExplorerPuzzle, Figure, Report},
+        report::{ExplorerModel, ExplorerPuzzle, Figure, ReportPage},
         segments::SegmentsPicture,
     },
 };
@@ -40,7 +40,7 @@ pub struct ReportPlan {
     pub explore: usize,
     /// Segments of every run; none for the model's own.
     pub segments: Option<usize>,
-    /// Puzzles that go through the model together.
+    /// Puzzles per batch.
     pub batch_size: Option<u64>,
     /// Of the intervals.
     pub seed: u64,
@@ -74,11 +74,11 @@ impl ReportPlan {
         puzzles: &TestPuzzles,
         items: &[Puzzle],
         subjects: &[(Checkpoint, Model)],
-        output: &Output,
+        output: &StudyFolder,
         watcher: &dyn Watcher,
     ) -> Result<(ReportDocument, Vec<Vec<String>>)> {
         ensure!(!items.is_empty(), "{}: no puzzles", puzzles.origin);
-        let mut report = Report {
+        let mut report = ReportPage {
             title: self.title.clone(),
             subtitle: format!("{} {} puzzles of {}", items.len(), puzzles.geometry, puzzles.origin),
             columns: vec!["".to_owned()],

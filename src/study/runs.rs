@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, time::Instant};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::{Output, Watcher, interrupted};
+use super::{StudyFolder, Watcher, interrupted};
 use crate::{
     analysis::{
         identity::{PuzzlesIdentity, RunsIdentity},
@@ -31,7 +31,7 @@ pub struct RunsPlan<'a> {
     pub puzzles: &'a PuzzlesIdentity,
     /// Segments of each.
     pub segments: usize,
-    /// Puzzles that go through the model together.
+    /// Puzzles per batch.
     pub batch_size: usize,
     /// The journal's name in the output folder.
     pub file: &'a str,
@@ -42,7 +42,7 @@ impl RunsPlan<'_> {
     ///
     /// # Errors
     /// [`crate::outcome::Interrupted`]; a journal of another run; a failure inside libtorch or of the file system.
-    pub fn run(&self, output: &Output, watcher: &dyn Watcher) -> Result<Vec<PuzzleRun>> {
+    pub fn run(&self, output: &StudyFolder, watcher: &dyn Watcher) -> Result<Vec<PuzzleRun>> {
         let Self { model, items, segments, .. } = *self;
         let dtype = model.config().forward_dtype.short_name();
         let asked =
@@ -89,7 +89,7 @@ pub struct RunPuzzles {
     pub model: Model,
     pub items: Vec<Puzzle>,
     pub runs: Vec<PuzzleRun>,
-    pub output: Output,
+    pub output: StudyFolder,
     /// What the items' rows are counted in.
     pub origin: String,
 }

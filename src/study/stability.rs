@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Files, Output, Watcher, runs::RunsPlan};
+use super::{Files, StudyFolder, Watcher, runs::RunsPlan};
 use crate::{
     analysis::{
         identity::PuzzlesIdentity,
@@ -36,7 +36,7 @@ pub struct StabilityPlan {
     /// Puzzles for each.
     pub per_k: usize,
     pub segments: usize,
-    /// Puzzles that go through the model together.
+    /// Puzzles per batch.
     pub batch_size: Option<u64>,
     pub seed: u64,
 }
@@ -82,12 +82,12 @@ impl StabilityPlan {
         ensure!(
             puzzles.geometry.is_sudoku(),
             "{} holds {} puzzles, and blanks can be made in Sudokus only: give --data-path of Sudokus and checkpoints \
-             that know them",
+             that were trained on them",
             puzzles.origin,
             puzzles.geometry
         );
         for (k, blanks) in self.blanks.iter().enumerate() {
-            ensure!(!self.blanks[..k].contains(blanks), "--blanks: {blanks} is there twice");
+            ensure!(!self.blanks[..k].contains(blanks), "--blanks: {blanks} is given twice");
         }
         let rows = puzzles.rows_from(0, Some(self.per_k))?;
         let made = self.blanks.iter().map(|&blanks| make_puzzles(&rows, blanks, self.seed));
@@ -103,7 +103,7 @@ impl StabilityPlan {
         &self,
         puzzles: &BlankedPuzzles,
         subjects: &[(Checkpoint, Model)],
-        output: &Output,
+        output: &StudyFolder,
         watcher: &dyn Watcher,
     ) -> Result<Vec<StableCheckpoint>> {
         let asked = PuzzlesIdentity::Blanks {
@@ -148,7 +148,7 @@ impl StabilityPlan {
         puzzles: &BlankedPuzzles,
         subjects: &[(Checkpoint, Model)],
         found: Vec<StableCheckpoint>,
-        output: &Output,
+        output: &StudyFolder,
     ) -> Result<(StabilityReport, String)> {
         let (segments, seed) = (self.segments, self.seed);
         let (left, reached) = left_of_reached(&found);

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Files, Output, Watcher, interrupted};
+use super::{Files, StudyFolder, Watcher, interrupted};
 use crate::{
     analysis::{
         identity::TraceIdentity,
@@ -42,7 +42,7 @@ pub struct TraceStudy<'a> {
     pub z_l: bool,
     /// States and logits as f32 whatever the forward dtype is.
     pub as_f32: bool,
-    /// Puzzles that go through the model together.
+    /// Puzzles per batch.
     pub batch_size: usize,
 }
 
@@ -88,7 +88,7 @@ impl TraceStudy<'_> {
     ///
     /// # Errors
     /// [`crate::outcome::Interrupted`]; a trace of other rows; a whole file that is another; a failure inside libtorch or of the file system.
-    pub fn run(&self, output: &Output, watcher: &dyn Watcher) -> Result<Traced> {
+    pub fn run(&self, output: &StudyFolder, watcher: &dyn Watcher) -> Result<Traced> {
         let Self { checkpoint, model, items, segments, .. } = *self;
         let rows: Vec<usize> = items.iter().map(|i| i.index()).collect();
         let asked = TraceIdentity {
@@ -118,7 +118,7 @@ impl TraceStudy<'_> {
         layout: TraceLayout,
         journal: &mut Journal<TraceIdentity, usize>,
         done: Vec<Option<usize>>,
-        output: &Output,
+        output: &StudyFolder,
         watcher: &dyn Watcher,
     ) -> Result<()> {
         let Self { model, items, .. } = *self;

@@ -23,7 +23,7 @@ use crate::{
 pub struct TrajectoryPlan<'a> {
     pub chosen: &'a [ChosenPuzzle],
     pub checkpoints: &'a [Checkpoint],
-    /// Each puzzle under so many permutations.
+    /// Transforms of each puzzle.
     pub permutes: u32,
     pub points: PointsPer,
     /// The picture; `.gif` shows one path that moves.
@@ -58,10 +58,10 @@ pub fn is_gif(path: &Path) -> bool {
 }
 
 impl<'a> TrajectoryPlan<'a> {
-    /// Every puzzle under every permutation with every checkpoint, named by what differs.
+    /// Every puzzle under every transform with every checkpoint, named by what differs.
     ///
     /// # Errors
-    /// More permutations than a puzzle has; several paths in a GIF.
+    /// More transforms than a puzzle has; several paths in a GIF.
     pub fn new(
         chosen: &'a [ChosenPuzzle],
         checkpoints: &'a [Checkpoint],
@@ -78,7 +78,7 @@ impl<'a> TrajectoryPlan<'a> {
                 let most = geometry.permutations();
                 ensure!(
                     (1..=most).contains(&permutes),
-                    "--permutes {permutes}: a {} puzzle has {most} permutations: give 1 to {most}",
+                    "--guesses {permutes}: a {} puzzle has {most} transforms: give 1 to {most}",
                     geometry
                 );
                 for permutation in 0..permutes {
@@ -103,7 +103,7 @@ impl<'a> TrajectoryPlan<'a> {
             name.push(one.puzzle.title());
         }
         if self.permutes > 1 {
-            name.push(format!("permutation {permutation}"));
+            name.push(format!("guess {permutation}"));
         }
         if self.checkpoints.len() > 1 {
             name.push(weights.to_owned());
@@ -149,7 +149,7 @@ impl<'a> TrajectoryPlan<'a> {
     fn draw_many(&self, paths: &[Trajectory]) -> Result<String> {
         let solved = paths.iter().filter(|t| t.solved()).count();
         let what = match (self.chosen, self.checkpoints.len()) {
-            ([one], 1) => format!("{} under {} permutations", one.puzzle.title(), self.permutes),
+            ([one], 1) => format!("{} under {} transforms", one.puzzle.title(), self.permutes),
             ([one], _) => format!("{}, two checkpoints", one.puzzle.title()),
             (several, _) => format!("{} puzzles", several.len()),
         };

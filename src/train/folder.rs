@@ -253,7 +253,7 @@ impl ResumePoint {
     /// # Errors
     /// No such folder; checkpoints, but none to go on from, with the reason for each.
     pub fn find(path: &Path) -> Result<Option<Self>> {
-        ensure!(path.is_dir(), "{}: there is no such run folder to resume", path.display());
+        ensure!(path.is_dir(), "{}: no such run folder", path.display());
         if [STATE_FILE, MANIFEST_FILE, WEIGHTS_FILE].iter().any(|file| path.join(file).exists()) {
             let run = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             return Self::at(run, path).map(Some);
@@ -267,7 +267,7 @@ impl ResumePoint {
         }
         ensure!(
             warnings.is_empty(),
-            "{}: no checkpoint to go on from ({}); init_from=CHECKPOINT begins a new run with its weights",
+            "{}: no checkpoint to resume from ({}); init_from=CHECKPOINT starts a new run from its weights",
             path.display(),
             warnings.join("; ")
         );
@@ -275,10 +275,10 @@ impl ResumePoint {
     }
 
     fn at(run_dir: &Path, folder: &Path) -> Result<Self> {
-        let manifest = Manifest::read(folder)?.context("it has no manifest.json, as an unfinished copy has none")?;
+        let manifest = Manifest::read(folder)?.context("it has no manifest.json: the copy is probably incomplete")?;
         ensure!(
             manifest.files.contains_key(STATE_FILE),
-            "it holds weights alone; its training state was removed when newer ones were saved"
+            "it holds only weights; its training state was removed when newer ones were saved"
         );
         manifest.verify(folder)?;
         let path = folder.join(CONFIG_FILE);

@@ -152,14 +152,14 @@ pub struct RunHistory {
 
 impl RunHistory {
     /// Reads `metrics.jsonl` of a run folder, or the file itself. A last line without its end, as a running or killed
-    /// process leaves, is passed over; one that is no JSON object as well, with a warning.
+    /// process leaves, is passed over; one that is not a JSON object as well, with a warning.
     ///
     /// # Errors
     /// No such file; one that names more metrics than a run has, by its line.
     pub fn read(run: &Path) -> Result<Self> {
         let path = if run.is_dir() { run.join(METRICS_FILE) } else { run.to_path_buf() };
         if !path.is_file() {
-            bail!("{}: no run: there is no {METRICS_FILE}", run.display());
+            bail!("{}: not a run: there is no {METRICS_FILE}", run.display());
         }
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         let changed = fs::metadata(&path).and_then(|m| m.modified());
@@ -278,7 +278,7 @@ pub fn find_runs(root: &Path) -> Result<Vec<PathBuf>> {
         folders.sort();
         folders.iter().try_for_each(|f| visit(f, depth - 1, found))
     }
-    ensure!(root.is_dir(), "{}: there is no such folder", root.display());
+    ensure!(root.is_dir(), "{}: no such folder", root.display());
     let mut found = Vec::new();
     visit(root, 4, &mut found)?;
     Ok(found)

@@ -85,11 +85,11 @@ impl Peers {
         let mut differs = changes(&TrainConfig { data_path: plan.config.data_path.clone(), ..first }, &plan.config);
         for (key, split) in [("data", "training"), ("test_data", "test")] {
             if theirs[key] != mine[key] {
-                differs.push(format!("the {split} data in {} are others", plan.config.data_path));
+                differs.push(format!("the {split} data in {} differ", plan.config.data_path));
             }
         }
         if theirs["resumed"] != mine["resumed"] {
-            differs.push(format!("it goes on from step {}, rank 0 from {}", mine["resumed"], theirs["resumed"]));
+            differs.push(format!("it resumes from step {}, rank 0 from {}", mine["resumed"], theirs["resumed"]));
         } else if let Some(point) = resumed.filter(|_| theirs["checkpoint"] != mine["checkpoint"]) {
             differs.push(format!("{} is another checkpoint", point.folder.display()));
         }
@@ -105,7 +105,7 @@ impl Peers {
         let mine = differs.join("; ");
         let complaints = gather_texts(group, &mine)?;
         if let Some((rank, what)) = complaints.iter().enumerate().find(|(_, what)| !what.is_empty()) {
-            bail!("rank {rank} was started for another run than rank 0: {what}");
+            bail!("rank {rank} was started for a different run than rank 0: {what}");
         }
         Ok(())
     }

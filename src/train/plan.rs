@@ -106,7 +106,7 @@ impl TrainPlan {
             }
             ensure!(
                 forced || changed.is_empty(),
-                "{}: the run cannot go on as it was: {}; leave that out, or --force it",
+                "{}: the run cannot be resumed unchanged: {}; remove that, or use --force",
                 point.folder.display(),
                 changed.join("; ")
             );
@@ -150,7 +150,7 @@ impl TrainPlan {
         );
         ensure!(
             steps > 0,
-            "{} epochs of {total_groups} puzzles give no single batch of {}: raise epochs or lower global_batch_size",
+            "{} epochs of {total_groups} puzzles give less than one batch of {}: raise epochs or lower global_batch_size",
             config.epochs,
             config.global_batch_size
         );
@@ -193,7 +193,7 @@ impl TrainPlan {
         // The next number of parts that divides the rows.
         let more = (2 * parts..=rows).find(|parts| rows.is_multiple_of(*parts));
         let advice =
-            more.map_or_else(String::new, |n| format!("set grad_accum={n}, which works them off in {n} parts, or "));
+            more.map_or_else(String::new, |n| format!("set grad_accum={n}, which processes them in {n} parts, or "));
         anyhow!(
             "{why}: {rows} rows a process (global_batch_size={}, grad_accum={parts}) do not fit: {advice}lower \
              global_batch_size",
@@ -236,7 +236,7 @@ fn refuse_others(run_dir: &Path) -> Result<()> {
 fn check_parts(config: &TrainConfig, sampler: &SamplerConfig) -> Result<()> {
     ensure!(
         sampler.local_batch_size().is_multiple_of(usize::try_from(config.grad_accum)?),
-        "grad_accum={}: {} rows a process cannot be worked off in that many equal parts",
+        "grad_accum={}: {} rows a process cannot be divided into that many equal parts",
         config.grad_accum,
         sampler.local_batch_size()
     );

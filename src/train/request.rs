@@ -60,7 +60,7 @@ impl TrainRequest {
     pub fn plan(&self, rng: &mut impl Rng) -> Result<PlannedRun> {
         let named = match &self.resume {
             Resume::From(path) => Some(ResumePoint::find(path)?.with_context(|| {
-                format!("{}: there is no checkpoint to go on from; leave --resume out to start", path.display())
+                format!("{}: there is no checkpoint to resume from; leave --resume out to start", path.display())
             })?),
             Resume::No | Resume::Auto => None,
         };
@@ -78,7 +78,7 @@ impl TrainRequest {
             Resume::From(_) => named,
         };
         match &point {
-            None => notes.push("--resume auto: nothing to go on from, a new run starts".to_owned()),
+            None => notes.push("--resume auto: nothing to resume, a new run starts".to_owned()),
             Some(point) => {
                 point.warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 notes.push(format!("going on    from step {}, {}", point.state.step, point.folder.display()));
@@ -150,5 +150,5 @@ impl DecidedRun {
 }
 
 fn gone(path: &Path) -> String {
-    format!("{}: there is no checkpoint any more", path.display())
+    format!("{}: the checkpoint no longer exists", path.display())
 }

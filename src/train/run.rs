@@ -228,7 +228,7 @@ fn fresh_or_resumed(
     let carry = trainer.restore(&point.folder, &point.state)?;
     if let Err(e) = sampler.restore(point.state.sampler).and(carry) {
         ensure!(plan.forced, "{}: {e:#}", point.folder.display());
-        observer.warn(&format!("{e:#}: the puzzles begin anew, in a new order"));
+        observer.warn(&format!("{e:#}: the puzzles start over, in a new order"));
         trainer.carry = trainer.model.initial_carry(rows);
         sampler = TrainSampler::new(Arc::clone(&plan.train), plan.sampler)?;
     }
@@ -477,14 +477,14 @@ impl Run<'_> {
             training: self.trainer.state_tensors(&carry),
         };
         let writer = thread::Builder::new().name("save".into()).spawn(move || folder.write(&snapshot));
-        self.saving = Some((step, began, writer.context("cannot start a thread to save in")?));
+        self.saving = Some((step, began, writer.context("cannot start the thread that saves")?));
         Ok(())
     }
 
     /// Waits for the checkpoint that is being written, if there is one.
     fn finish_save(&mut self) -> Result<()> {
         let Some((step, began, writer)) = self.saving.take() else { return Ok(()) };
-        let written = writer.join().unwrap_or_else(|_| bail!("the thread that saves broke down"));
+        let written = writer.join().unwrap_or_else(|_| bail!("the thread that saves panicked"));
         let folder = written.with_context(|| self.advice(format!("no checkpoint of step {step}")))?;
         self.save_time = self.save_time.max(began.elapsed());
         self.observer.saved(step, &folder);

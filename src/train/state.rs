@@ -69,7 +69,7 @@ impl TrainingState {
 
     fn check(&self) -> Result<()> {
         let Self { version, step, adam_steps, passes, sampler, best, .. } = self;
-        ensure!(*version == Self::VERSION, "version {version}, this program reads version {}", Self::VERSION);
+        ensure!(*version == Self::VERSION, "version {version}, this program supports version {}", Self::VERSION);
         ensure!(*step >= 0 && *passes >= 0, "step {step}, {passes} passes");
         ensure!(*adam_steps <= step.unsigned_abs(), "{adam_steps} steps of the optimiser in {step} steps");
         let taken = sampler.batches_taken;
@@ -147,7 +147,7 @@ mod tests {
             ("\"batches_taken\":2", "\"batches_taken\":21", "21 batches of a pass in 20 steps"),
             ("\"step\":16", "\"step\":21", "the best evaluation at step 21 of 20"),
             ("0.5", "1e300", "an exact accuracy of 1"),
-            ("\"version\":1", "\"version\":2", "version 2, this program reads version 1"),
+            ("\"version\":1", "\"version\":2", "version 2, this program supports version 1"),
         ] {
             let error = format!("{:#}", read(&[(was, is)]).unwrap_err());
             assert!(error.contains(wanted), "{error}");

@@ -62,7 +62,7 @@ impl Trainer {
             }
             return Ok(metrics);
         }
-        let Device::Cuda(device) = self.model.device() else { panic!("graphs are for GPUs") };
+        let Device::Cuda(device) = self.model.device() else { panic!("graphs need a GPU") };
         let batch = batch.copy();
         let draws = draws.copy();
         let plan = self.pass_plan();

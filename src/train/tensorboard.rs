@@ -139,7 +139,7 @@ fn fresh_file(folder: &Path) -> Result<(PathBuf, File)> {
             Err(e) => return Err(e).with_context(|| format!("{}: cannot start", path.display())),
         }
     }
-    bail!("{}: holds a thousand event files of this second", folder.display())
+    bail!("{}: contains a thousand event files of this second", folder.display())
 }
 
 /// This machine's name, as far as it suits a file name.

@@ -131,9 +131,9 @@ impl AttentionPicture {
         }
         canvas.outline(frame, &FRAME, 1.0)?;
         let small = Lettering { size: 15.0, ..Lettering::new(size::SMALL, SOFT_INK) };
-        let under = format!("looked at (0 to {}); brightest {most:.3}", layer.total - 1);
+        let under = format!("key position (0 to {}); brightest {most:.3}", layer.total - 1);
         canvas.text_within(&under, [frame.left, frame.bottom() + 16.0], SIDE, small)?;
-        canvas.text("position that looks", [frame.left - 18.0, frame.at(0.0, 0.5)[1]], small.middle().upwards())
+        canvas.text("query position", [frame.left - 18.0, frame.at(0.0, 0.5)[1]], small.middle().upwards())
     }
 
     /// The board in the colours of one head's attention from the chosen cell.

@@ -130,7 +130,7 @@ impl CellsPicture<'_> {
     }
 
     fn draw_reliability(&self, canvas: &Canvas<'_>) -> Result<()> {
-        heading(canvas, TRUE, "As right as it is sure? (at the end)")?;
+        heading(canvas, TRUE, "Calibration at the end")?;
         let axes = Axes { frame: TRUE, x: Scale::linear(0.0, 1.0), y: Scale::linear(0.0, 1.0) };
         axes.draw(canvas, ["confidence", "share right"])?;
         let diagonal = [axes.place([0.0, 0.0]), axes.place([1.0, 1.0])];

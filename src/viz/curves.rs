@@ -102,7 +102,7 @@ impl Picture for CurvesPicture<'_> {
         // One number a run is enough.
         evaluated.iter_mut().for_each(|d| d.label = None);
         loss.append(&mut evaluated);
-        draw_panel(canvas, self.frame(0), "Token loss a puzzle", &loss, Range::FromData)?;
+        draw_panel(canvas, self.frame(0), "Token loss per puzzle", &loss, Range::FromData)?;
         let mut exact = self.of_runs(|r| &r.training_exact, false, 1.0);
         exact.iter_mut().for_each(|d| d.label = None);
         exact.extend(self.of_runs(|r| &r.exact, true, 2.4));
@@ -112,7 +112,7 @@ impl Picture for CurvesPicture<'_> {
         let title = format!("Exact accuracy (thin: in training{})", if any { "; dashed: EMA" } else { "" });
         draw_panel(canvas, self.frame(1), &title, &exact, Range::Share)?;
         let segments = self.of_runs(|r| &r.segments, false, 1.6);
-        draw_panel(canvas, self.frame(2), "Segments worked on a puzzle, mean", &segments, Range::FromZero)?;
+        draw_panel(canvas, self.frame(2), "Segments per puzzle, mean", &segments, Range::FromZero)?;
         let halting = self.of_runs(|r| &r.halt_accuracy, false, 1.6);
         draw_panel(canvas, self.frame(3), "Halting value right (q_halt accuracy)", &halting, Range::Share)?;
         for (i, run) in self.runs.iter().enumerate() {

@@ -141,7 +141,7 @@ impl Picture for HeatMap<'_> {
     fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         let l = self.map.landscape;
         let subtitle = format!(
-            "Broken rules that a state says, on the plane of the trace's two principal components around segment {}",
+            "Broken rules of the answer at each state, on the plane of the trace's two principal components around segment {}",
             l.centre_segment
         );
         self.map.headings(canvas, subtitle, self.size())?;
@@ -325,7 +325,7 @@ impl Basins<'_> {
         legend.at[1] += 14.0;
         let at = legend.row(canvas, "the puzzle's own trace of z_H", 350.0)?;
         canvas.line(&[[at[0], at[1]], [at[0] + 24.0, at[1]]], &PATH, 2.6)?;
-        let at = legend.row(canvas, "ways from grid points", 350.0)?;
+        let at = legend.row(canvas, "paths from grid points", 350.0)?;
         canvas.disc([at[0] + 2.0, at[1]], 2.2, &DARK, None)?;
         canvas.line(&[[at[0] + 2.0, at[1]], [at[0] + 24.0, at[1]]], &DARK.mix(0.55), 1.0)?;
         let at = legend.row(canvas, "where a basin's points end, mean", 350.0)?;

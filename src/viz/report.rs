@@ -25,7 +25,7 @@ pub struct Figure {
 
 /// What a report holds.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct ReportPage {
     pub title: String,
     pub subtitle: String,
     /// The table: an empty corner and a checkpoint a column, then a measure and its values a row.
@@ -105,7 +105,7 @@ struct Data<'a> {
     models: &'a [ExplorerModel],
 }
 
-impl Report {
+impl ReportPage {
     /// The whole page.
     ///
     /// # Errors
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn hostile_names_stay_text() {
         let name = "</script><script>alert(1)</script> {{SCRIPT}} \"'&";
-        let report = Report {
+        let report = ReportPage {
             title: name.to_owned(),
             subtitle: String::new(),
             columns: vec![name.to_owned()],

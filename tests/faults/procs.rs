@@ -315,7 +315,7 @@ fn ranks_that_differ_are_named_before_the_first_step() -> Result<()> {
         let ((code, text), (other, _)) = (end_of(first)?, end_of(second)?);
         assert_eq!((code, other), (Some(1), Some(1)), "{text}");
         assert!(
-            text.contains("error: rank 1 was started for another run than rank 0") && text.contains(wanted),
+            text.contains("error: rank 1 was started for a different run than rank 0") && text.contains(wanted),
             "{text}"
         );
     }
@@ -371,7 +371,7 @@ fn work_without_end_is_refused_or_announced() -> Result<()> {
     let refused = [
         ("bench train --steps 4294967295", "1..=100000"),
         ("bench infer --warm 4294967295", "0..=100000"),
-        ("bench infer arch.H_cycles=1000000", "arch.H_cycles=1000000: wants an integer from 1 to 10000"),
+        ("bench infer arch.H_cycles=1000000", "arch.H_cycles=1000000: must be an integer from 1 to 10000"),
         ("train data_path=data arch.L_cycles=1000000", "arch.L_cycles=1000000: wants"),
         ("train data_path=data arch.halt_max_steps=1000000", "arch.halt_max_steps=1000000: wants"),
         ("infer --checkpoint run --segments 1000000", "1..=100000"),
@@ -396,7 +396,7 @@ fn work_without_end_is_refused_or_announced() -> Result<()> {
     ok(Command::new("cp").args(["-r", "run/step_32/model.safetensors", "."]).current_dir(folder.path()))?;
     fs::write(folder.path().join("all_config.yaml"), yaml)?;
     let text = fails(hrm(folder.path()).args(["solve", "--checkpoint", "model.safetensors", PUZZLE]).args(cpu))?;
-    assert!(text.contains("H_cycles=1000000: wants an integer from 1 to 10000"), "{text}");
+    assert!(text.contains("H_cycles=1000000: must be an integer from 1 to 10000"), "{text}");
 
     let announced = [
         "bench train --steps 100000",

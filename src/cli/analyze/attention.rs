@@ -19,10 +19,10 @@ use crate::{
 
 const DETAILS: &str = "\
 The model works on a puzzle up to --segment; the maps are those of the last update of each module in that segment: the \
-probabilities softmax(q k^T / sqrt(d)) of every head, recomputed plainly from the layer's own q and k. How far what they \
-give differs from the forward pass's attention is said.
+probabilities softmax(q k^T / sqrt(d)) of every head, recomputed in plain form from the layer's own q and k. The command reports \
+how far the recomputed attention differs from that of the forward pass.
 
-The table tells for every head, in the mean over all cells, how much attention goes to the cell itself, to the other cells \
+The table shows for every head, averaged over all cells, how much attention goes to the cell itself, to the other cells \
 of its row, column and box (8 each; evenly spread attention would give each 8/81 = 9.9 %; mazes have no such units), \
 elsewhere, and to the puzzle embedding. The picture shows every chosen layer's map and the board as --cell sees it.
 
@@ -35,7 +35,7 @@ Examples:
 
 /// Where the layers look: attention maps of a puzzle, and what share Sudoku's rules explain
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze attention --index 7    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze attention --index 7    (--help has the details)")]
 pub struct AttentionArgs {
     #[command(flatten)]
     subject: PuzzleArgs,
@@ -78,7 +78,7 @@ pub fn run(args: &AttentionArgs, global: &GlobalArgs) -> Result<()> {
     print_shares(&ui, geometry, &shares);
     say!(
         ui,
-        "recomputed plainly; differs from the forward pass by at most {:.1e} of its largest value",
+        "recomputed in plain form; differs from the forward pass by at most {:.1e} of its largest value",
         found.largest_difference
     );
     let study = AttentionStudy {

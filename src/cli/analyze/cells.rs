@@ -17,12 +17,12 @@ use crate::{
 const DETAILS: &str = "\
 Looks at open cells, those that the puzzle does not give; of a maze its free cells, each part of the path or not. For each: the segment from which on it is right to the end, and \
 the probability that the model's own output function (stablemax or softmax, as trained) gives its answer. Over all puzzles: \
-the share that is right and the confidence in right and in wrong cells by segment; whether a cell that is held 90 % sure is \
-right 90 % of the time; and, for Sudoku, how much it matters how many digits row, column and box leave for a cell.
+the share that is right and the confidence in right and in wrong cells by segment; whether cells with a confidence of 90 % \
+are right 90 % of the time; and, for Sudoku, how much it matters how many digits row, column and box leave for a cell.
 
 Files in --output-dir: cells.png (with the order of one puzzle, --show ROW), cells.json, right_from.npy (int32 [puzzles, \
 cells]: the segment from which on each cell is right, 0 where it is wrong at the end), and runs.jsonl, which \
-`hrm analyze segments` and `modes` can go on from.
+`hrm analyze segments` and `modes` can continue.
 
 Examples:
   hrm analyze cells --count 500 --show 7
@@ -30,7 +30,7 @@ Examples:
 
 /// In which order cells become right, and how sure the model is of them
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze cells --count 500    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze cells --count 500    (--help has the details)")]
 pub struct CellsArgs {
     #[command(flatten)]
     many: ManyArgs,
@@ -55,7 +55,7 @@ pub fn run(args: &CellsArgs, global: &GlobalArgs) -> Result<()> {
 fn print(ui: &Ui, summary: &CellsSummary) {
     let optional = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), percent);
     say!(ui, "");
-    let headings = ["segment", "right", "sure of right", "sure of wrong", "right from here"];
+    let headings = ["segment", "right", "confidence, right", "confidence, wrong", "right from here"];
     let mut table = Table::headed(headings, &[]);
     for (s, from) in summary.by_segment.iter().zip(&summary.right_from) {
         let sure = [optional(s.sure_of_right), optional(s.sure_of_wrong)];

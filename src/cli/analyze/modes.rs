@@ -26,12 +26,12 @@ Every puzzle's run is put into one of the paper's four modes by these criteria:
 
   trivial success      right at the end, and right from segment --quick (3) or earlier on
   non-trivial success  right at the end, from a later segment on
-  trivial failure      wrong at the end, and not settled: the answers wander or repeat with a period
+  trivial failure      wrong at the end, and not settled: the answers keep changing or repeat with a period
   non-trivial failure  wrong at the end, and settled: the same answer over the last --window (4) segments, and in each of \
-them |Δz_H|/|z_H| at most --still (1, which takes the answers' word for it)
+them |Δz_H|/|z_H| at most --still (1, so that in effect the answers decide)
 
 An answer is right when every cell equals the solution. How many failures are settled depends on the criterion: give a \
---still of 0.05, say, to ask that the state itself hardly moves, or a longer --window together with more --segments. \
+--still of 0.05, say, to require that the state itself hardly moves, or a longer --window together with more --segments. \
 Intervals are Wilson's, 95 %.
 
 Files in --output-dir: modes.png, a picture of one run of each mode that occurs (mode-*.png), modes.json with the \
@@ -44,14 +44,14 @@ Examples:
 
 /// How runs end: success or failure, trivial or not, by written criteria
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze modes --count 1000    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze modes --count 1000    (--help has the details)")]
 pub struct ModesArgs {
     #[command(flatten)]
     many: ManyArgs,
     /// The last segment at which being right for good counts as trivial
     #[arg(long, value_name = "SEGMENT", default_value_t = Criteria::default().quick)]
     quick: usize,
-    /// A settled answer stays the same over so many segments
+    /// A settled answer stays the same over this many segments
     #[arg(long, value_name = "N", default_value_t = Criteria::default().window)]
     window: usize,
     /// and |Δz_H|/|z_H| is at most this in them

@@ -20,15 +20,15 @@ use crate::{
 const DETAILS: &str = "\
 For every puzzle and every segment: the loss per cell, right cells, q_halt and q_continue, broken rules, and how far the \
 state moved, |Δz|/|z|, for z_H and z_L. A puzzle is *grokked* at the segment from which on its answer stays right to the \
-end. The paper's point is the picture: the mean loss falls smoothly, each single loss falls at once.
+end. The picture shows the paper's point: the mean loss falls smoothly, each single loss falls at once.
 
-How sudden it is, in numbers: of a puzzle's whole fall of the loss, the share that its steepest segment carries (1 = all in \
-one step), beside the same share of the mean curve.
+How sudden it is: the share of a puzzle's total decrease of the loss that its steepest segment carries (1 = all in one \
+segment), beside the same share of the mean curve.
 
 Files in --output-dir:
   segments.png   the picture
   segments.json  the means, and when each puzzle is grokked
-  runs.jsonl     every puzzle's numbers; `hrm analyze modes` can go on from it (--resume --output-dir the same folder)
+  runs.jsonl     every puzzle's numbers; `hrm analyze modes` can continue it (--resume --output-dir the same folder)
   loss.npy (f64), exact.npy (bool), q_halt.npy, q_continue.npy, move_h.npy, move_l.npy (f32)
                  the same as matrices [puzzles, segments]; move_h is |Δz_H|/|z_H|
 
@@ -38,7 +38,7 @@ Examples:
 
 /// Loss, accuracy, q and motion by segment: the mean beside the single puzzles, and when each is solved
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze segments --count 500    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze segments --count 500    (--help has the details)")]
 pub struct SegmentsArgs {
     #[command(flatten)]
     many: ManyArgs,

@@ -26,7 +26,7 @@ use crate::{
 const SEGMENTS: u32 = 48;
 
 const DETAILS: &str = "\
-If reasoning had found a fixed point, a right answer would stay. Puzzles with few blanks, made from the solutions of the \
+If the model had reached a fixed point, a right answer would stay. Puzzles with few blanks, made from the solutions of the \
 test set's first rows by blanking --blanks cells each (seeded; `row` is the nine cells of one random row), are run for \
 --segments (48) segments, far beyond the model's own number. Counted for each number of blanks:
 
@@ -36,8 +36,8 @@ test set's first rows by blanking --blanks cells each (seeded; `row` is the nine
   fixed       runs in which z_H and z_L were, bit by bit, those of the segment before
   cycles      runs in which they were those of 2 to 4 segments before
 
-The state's motion |Δz_H|/|z_H| is shown by segment (median and quartiles) for the runs that stay right, leave, and never \
-arrive. Several checkpoints, e.g. vanilla and hint, come into one table and one picture.
+The state's motion |Δz_H|/|z_H| is shown by segment (median and quartiles) for the runs that stay right, that leave, and \
+that never get right. Several checkpoints, e.g. vanilla and hint, share one table and one picture.
 
 Files in --output-dir: stability.png, stability.json, runs-K.jsonl with every run of checkpoint K.
 
@@ -47,7 +47,7 @@ Examples:
 
 /// Are right answers fixed points: puzzles with k blanks, how often solved, how often left again
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze stability --per-k 200    (--help tells more)")]
+#[command(after_long_help = DETAILS, after_help = "Example: hrm analyze stability --per-k 200    (--help has the details)")]
 pub struct StabilityArgs {
     #[command(flatten)]
     several: SeveralArgs,

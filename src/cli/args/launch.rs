@@ -27,7 +27,7 @@ pub struct LaunchArgs {
     /// A free port of host 0 [default: 29500; on one host any free one]
     #[arg(long, value_name = "PORT", requires = "nproc_per_node")]
     master_port: Option<u16>,
-    /// Seconds to wait for a process that does not come or does not answer [default: HRM_PEER_TIMEOUT, else 600]
+    /// Seconds to wait for a process that does not connect or does not answer [default: HRM_PEER_TIMEOUT, else 600]
     #[arg(long, value_name = "SECONDS")]
     peer_timeout: Option<String>,
 }

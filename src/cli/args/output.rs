@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::{
     cli::ui::{JsonArg, JsonTarget, Ui},
     store::{Existing, check_output, same_place},
-    study::{Files, Output},
+    study::{Files, StudyFolder},
 };
 
 /// `--format`.
@@ -22,13 +22,13 @@ pub enum FormatChoice {
 /// Where results go, and what of earlier ones; the last arguments of every such command.
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
-    /// Folder for the data and the pictures; made if it is missing [default: named after the command]
+    /// Folder for the data and the pictures; created if missing [default: named after the command]
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Go on with a run in this folder that was stopped
+    /// Continue a stopped run in this folder
     #[arg(long, conflicts_with = "force")]
     resume: bool,
-    /// Begin anew although the folder holds an earlier run
+    /// Start over although the folder has an earlier run
     #[arg(long)]
     force: bool,
     /// Pictures as
@@ -45,7 +45,7 @@ impl OutputArgs {
     }
 
     /// The folder, made if missing. To be called when everything else that was typed has been checked.
-    pub fn open(&self, files: Files) -> Result<Output> {
+    pub fn open(&self, files: Files) -> Result<StudyFolder> {
         let existing = match (self.resume, self.force) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Replace,
@@ -57,7 +57,7 @@ impl OutputArgs {
             FormatChoice::Both => vec!["png", "svg"],
         };
         let folder = self.output_dir.clone().unwrap_or_else(|| PathBuf::from(files.folder));
-        Output::open(folder, existing, endings, files)
+        StudyFolder::open(folder, existing, endings, files)
     }
 }
 

@@ -51,7 +51,7 @@ pub struct RunArgs {
     /// Segments to run, also beyond the model's own number [default: the checkpoint's arch.halt_max_steps]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_SEGMENTS))]
     pub segments: Option<u32>,
-    /// Puzzles that go through the model together [default: 64, on a GPU what fills it]
+    /// Puzzles per batch [default: 64, on a GPU as many as fill it]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub batch_size: Option<u64>,
     #[command(flatten)]

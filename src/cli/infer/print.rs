@@ -9,7 +9,7 @@ use crate::{
         pass::StopRule,
         report::InferReport,
         results_file::Differences,
-        scores::{Group, Scores, Stop, VerifiedShare, ratio},
+        scores::{BreakdownPart, Scores, Stop, VerifiedShare, ratio},
         stats::Interval,
     },
     say,
@@ -48,7 +48,7 @@ pub fn print(report: &InferReport, ui: &Ui) {
     line("vote", vote.accuracy, vote.ci95, "most frequent answer of the halted passes");
     line("best halt", best_halt.accuracy, best_halt.ci95, "answer with the highest q_halt - q_continue");
     if let Some(rule) = &report.upstream_rule {
-        let what = "counts passes that are right: it looks at the labels";
+        let what = "counts passes that are right, so it uses the labels";
         line("upstream's rule", rule.accuracy, ends(&rule.interval), what);
     }
     table.print(ui);
@@ -63,7 +63,7 @@ pub fn print(report: &InferReport, ui: &Ui) {
 
 fn print_passes(report: &InferReport, ui: &Ui) {
     say!(ui, "");
-    let columns = ["pass", "permutation", "exact", "95 %", "cells", "95 %", "halted", "verified", "segments"];
+    let columns = ["pass", "guess", "exact", "95 %", "cells", "95 %", "halted", "verified", "segments"];
     let mut table = Table::headed(columns, &[]);
     for (i, pass) in report.passes.iter().enumerate() {
         table.row(cells![
@@ -121,7 +121,7 @@ fn print_breakdown(report: &InferReport, ui: &Ui) {
     let Some(breakdown) = &report.breakdown else { return };
     say!(ui, "");
     let mut table = Table::headed(["puzzles", "number", "exact", "verified", "vote"], &[0]);
-    let mut line = |name: &str, g: &Group| {
+    let mut line = |name: &str, g: &BreakdownPart| {
         table.row(cells![
             name,
             g.total,

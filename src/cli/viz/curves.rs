@@ -34,7 +34,7 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(
     after_long_help = DETAILS,
-    after_help = "Example: hrm viz curves runs/a runs/b -o both.svg    (--help tells more)"
+    after_help = "Example: hrm viz curves runs/a runs/b -o both.svg    (--help has the details)"
 )]
 pub struct CurvesArgs {
     /// Run folders, or their metrics.jsonl [default: the run under checkpoints/ that was written to last]

@@ -16,7 +16,7 @@ use crate::{
     runtime::device_name,
     say,
     study::{
-        Files, Output,
+        Files, StudyFolder,
         landscape::{Explored, FLOW_FILES, GridStudyPlan, GridSubject, LANDSCAPE_FILES, LandscapeLook},
     },
 };
@@ -27,13 +27,13 @@ struct GridArgs {
     /// First and last coordinate along both components, in steps of sqrt(T·h)/8
     #[arg(long, value_name = "A..B", default_value = "-20..20", allow_hyphen_values = true, value_parser = grid_range)]
     grid: [f64; 2],
-    /// How far neighbouring points are apart
+    /// Distance between neighbouring points
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     step: f64,
     /// The segment whose z_H is the centre [default: the last]
     #[arg(long, value_name = "SEGMENT")]
     centre: Option<usize>,
-    /// Points that go through the model together [default: 64, on a GPU what fills it]
+    /// Points per batch [default: 64, on a GPU as many as fill it]
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch_size: Option<u64>,
 }
@@ -100,14 +100,14 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(
     after_long_help = LANDSCAPE_DETAILS,
-    after_help = "Example: hrm viz landscape --index 8    (--help tells more)"
+    after_help = "Example: hrm viz landscape --index 8    (--help has the details)"
 )]
 pub struct LandscapeArgs {
     #[command(flatten)]
     subject: PuzzleArgs,
     #[command(flatten)]
     grid: GridArgs,
-    /// Errors from here on look the same
+    /// Errors from here on have the same colour
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=216))]
     clip: u32,
     /// Share of the points that have an arrow
@@ -116,10 +116,10 @@ pub struct LandscapeArgs {
     /// Grey out the points whose board has blanks
     #[arg(long)]
     mask_blanks: bool,
-    /// The surface is seen from so many degrees above
+    /// Elevation of the viewpoint, in degrees
     #[arg(long, value_name = "DEGREES", default_value_t = 30.0, allow_negative_numbers = true)]
     elev: f64,
-    /// and turned by so many
+    /// Azimuth of the viewpoint, in degrees
     #[arg(long, value_name = "DEGREES", default_value_t = 120.0, allow_negative_numbers = true)]
     azim: f64,
     #[command(flatten)]
@@ -143,7 +143,7 @@ Examples:
 
 /// Where many segments lead from every point of the landscape: its basins of attraction
 #[derive(clap::Args, Debug)]
-#[command(after_long_help = FLOW_DETAILS, after_help = "Example: hrm viz flow --index 8    (--help tells more)")]
+#[command(after_long_help = FLOW_DETAILS, after_help = "Example: hrm viz flow --index 8    (--help has the details)")]
 pub struct FlowArgs {
     #[command(flatten)]
     subject: PuzzleArgs,
@@ -152,10 +152,10 @@ pub struct FlowArgs {
     /// Segments from every point
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     segments: u32,
-    /// An answer has settled when it stays the same over so many segments
+    /// An answer has settled when it stays the same over this many segments
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     settle: u32,
-    /// Share of the points whose way is drawn
+    /// Share of the points whose path is drawn
     #[arg(long, value_name = "0..1", default_value_t = 0.05)]
     density: f64,
     #[command(flatten)]
@@ -170,7 +170,7 @@ fn prepare(
     output: &OutputArgs,
     plan: &GridStudyPlan,
     files: Files,
-) -> Result<(GridSubject, Output)> {
+) -> Result<(GridSubject, StudyFolder)> {
     let density = plan.density;
     ensure!((0.0..=1.0).contains(&density), "--density {density}: give a share from 0 to 1");
     let (checkpoint, chosen) = subject.choose(ui)?;

@@ -19,7 +19,11 @@ pub fn join(paths: &[PathBuf]) -> Result<StoredResults> {
         let (part, lines) = journal::read::<Header, Line>(path)?;
         if let Some(difference) = whole.run.difference(&part.run)? {
             let (key, [found, wanted]) = (&difference.at, difference.values());
-            bail!("{}: its {key} is {found}, but {} has {wanted}: not of one run", path.display(), first.display());
+            bail!(
+                "{}: its {key} is {found}, but {} has {wanted}: they are from different runs",
+                path.display(),
+                first.display()
+            );
         }
         let puzzles = part.first..part.end;
         whole.add(path, &puzzles, lines)?;

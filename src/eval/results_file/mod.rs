@@ -156,7 +156,7 @@ fn same_ending(was: Option<&mut Ending>, is: Option<Ending>) -> bool {
 fn check_record(shape: &RunShape, record: &PuzzleRecord) -> Result<()> {
     let (all, cells) = (shape.passes(), shape.cells);
     let ordered = record.passes.windows(2).all(|pair| pair[0].pass < pair[1].pass);
-    ensure!(ordered, "passes of puzzle {} are there twice or in disorder", record.puzzle);
+    ensure!(ordered, "passes of puzzle {} are repeated or out of order", record.puzzle);
     for pass in &record.passes {
         let number = pass.pass.number(shape.guesses as usize);
         let most = *shape.segments.get(pass.pass.checkpoint).with_context(|| format!("pass {number} of {all}"))?;

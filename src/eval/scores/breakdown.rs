@@ -11,7 +11,7 @@ const RATINGS: [i64; 8] = [0, 1, 3, 10, 30, 100, 300, 1000];
 
 /// Puzzles of one source or of one range of ratings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
+pub struct BreakdownPart {
     /// Number of puzzles.
     pub total: u64,
     /// Mean over puzzles of the share of exact passes.
@@ -28,7 +28,7 @@ pub struct Group {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Breakdown {
     /// By the name of the source.
-    pub by_source: BTreeMap<String, Group>,
+    pub by_source: BTreeMap<String, BreakdownPart>,
     /// Ratings from `low` to `high`, both included; the last has no end.
     pub by_rating: Vec<RatingGroup>,
 }
@@ -42,7 +42,7 @@ pub struct RatingGroup {
     pub high: Option<i64>,
     /// The puzzles in it.
     #[serde(flatten)]
-    pub group: Group,
+    pub group: BreakdownPart,
 }
 
 impl Breakdown {
@@ -65,16 +65,19 @@ impl Breakdown {
         let rating = |(range, list): (usize, Vec<RuleScore>)| RatingGroup {
             low: RATINGS[range],
             high: RATINGS.get(range + 1).map(|next| next - 1),
-            group: Group::of(&list, known),
+            group: BreakdownPart::of(&list, known),
         };
         Some(Self {
-            by_source: sources.into_iter().map(|(name, list)| (name.to_owned(), Group::of(&list, known))).collect(),
+            by_source: sources
+                .into_iter()
+                .map(|(name, list)| (name.to_owned(), BreakdownPart::of(&list, known)))
+                .collect(),
             by_rating: ratings.into_iter().map(rating).collect(),
         })
     }
 }
 
-impl Group {
+impl BreakdownPart {
     fn of(list: &[RuleScore], known: bool) -> Self {
         let total = list.len() as u64;
         let share = |of: fn(&RuleScore) -> bool| ratio(list.iter().filter(|s| of(s)).count() as u64, total);

@@ -13,12 +13,12 @@ mod tally;
 
 use serde::Serialize;
 
-pub use breakdown::{Breakdown, Group, RatingGroup};
+pub use breakdown::{Breakdown, BreakdownPart, RatingGroup};
 pub use curve::CurvePoint;
 pub use pool::Pool;
 pub use rules::PerRule;
 pub use shape::RunShape;
-pub use tally::{Mean, PassTotals, PuzzleList, Tally};
+pub use tally::{Mean, PassTotals, PuzzleScores, Tally};
 
 use self::tally::RuleScore;
 use super::stats::{Interval, wilson};

@@ -102,7 +102,7 @@ pub struct Tally {
 
 /// Per puzzle, in the set's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct PuzzleList {
+pub struct PuzzleScores {
     /// Numbers of the passes whose answer equals the label.
     pub solved_by: Vec<Vec<u32>>,
     /// The first of them.
@@ -254,9 +254,9 @@ impl Tally {
     }
 
     /// What each puzzle came to.
-    pub fn puzzles(&self) -> PuzzleList {
+    pub fn puzzles(&self) -> PuzzleScores {
         let verified = || self.own().map(|own| u8::from(own.chosen.verified)).collect();
-        let mut list = PuzzleList { verified: self.is_known().then(verified), ..PuzzleList::default() };
+        let mut list = PuzzleScores { verified: self.is_known().then(verified), ..PuzzleScores::default() };
         for (puzzle, own) in self.puzzles.values().zip(self.own()) {
             let solved_by = puzzle.solved_by.iter().map(|pass| pass.number(self.shape.guesses as usize));
             list.solved_by.push(solved_by.collect());

@@ -134,7 +134,7 @@ impl Group {
             let options = GlooOptions { rank, world, timeout_ms: timeout, host, interface };
             hrm_gloo_new(of("gloo")?.0, &options, &mut gloo)
         });
-        made.map_err(|e| anyhow!("{}: Gloo finds no way to its peers: {}", place.names(), e.0))?;
+        made.map_err(|e| anyhow!("{}: Gloo cannot connect to its peers: {}", place.names(), e.0))?;
         let gloo = Backend(gloo);
 
         let nccl = match device {
@@ -364,7 +364,7 @@ fn await_all(store: &Store, place: &Place, device: Device, start: Instant) -> Re
                 _ => format!("start all {} processes", place.world),
             };
             bail!(
-                "{}: after {} s still without rank {list}: {all}, or wait longer with {PEER_TIMEOUT_VARIABLE} (seconds)",
+                "{}: rank {list} still missing after {} s: {all}, or wait longer with {PEER_TIMEOUT_VARIABLE} (seconds)",
                 place.names(),
                 place.timeout.as_secs_f64(),
             );
@@ -473,7 +473,7 @@ mod tests {
         let (_store, port) = Store::serve(Reach::Loopback, 0).unwrap();
         let place = Place { timeout: Duration::from_millis(300), ..here(0, 3, port) };
         let error = Group::join(place, Device::Cpu).unwrap_err().to_string();
-        assert!(error.contains("still without rank 1, 2") && !error.contains('\n'), "{error}");
+        assert!(error.contains("rank 1, 2 still missing") && !error.contains('\n'), "{error}");
     }
 
     #[test]
@@ -483,7 +483,7 @@ mod tests {
         drop(taken);
         let place = Place { timeout: Duration::from_millis(300), ..here(1, 2, port) };
         let error = format!("{:#}", Group::join(place, Device::Cpu).unwrap_err());
-        assert!(error.contains(&format!("nobody listens at 127.0.0.1:{port}")) && !error.contains('\n'), "{error}");
+        assert!(error.contains(&format!("nothing listens at 127.0.0.1:{port}")) && !error.contains('\n'), "{error}");
     }
 
     /// Rank 1 goes away without a word; rank 0 is told so in the next collective.

@@ -51,7 +51,7 @@ impl Place {
 
     fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let number = |name: &str| -> Result<Option<usize>> {
-            get(name).map(|v| v.parse().map_err(|_| anyhow!("{name}={v} is no number: {LAUNCH}"))).transpose()
+            get(name).map(|v| v.parse().map_err(|_| anyhow!("{name}={v} is not a number: {LAUNCH}"))).transpose()
         };
         let (rank, world) = match (number("RANK")?, number("WORLD_SIZE")?) {
             (None, None) => return Ok(None),
@@ -68,7 +68,7 @@ impl Place {
         let local_world = locals.unwrap_or(world).max(1);
         let local_rank = number("LOCAL_RANK")?.unwrap_or(rank % local_world);
         let port = get("MASTER_PORT")
-            .map(|port| port.parse().map_err(|_| anyhow!("MASTER_PORT={port} is no port number")))
+            .map(|port| port.parse().map_err(|_| anyhow!("MASTER_PORT={port} is not a port number")))
             .transpose()?;
         let kept = |v: String| v == "1" || v.eq_ignore_ascii_case("true");
         Ok(Some(Self {

@@ -90,7 +90,7 @@ impl Store {
         let port = listener.local_addr()?.port();
         // The store owns the socket from here on.
         let store = Self::open("127.0.0.1", port, Some(listener), Duration::from_secs(30))
-            .map_err(|e| anyhow!("the store for port {port} does not open: {}", e.0))?;
+            .map_err(|e| anyhow!("the store for port {port} cannot be opened: {}", e.0))?;
         Ok((store, port))
     }
 
@@ -130,7 +130,7 @@ impl Store {
             ensure!(!asked_to_stop(), Interrupted(STOPPED_WAITING));
             if start.elapsed() >= timeout {
                 bail!(
-                    "nobody listens at {host}:{port} after {} s ({e}): rank 0 must run on that host, and its port must \
+                    "nothing listens at {host}:{port} after {} s ({e}): rank 0 must run on that host, and its port must \
                      be open",
                     timeout.as_secs_f64()
                 );
@@ -142,7 +142,7 @@ impl Store {
             thread::sleep(Duration::from_millis(100));
         }
         Self::open(host, port, None, timeout)
-            .map_err(|e| anyhow!("{host}:{port} listens, but is no store of torch's: {}", e.0))
+            .map_err(|e| anyhow!("{host}:{port} listens, but is not a torch store: {}", e.0))
     }
 
     fn open(host: &str, port: u16, listener: Option<TcpListener>, timeout: Duration) -> Result<Self, ShimError> {
