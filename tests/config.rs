@@ -206,7 +206,7 @@ fn wrong_overrides_name_the_key_and_what_it_wants() {
         ("hydra.run.dir=x", "are not supported"),
         ("arch=other", "no --config was given"),
         ("arch.puzzle_emb_ndim=${.nothing_here_at_all}", "unknown key"),
-        ("arch.hidden_size=${arch.puzzle_emb_ndim}", "circle"),
+        ("arch.hidden_size=${arch.puzzle_emb_ndim}", "form a cycle"),
     ] {
         let e = error(&[text]);
         assert!(e.contains(wanted), "{text}: {e}");

@@ -240,7 +240,7 @@ fn hostile_datasets_take_no_memory() -> Result<()> {
         fails(&mut command)
     };
     for (name, wanted) in [
-        ("dataset.json", "not a dataset.json"),
+        ("dataset.json", "longer than"),
         ("all__inputs.npy", "damaged"),
         ("all__puzzle_indices.npy", "damaged"),
         ("all__rows.csv", "remove it"),

@@ -176,7 +176,7 @@ fn generate_says_what_is_wrong_before_it_starts() -> Result<()> {
     let cases: [(&[&str], &str); 8] = [
         (&["--output", "there.csv"], "--force"),
         (&["--output", "no/such/folder.csv"], "there is no folder no/such"),
-        (&["--output", "x.csv", "--ratings", "5-1"], "no part of a distribution"),
+        (&["--output", "x.csv", "--ratings", "5-1"], "not part of a distribution"),
         (&["--output", "x.csv", "--ratings", "1-5,5-9"], "overlap"),
         (&["--output", "x.csv", "--side", "9"], "--dataset maze"),
         (&["--output", "x.csv", "--dataset", "maze", "--fast"], "for Sudoku"),

@@ -61,11 +61,11 @@ fn a_damaged_step_folder_is_used_by_no_command() -> Result<()> {
     for (k, name) in ["run/step_32", "run/step_32/model.safetensors"].into_iter().enumerate() {
         for words in readers(name) {
             let error = fails(hrm(at).args(&words))?;
-            let wanted = "run/step_32/model.safetensors: its contents are not what was written";
+            let wanted = "run/step_32/model.safetensors: its contents do not match the manifest.json";
             ensure!(error.contains(wanted) && error.lines().count() == 1, "{words:?}: {error}");
         }
         let mut start = train(at, &format!("checkpoint_path=new_{k} init_from={name}"));
-        ensure!(fails(&mut start)?.contains("its contents are not what was written"));
+        ensure!(fails(&mut start)?.contains("its contents do not match the manifest.json"));
     }
     ensure!(!at.join("out/model.safetensors").exists() && !at.join("out/step_32").exists(), "nothing was passed on");
     Ok(())
@@ -78,7 +78,7 @@ fn a_changed_configuration_of_a_step_folder_is_not_used() -> Result<()> {
     let text = fs::read_to_string(&path)?;
     fs::write(&path, text.replace("halt_max_steps: 3", "halt_max_steps: 2"))?;
     let error = fails(hrm(folder.path()).args(["checkpoint", "inspect", "run/step_32"]))?;
-    ensure!(error.contains("run/step_32/all_config.yaml: its contents are not what was written"), "{error}");
+    ensure!(error.contains("run/step_32/all_config.yaml: its contents do not match the manifest.json"), "{error}");
     Ok(())
 }
 
