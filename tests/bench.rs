@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result};
-use common::{fails, hrm, json, names, ok};
+use common::{hrm, json, names, ok, snapshot::Transcript};
 use safetensors::{Dtype, SafeTensors};
 
 const TINY: [&str; 4] = ["arch.hidden_size=32", "arch.num_heads=2", "arch.H_layers=1", "arch.L_layers=1"];
@@ -20,9 +20,9 @@ fn bench(folder: &std::path::Path, what: &str, more: &[&str]) -> Command {
 #[test]
 fn json_has_a_line_for_every_batch_size() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let mut said = Transcript::new(folder.path()).measured();
     for (what, dtype) in [("train", "bf16"), ("infer", "f32")] {
-        let text = ok(&mut bench(folder.path(), what, &["--batch-size", "2,3", "--dtype", dtype, "--json", "r.json"]))?;
-        assert!(text.stdout.contains(&format!("matrix products in {dtype}")), "{}", text.stdout);
+        said.ok(&mut bench(folder.path(), what, &["--batch-size", "2,3", "--dtype", dtype, "--json", "r.json"]))?;
         let report = json(&folder.path().join("r.json"))?;
         assert_eq!((report["device"].as_str(), report["dtype"].as_str()), (Some("cpu"), Some(dtype)));
         assert!(report["version"].as_str().is_some_and(|v| v.contains("libtorch 2.11")), "{report}");
@@ -37,6 +37,7 @@ fn json_has_a_line_for_every_batch_size() -> Result<()> {
             assert!(line["peak_memory_gib"].is_null(), "the CPU has no memory of its own: {line}");
         }
     }
+    said.matches("json_has_a_line_for_every_batch_size");
     Ok(())
 }
 
@@ -95,21 +96,22 @@ fn the_dump_holds_a_whole_step_and_a_seed_repeats_it() -> Result<()> {
 #[test]
 fn bad_flags_are_refused_and_nothing_is_written() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for (what, flags, wanted) in [
-        ("train", vec!["--batch-size", "0"], "--batch-size"),
-        ("train", vec!["--batch-size", "2,x"], "--batch-size"),
-        ("infer", vec!["--batch-size", "2", "--dump", "x"], "--dump records a training step"),
-        ("train", vec!["--batch-size", "2", "--dump", "none/x"], "there is no folder none"),
-        ("train", vec!["--batch-size", "2", "--dump", "."], "this is a folder"),
-        ("train", vec!["arch.num_heads=3"], "not divisible by arch.num_heads=3"),
-        ("train", vec!["arch.hiden_size=32"], "did you mean 'arch.hidden_size'"),
-        ("train", vec!["tiny"], "KEY=VALUE"),
-        ("train", vec!["--dtype", "f16"], "--dtype"),
-        ("train", vec!["--json", "none/x"], "no folder none"),
+    let mut said = Transcript::new(folder.path());
+    for (what, flags) in [
+        ("train", vec!["--batch-size", "0"]),
+        ("train", vec!["--batch-size", "2,x"]),
+        ("infer", vec!["--batch-size", "2", "--dump", "x"]),
+        ("train", vec!["--batch-size", "2", "--dump", "none/x"]),
+        ("train", vec!["--batch-size", "2", "--dump", "."]),
+        ("train", vec!["arch.num_heads=3"]),
+        ("train", vec!["arch.hiden_size=32"]),
+        ("train", vec!["tiny"]),
+        ("train", vec!["--dtype", "f16"]),
+        ("train", vec!["--json", "none/x"]),
     ] {
-        let text = fails(&mut bench(folder.path(), what, &flags))?;
-        assert!(text.contains(wanted), "{flags:?}: {text}");
+        said.fails(&mut bench(folder.path(), what, &flags))?;
     }
     assert!(names(folder.path())?.is_empty());
+    said.matches("bad_flags_are_refused_and_nothing_is_written");
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use common::{golden, hrm, json, names, ok, sha256};
+use common::{golden, hrm, json, names, ok, sha256, snapshot::Transcript};
 use hrm::{
     dataset::{
         Augmentation, BuildOptions, Dataset, DatasetSet, PuzzleFile, PuzzleInput, ReadOptions, Split, build,
@@ -360,10 +360,8 @@ fn a_seed_decides_each_board_whatever_else_is_built() -> Result<()> {
 #[test]
 fn a_bare_build_takes_the_defaults_and_says_so() -> Result<()> {
     let temp = tempfile::tempdir()?;
-    let output = ok(hrm(temp.path()).args(["build-dataset", "--hint", "--json", "report.json"]))?;
-    let taken = "defaults taken: --dataset sudoku, --output-dir data/sudoku-extreme-full-hint, --num-aug 0, \
-                 --source bundled, --test-rows 2000, --seed 0";
-    assert!(output.stdout.contains(taken), "{}", output.stdout);
+    let mut said = Transcript::new(temp.path());
+    said.ok(hrm(temp.path()).args(["build-dataset", "--hint", "--json", "report.json"]))?;
     let report = json(&temp.path().join("report.json"))?;
     assert_eq!((&report["train"]["boards"], &report["test"]["boards"]), (&2000.into(), &2000.into()));
     let root = temp.path().join("data/sudoku-extreme-full-hint");
@@ -374,10 +372,10 @@ fn a_bare_build_takes_the_defaults_and_says_so() -> Result<()> {
     assert_eq!(bundled.fingerprint()?, test.fingerprint()?, "the bundled rows are the built test set");
     assert_eq!(bundled.sets()[0].rows()?, test.sets()[0].rows()?);
 
-    let all = ok(hrm(temp.path()).args(["build-dataset", "--test-rows", "all", "--json", "-"]))?;
+    let all = said.ok(hrm(temp.path()).args(["build-dataset", "--test-rows", "all", "--json", "-"]))?;
     let report: Value = serde_json::from_str(&all.stdout)?;
     assert_eq!(report["test"]["boards"], 10_000);
-    assert!(all.stderr.contains("defaults taken"), "text for people goes to standard error");
+    said.matches("a_bare_build_takes_the_defaults_and_says_so");
     Ok(())
 }
 
@@ -432,15 +430,15 @@ fn damaged_datasets_are_refused_with_a_reason() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let source = golden("dataset/sudoku_noaug/train");
     let meta = fs::read_to_string(source.join("dataset.json"))?;
-    let case = |name: &str, wanted: &str, change: &dyn Fn(&Path) -> Result<()>| -> Result<()> {
+    let mut said = Transcript::new(temp.path());
+    let mut case = |name: &str, change: &dyn Fn(&Path) -> Result<()>| -> Result<()> {
         let root = temp.path().join(name);
         fs::create_dir_all(root.join("train"))?;
         for file in names(&source)? {
             fs::copy(source.join(&file), root.join("train").join(&file))?;
         }
         change(&root.join("train"))?;
-        let error = open(&root, Split::Train).map(|_| ()).map_err(|e| format!("{e:#}")).expect_err(name);
-        assert!(error.contains(wanted) && error.contains(name), "{name}: {error}");
+        said.add(name, &open(&root, Split::Train).map(|_| ()).map_err(|e| format!("{e:#}")).expect_err(name));
         Ok(())
     };
     let edit = |from: &str, to: &str| {
@@ -451,45 +449,42 @@ fn damaged_datasets_are_refused_with_a_reason() -> Result<()> {
     let vector = |file: &'static str, values: Vec<i32>| {
         move |folder: &Path| Ok(ndarray_npy::write_npy(folder.join(file), &ndarray::Array1::from(values.clone()))?)
     };
-    case("seq-len", "dataset.json says seq_len 80", &edit("\"seq_len\": 81", "\"seq_len\": 80"))?;
-    case("groups", "says 21 groups", &edit("\"total_groups\": 20", "\"total_groups\": 21"))?;
-    case("vocab", "holds token", &edit("\"vocab_size\": 11", "\"vocab_size\": 5"))?;
-    case("vocab-0", "vocab_size is 0", &edit("\"vocab_size\": 11", "\"vocab_size\": 0"))?;
-    case("vocab-big", "vocab_size is", &edit("\"vocab_size\": 11", "\"vocab_size\": 99999999999"))?;
-    case("set-name", "not a set's name", &edit("[\"all\"]", "[\"../../etc/all\"]"))?;
-    case("set-missing", "cannot be read", &edit("[\"all\"]", "[\"other\"]"))?;
-    case("no-json", "not a dataset.json", &edit("{", "["))?;
-    case(
-        "indices",
-        "does not ascend at entry 2",
-        &vector("all__puzzle_indices.npy", [vec![0, 2, 1], (3..21).collect()].concat()),
-    )?;
-    case("indices-end", "ends with 19; there are 20 examples", &vector("all__puzzle_indices.npy", (0..20).collect()))?;
-    case("indices-start", "begins with Some(1)", &vector("all__group_indices.npy", (1..=21).collect()))?;
-    case("indices-negative", "does not ascend", &vector("all__group_indices.npy", vec![0, -5, 20]))?;
-    case("indices-none", "begins with None", &vector("all__group_indices.npy", vec![]))?;
-    case("identifiers", "puzzle identifier 7", &vector("all__puzzle_identifiers.npy", vec![7; 20]))?;
-    case("identifiers-short", "3 entries for 20 puzzles", &vector("all__puzzle_identifiers.npy", vec![0; 3]))?;
-    case("rows", "19 in all__labels.npy", &|folder| {
-        Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &Array2::<u8>::ones((19, 81)))?)
-    })?;
-    case("flat", "expected [examples, 81]", &|folder| {
+    case("seq-len", &edit("\"seq_len\": 81", "\"seq_len\": 80"))?;
+    case("groups", &edit("\"total_groups\": 20", "\"total_groups\": 21"))?;
+    case("vocab", &edit("\"vocab_size\": 11", "\"vocab_size\": 5"))?;
+    case("vocab-0", &edit("\"vocab_size\": 11", "\"vocab_size\": 0"))?;
+    case("vocab-big", &edit("\"vocab_size\": 11", "\"vocab_size\": 99999999999"))?;
+    case("set-name", &edit("[\"all\"]", "[\"../../etc/all\"]"))?;
+    case("set-missing", &edit("[\"all\"]", "[\"other\"]"))?;
+    case("no-json", &edit("{", "["))?;
+    case("indices", &vector("all__puzzle_indices.npy", [vec![0, 2, 1], (3..21).collect()].concat()))?;
+    case("indices-end", &vector("all__puzzle_indices.npy", (0..20).collect()))?;
+    case("indices-start", &vector("all__group_indices.npy", (1..=21).collect()))?;
+    case("indices-negative", &vector("all__group_indices.npy", vec![0, -5, 20]))?;
+    case("indices-none", &vector("all__group_indices.npy", vec![]))?;
+    case("identifiers", &vector("all__puzzle_identifiers.npy", vec![7; 20]))?;
+    case("identifiers-short", &vector("all__puzzle_identifiers.npy", vec![0; 3]))?;
+    case("rows", &|folder| Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &Array2::<u8>::ones((19, 81)))?))?;
+    case("flat", &|folder| {
         Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &ndarray::Array1::<u8>::ones(20 * 81))?)
     })?;
-    case("floats", "element type", &|folder| {
+    case("floats", &|folder| {
         Ok(ndarray_npy::write_npy(folder.join("all__labels.npy"), &Array2::<f32>::ones((20, 81)))?)
     })?;
-    case("cut", "damaged", &|folder| {
+    case("cut", &|folder| {
         let bytes = fs::read(folder.join("all__inputs.npy"))?;
         Ok(fs::write(folder.join("all__inputs.npy"), &bytes[..bytes.len() / 2])?)
     })?;
+    said.matches("damaged_datasets_are_refused_with_a_reason");
     Ok(())
 }
 
 #[test]
 fn a_missing_dataset_names_the_command_that_builds_it() {
     let error = open(Path::new("nowhere/sudoku-hint"), Split::Train).map(|_| ()).expect_err("missing").to_string();
-    assert!(error.contains("hrm build-dataset --output-dir 'nowhere/sudoku-hint' --hint"), "{error}");
+    let mut said = Transcript::default();
+    said.add("nowhere/sudoku-hint", &error);
+    said.matches("a_missing_dataset_names_the_command_that_builds_it");
 }
 
 #[test]
@@ -498,7 +493,9 @@ fn a_sidecar_of_another_dataset_is_noticed() -> Result<()> {
     ok(hrm(temp.path()).args(["build-dataset", "--output-dir", "out"]))?;
     fs::write(temp.path().join("out/test/all__rows.csv"), "source,rating\na,1\n")?;
     let error = open(&temp.path().join("out"), Split::Test)?.sets()[0].rows().expect_err("one line").to_string();
-    assert!(error.contains("1 lines for 2000 groups"), "{error}");
+    let mut said = Transcript::new(temp.path());
+    said.add("a sidecar of one row", &error);
+    said.matches("a_sidecar_of_another_dataset_is_noticed");
     Ok(())
 }
 
@@ -601,6 +598,7 @@ fn a_list_that_changes_during_the_build_is_noticed() -> Result<()> {
     let file = PuzzleFile::File(list.clone());
     let reading = ReadOptions { kind: PuzzleKind::Sudoku, min_difficulty: None, first_rows: None };
     let test = PuzzleInput::read(&PuzzleFile::Bundled(Split::Test), &reading, &())?;
+    let mut said = Transcript::new(temp.path());
     for subsample_size in [None, Some(300)] {
         let options = BuildOptions { augmentation: Augmentation::default(), subsample_size, seed: 0 };
         let built = |changed: Option<&str>| -> Result<()> {
@@ -616,12 +614,13 @@ fn a_list_that_changes_during_the_build_is_noticed() -> Result<()> {
         built(None)?;
         let before = folder_hash(&out)?;
         for (what, text) in &changes {
-            let error = format!("{:#}", built(Some(text)).err().with_context(|| what.to_string())?);
-            assert!(error.contains("list.csv: changed after it was checked"), "{what}: {error}");
+            let error = built(Some(text)).err().with_context(|| what.to_string())?;
+            said.add(what, &format!("{error:#}"));
             assert_eq!(folder_hash(&out)?, before, "{what}: what stood there stays");
         }
         let there = if list.exists() { vec!["list.csv", "out"] } else { vec!["out"] };
         assert_eq!(names(temp.path())?, there);
     }
+    said.matches("a_list_that_changes_during_the_build_is_noticed");
     Ok(())
 }

@@ -6,7 +6,7 @@ mod common;
 mod hostile_hub;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     io::{BufRead, BufReader, Write},
     mem,
@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use common::{fails, golden, hrm, names, ok, sha256};
+use common::{fails, golden, hrm, names, ok, sha256, snapshot::Transcript};
 use hostile_hub::{Hostile, Rest, Stage, Twist, hostile};
 use sha1::{Digest, Sha1};
 
@@ -101,6 +101,7 @@ fn answer(mut stream: TcpStream, content: &Content, address: &str) -> Result<()>
     }
     if let Some(repo) = path.strip_prefix("api/models/").and_then(|rest| rest.strip_suffix("/revision/main")) {
         let names = content.files.keys().filter_map(|file| file.strip_prefix(&format!("{repo}/")));
+        let names = names.collect::<BTreeSet<_>>().into_iter();
         let siblings: Vec<_> = names.map(|name| serde_json::json!({"rfilename": name})).collect();
         let body = serde_json::json!({"siblings": siblings, "sha": COMMIT}).to_string();
         return reply("200 OK", "Content-Type: application/json\r\n", body.as_bytes(), body.len());
@@ -188,9 +189,9 @@ fn puzzles() -> Result<Content> {
 #[test]
 fn a_dataset_comes_from_the_hub_once_and_lies_where_python_looks() -> Result<()> {
     let temp = tempfile::tempdir()?;
+    let mut said = Transcript::new(temp.path()).measured();
     let server = serve(puzzles()?)?;
-    let output = ok(&mut build(temp.path(), &server, "out"))?;
-    assert!(output.stdout.contains("train.csv of someone/puzzles"), "{}", output.stdout);
+    said.ok(&mut build(temp.path(), &server, "out"))?;
     let built = fs::read(temp.path().join("out/train/all__inputs.npy"))?;
     assert_eq!(built, fs::read(golden("dataset/sudoku_noaug/train/all__inputs.npy"))?);
 
@@ -208,16 +209,17 @@ fn a_dataset_comes_from_the_hub_once_and_lies_where_python_looks() -> Result<()>
     assert_eq!(server.content.seen.lock().ok().context("a lock")?.len(), before, "the cache answers");
 
     let elsewhere = temp.path().join("elsewhere");
-    let error = fails(build(temp.path(), &server, "x").env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", &elsewhere))?;
-    assert!(error.contains("HF_HUB_OFFLINE is set") && error.contains("--source bundled"), "{error}");
+    said.fails(build(temp.path(), &server, "x").env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", &elsewhere))?;
     ok(build(temp.path(), &server, "y").env("HF_HUB_CACHE", &elsewhere))?;
     assert_eq!(names(&elsewhere)?, [".locks", "datasets--someone--puzzles"]);
+    said.matches("a_dataset_comes_from_the_hub_once_and_lies_where_python_looks");
     Ok(())
 }
 
 #[test]
 fn a_cut_download_goes_on_where_it_ended() -> Result<()> {
     let temp = tempfile::tempdir()?;
+    let mut said = Transcript::new(temp.path());
     let mut content = puzzles()?;
     content.cuts = 2.into();
     let server = serve(content)?;
@@ -233,11 +235,11 @@ fn a_cut_download_goes_on_where_it_ended() -> Result<()> {
     content.cuts = 4.into();
     let server = serve(content)?;
     let fresh = tempfile::tempdir()?;
-    let error = fails(&mut build(fresh.path(), &server, "out"))?;
-    assert!(error.contains("the connection failed 4 times") && error.contains("--source bundled"), "{error}");
+    said.fails(&mut build(fresh.path(), &server, "out"))?;
     assert_eq!(names(fresh.path())?, ["hf"]);
     ok(&mut build(fresh.path(), &server, "out"))?;
     assert_eq!(fs::read(fresh.path().join("out/train/all__inputs.npy"))?, built);
+    said.matches("a_cut_download_goes_on_where_it_ended");
     Ok(())
 }
 
@@ -245,28 +247,25 @@ fn a_cut_download_goes_on_where_it_ended() -> Result<()> {
 #[test]
 fn a_silent_hub_is_not_waited_for() -> Result<()> {
     let temp = tempfile::tempdir()?;
+    let mut said = Transcript::new(temp.path());
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let silent = Server { address: format!("http://{}", listener.local_addr()?), content: Arc::default() };
-    let error = fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
-    let wanted = format!("{} has sent nothing for 1 s (HF_HUB_DOWNLOAD_TIMEOUT)", silent.address);
-    assert!(error.contains(&wanted) && error.contains("--source bundled"), "{error}");
+    said.fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
     let inspect = ["checkpoint", "inspect", "hf://someone/model"];
-    let error = fails(with_hub(temp.path(), &silent).args(inspect).env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
-    assert!(error.contains(&wanted), "{error}");
-    let error = fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "soon"))?;
-    assert!(error.contains("HF_HUB_DOWNLOAD_TIMEOUT is \"soon\"; expected whole seconds"), "{error}");
+    said.fails(with_hub(temp.path(), &silent).args(inspect).env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
+    said.fails(build(temp.path(), &silent, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "soon"))?;
 
     let mut content = puzzles()?;
     content.stalls = 1.into();
     let server = serve(content)?;
-    let error = fails(build(temp.path(), &server, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
-    assert!(error.contains("has sent nothing for 1 s") && error.contains("resumes the download"), "{error}");
+    said.fails(build(temp.path(), &server, "out").env("HF_HUB_DOWNLOAD_TIMEOUT", "1"))?;
     ok(&mut build(temp.path(), &server, "out"))?;
     let built = fs::read(temp.path().join("out/train/all__inputs.npy"))?;
     assert_eq!(built, fs::read(golden("dataset/sudoku_noaug/train/all__inputs.npy"))?);
     let seen = server.content.seen.lock().ok().context("a lock")?.clone();
     let resumed = seen.iter().filter(|line| line.starts_with("cdn/") && !line.contains("bytes=0-")).count();
     assert_eq!(resumed, 1, "{seen:#?}");
+    said.matches("a_silent_hub_is_not_waited_for");
     Ok(())
 }
 
@@ -275,33 +274,30 @@ fn a_silent_hub_is_not_waited_for() -> Result<()> {
 fn a_download_leaves_the_output_clean() -> Result<()> {
     let temp = tempfile::tempdir()?;
     let server = serve(puzzles()?)?;
-    let output = ok(build(temp.path(), &server, "out").args(["--json", "-"]))?;
+    let mut said = Transcript::new(temp.path());
+    let output = said.ok(build(temp.path(), &server, "out").args(["--json", "-"]))?;
     let report: serde_json::Value = serde_json::from_str(&output.stdout)?;
     assert_eq!(report["output_dir"], "out");
-    assert!(output.stderr.contains("train.csv of someone/puzzles"), "{}", output.stderr);
-    assert!(!output.stderr.contains(['\r', '\u{1b}']) && !output.stderr.contains("fetching"), "{}", output.stderr);
+    said.matches("a_download_leaves_the_output_clean");
     Ok(())
 }
 
 #[test]
 fn failures_are_errors_that_name_the_way_out() -> Result<()> {
     let temp = tempfile::tempdir()?;
-    let fail = |content: Content, wanted: &[&str]| -> Result<()> {
-        let server = serve(content)?;
-        let error = fails(&mut build(temp.path(), &server, "out"))?;
-        let all = wanted.iter().chain(&["someone/puzzles", "test.csv", "--source bundled"]);
-        assert!(all.clone().all(|wanted| error.contains(wanted)), "{error}\nwanted {wanted:?}");
+    let mut said = Transcript::new(temp.path());
+    for (what, content) in [
+        ("no such file", Content::default()),
+        ("503", Content { refuse: Some(503), ..puzzles()? }),
+        ("403", Content { refuse: Some(403), ..puzzles()? }),
+        ("a token is asked for", Content { token: Some("secret".into()), ..puzzles()? }),
+        ("other bytes", Content { corrupt: true, ..puzzles()? }),
+    ] {
+        said.add(what, &fails(&mut build(temp.path(), &serve(content)?, "out"))?);
         assert!(!temp.path().join("out").exists());
-        Ok(())
-    };
-    fail(Content::default(), &["404"])?;
-    fail(Content { refuse: Some(503), ..puzzles()? }, &["503"])?;
-    fail(Content { refuse: Some(403), ..puzzles()? }, &["403", "HF_TOKEN"])?;
-    fail(Content { token: Some("secret".into()), ..puzzles()? }, &["401", "set HF_TOKEN"])?;
-    fail(Content { corrupt: true, ..puzzles()? }, &["SHA-256"])?;
+    }
     let gone = Server { address: "http://127.0.0.1:9".into(), content: Arc::default() };
-    let error = fails(&mut build(temp.path(), &gone, "out"))?;
-    assert!(error.contains("cannot be fetched from http://127.0.0.1:9"), "{error}");
+    said.fails(&mut build(temp.path(), &gone, "out"))?;
 
     let server = serve(Content { token: Some("secret".into()), ..puzzles()? })?;
     ok(build(temp.path(), &server, "out").env("HF_TOKEN", "secret"))?;
@@ -309,16 +305,16 @@ fn failures_are_errors_that_name_the_way_out() -> Result<()> {
     let command = &mut build(temp.path(), &server, "out2");
     ok(command.env("HF_TOKEN_PATH", temp.path().join("token")).env("HF_HUB_CACHE", temp.path().join("other")))?;
 
-    let error = fails(hrm(temp.path()).args(["build-dataset", "--source-repo", "../../etc"]))?;
-    assert!(error.contains("is not a repository of the hub"), "{error}");
-    let error = fails(hrm(temp.path()).args(["build-dataset", "--source-repo", "a/b", "--source", "bundled"]))?;
-    assert!(error.contains("cannot be used with"), "{error}");
+    said.fails(hrm(temp.path()).args(["build-dataset", "--source-repo", "../../etc"]))?;
+    said.fails(hrm(temp.path()).args(["build-dataset", "--source-repo", "a/b", "--source", "bundled"]))?;
+    said.matches("failures_are_errors_that_name_the_way_out");
     Ok(())
 }
 
 #[test]
 fn a_checkpoint_is_read_by_its_address() -> Result<()> {
     let temp = tempfile::tempdir()?;
+    let mut said = Transcript::new(temp.path());
     let mut content = Content::default();
     for name in ["step_30", "all_config.yaml"] {
         content.files.insert(format!("someone/model/{name}"), fs::read(golden("e2e/run_b").join(name))?);
@@ -331,14 +327,12 @@ fn a_checkpoint_is_read_by_its_address() -> Result<()> {
         assert!(tensors(&output.stdout) == tensors(&local.stdout), "{}", output.stdout);
         assert!(output.stdout.contains("models--someone--model"), "{}", output.stdout);
     }
-    let error = fails(with_hub(temp.path(), &server).args(["checkpoint", "inspect", "hf://someone/model/step_31"]))?;
-    assert!(error.contains("it has no file step_31") && error.contains("step_30"), "{error}");
-    let error = fails(with_hub(temp.path(), &server).args(["checkpoint", "inspect", "hf://someone/else"]))?;
-    assert!(error.contains("hf://someone/else"), "{error}");
-    let error = fails(with_hub(temp.path(), &server).args(["checkpoint", "inspect", "hf://someone"]))?;
-    assert!(error.contains("hf://ORG/NAME"), "{error}");
+    said.fails(with_hub(temp.path(), &server).args(["checkpoint", "inspect", "hf://someone/model/step_31"]))?;
+    said.fails(with_hub(temp.path(), &server).args(["checkpoint", "inspect", "hf://someone/else"]))?;
+    said.fails(with_hub(temp.path(), &server).args(["checkpoint", "inspect", "hf://someone"]))?;
     let mut offline = with_hub(temp.path(), &server);
     ok(offline.args(["checkpoint", "inspect", "hf://someone/model"]).env("HF_HUB_OFFLINE", "1"))?;
+    said.matches("a_checkpoint_is_read_by_its_address");
     Ok(())
 }
 
@@ -382,106 +376,104 @@ fn check_cache(temp: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a hostile hub does to one answer, and what the error says.
-struct Case(&'static str, Stage, &'static str, Twist);
+/// What a hostile hub does to one answer.
+struct Case(&'static str, Stage, Twist);
 
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn hostile_cases() -> Vec<Case> {
     use Stage::{Bytes, Listing, Metadata};
-    let none = "not valid for the hub";
     vec![
         // Names of files.
-        Case("second ETag a path", Bytes, none, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
-        Case("first ETag a path", Metadata, none, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
-        Case("linked ETag a path", Metadata, none, |a, r| r.set("X-Linked-Etag", &a.victim.display().to_string())),
-        Case("ETag climbs", Metadata, none, |_, r| r.set("ETag", "\"../../../x\"")),
-        Case("ETag too short", Metadata, none, |_, r| r.set("ETag", "\"0123456789abcdef\"")),
-        Case("no ETag", Metadata, "sends no ETag", |_, r| r.remove("ETag")),
-        Case("two commits", Metadata, "more than once", |_, r| r.add("X-Repo-Commit", COMMIT)),
-        Case("second commit climbs", Bytes, none, |_, r| r.set("X-Repo-Commit", "../../../../../x")),
-        Case("first commit climbs", Metadata, none, |_, r| r.set("X-Repo-Commit", "../../../../../x")),
-        Case("commit too long", Metadata, none, |_, r| r.set("X-Repo-Commit", &COMMIT.repeat(2))),
-        Case("no commit", Metadata, "names no commit", |_, r| r.remove("X-Repo-Commit")),
+        Case("second ETag a path", Bytes, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
+        Case("first ETag a path", Metadata, |a, r| r.set("ETag", &format!("\"{}\"", a.victim.display()))),
+        Case("linked ETag a path", Metadata, |a, r| r.set("X-Linked-Etag", &a.victim.display().to_string())),
+        Case("ETag climbs", Metadata, |_, r| r.set("ETag", "\"../../../x\"")),
+        Case("ETag too short", Metadata, |_, r| r.set("ETag", "\"0123456789abcdef\"")),
+        Case("no ETag", Metadata, |_, r| r.remove("ETag")),
+        Case("two commits", Metadata, |_, r| r.add("X-Repo-Commit", COMMIT)),
+        Case("second commit climbs", Bytes, |_, r| r.set("X-Repo-Commit", "../../../../../x")),
+        Case("first commit climbs", Metadata, |_, r| r.set("X-Repo-Commit", "../../../../../x")),
+        Case("commit too long", Metadata, |_, r| r.set("X-Repo-Commit", &COMMIT.repeat(2))),
+        Case("no commit", Metadata, |_, r| r.remove("X-Repo-Commit")),
         // Statuses and redirects.
-        Case("redirect to nowhere", Metadata, "to nowhere", |_, r| r.status = 302),
-        Case("bytes nowhere", Bytes, "to nowhere", |_, r| r.status = 307),
-        Case("304", Metadata, "answers 304", |_, r| r.status = 304),
-        Case("304 for the bytes", Bytes, "answers 304", |_, r| r.status = 304),
-        Case("101", Metadata, "answers 101", |_, r| r.status = 101),
-        Case("204", Bytes, "answers 204", |_, r| r.status = 204),
-        Case("429", Metadata, "answers 429", |_, r| r.status = 429),
-        Case("500", Bytes, "answers 500", |_, r| r.status = 500),
-        Case("circle", Metadata, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
-        Case("circle of the bytes", Bytes, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
-        Case("file:", Metadata, "redirects to \"file:///etc/passwd\"", |_, r| r.redirect("file:///etc/passwd")),
-        Case("file: for the bytes", Bytes, "redirects to \"file:", |_, r| r.redirect("file:///etc/passwd")),
-        Case("no address", Metadata, "redirects to \"http://[::1\"", |_, r| r.redirect("http://[::1")),
-        Case("with a password", Metadata, "without user", |_, r| r.redirect("http://me:pw@127.0.0.1/")),
-        Case("*", Metadata, "no such file (404)", |_, r| r.redirect("*")),
-        Case("elsewhere, nameless", Metadata, "sends no ETag", |a, r| {
+        Case("redirect to nowhere", Metadata, |_, r| r.status = 302),
+        Case("bytes nowhere", Bytes, |_, r| r.status = 307),
+        Case("304", Metadata, |_, r| r.status = 304),
+        Case("304 for the bytes", Bytes, |_, r| r.status = 304),
+        Case("101", Metadata, |_, r| r.status = 101),
+        Case("204", Bytes, |_, r| r.status = 204),
+        Case("429", Metadata, |_, r| r.status = 429),
+        Case("500", Bytes, |_, r| r.status = 500),
+        Case("circle", Metadata, |a, r| r.redirect(&format!("/{}", a.path))),
+        Case("circle of the bytes", Bytes, |a, r| r.redirect(&format!("/{}", a.path))),
+        Case("file:", Metadata, |_, r| r.redirect("file:///etc/passwd")),
+        Case("file: for the bytes", Bytes, |_, r| r.redirect("file:///etc/passwd")),
+        Case("no address", Metadata, |_, r| r.redirect("http://[::1")),
+        Case("with a password", Metadata, |_, r| r.redirect("http://me:pw@127.0.0.1/")),
+        Case("*", Metadata, |_, r| r.redirect("*")),
+        Case("elsewhere, nameless", Metadata, |a, r| {
             r.remove("ETag");
             r.redirect(&format!("{}/{}", a.other, a.path));
         }),
         // Sizes and bytes.
-        Case("a petabyte", Metadata, "the part", |_, r| r.set("Content-Range", "bytes 0-0/1000000000000000")),
-        Case("less than nothing", Metadata, "the part", |_, r| r.set("Content-Range", "bytes 0-0/-5")),
-        Case("nothing", Metadata, "the part", |_, r| r.set("Content-Range", "bytes 0-0/0")),
-        Case("no size", Metadata, "which part", |_, r| r.remove("Content-Range")),
-        Case("two sizes", Metadata, "announces 7 bytes and", |_, r| r.set("X-Linked-Size", "7")),
-        Case("too small", Metadata, "100 were asked for", |_, r| r.set("Content-Range", "bytes 0-0/100")),
-        Case("another part", Bytes, "the part", |_, r| r.set("Content-Range", "bytes 5-9/114550")),
-        Case("another whole", Bytes, "were requested", |_, r| {
+        Case("a petabyte", Metadata, |_, r| r.set("Content-Range", "bytes 0-0/1000000000000000")),
+        Case("less than nothing", Metadata, |_, r| r.set("Content-Range", "bytes 0-0/-5")),
+        Case("nothing", Metadata, |_, r| r.set("Content-Range", "bytes 0-0/0")),
+        Case("no size", Metadata, |_, r| r.remove("Content-Range")),
+        Case("two sizes", Metadata, |_, r| r.set("X-Linked-Size", "7")),
+        Case("too small", Metadata, |_, r| r.set("Content-Range", "bytes 0-0/100")),
+        Case("another part", Bytes, |_, r| r.set("Content-Range", "bytes 5-9/114550")),
+        Case("another whole", Bytes, |_, r| {
             r.status = 200;
             r.body.truncate(50);
         }),
-        Case("endless", Bytes, "more bytes than the announced 114550 were received", |_, r| {
+        Case("endless", Bytes, |_, r| {
             r.status = 200;
             r.rest = Rest::Endless(b"10000\r\n", b"\r\n", 0x10000);
             r.set("Transfer-Encoding", "chunked");
         }),
-        Case("endless to the end", Bytes, "more bytes than the announced 114550 were received", |_, r| {
+        Case("endless to the end", Bytes, |_, r| {
             r.status = 200;
             r.rest = Rest::Endless(b"", b"", 0x10000);
             r.set("Connection", "close");
         }),
-        Case("compressed", Bytes, "as \"gzip\"", |_, r| r.set("Content-Encoding", "gzip")),
-        Case("other bytes", Bytes, "has not the SHA-256", |_, r| r.body.fill(0)),
-        Case("cut", Bytes, "the connection failed 4 times", |_, r| r.keep = r.body.len() / 2),
-        Case("drip", Bytes, "less than 1024 a second", |_, r| (r.keep, r.rest) = (9, Rest::Drip)),
-        Case("dripping headers", Metadata, "has sent nothing for 1 s", |_, r| {
-            r.raw(b"HTTP/1.1 206 X\r\nX: ", Rest::Drip)
-        }),
-        Case("endless headers", Metadata, "headers", |_, r| {
+        Case("compressed", Bytes, |_, r| r.set("Content-Encoding", "gzip")),
+        Case("other bytes", Bytes, |_, r| r.body.fill(0)),
+        Case("cut", Bytes, |_, r| r.keep = r.body.len() / 2),
+        Case("drip", Bytes, |_, r| (r.keep, r.rest) = (9, Rest::Drip)),
+        Case("dripping headers", Metadata, |_, r| r.raw(b"HTTP/1.1 206 X\r\nX: ", Rest::Drip)),
+        Case("endless headers", Metadata, |_, r| {
             r.raw(b"HTTP/1.1 206 X\r\n", Rest::Endless(b"X: ", b"\r\n", 1000));
         }),
-        Case("no HTTP", Metadata, "does not answer in HTTP", |_, r| r.raw(b"\x1b[31m220 ready\r\n\r\n", Rest::Nothing)),
+        Case("no HTTP", Metadata, |_, r| r.raw(b"\x1b[31m220 ready\r\n\r\n", Rest::Nothing)),
         // The listing.
-        Case("no list", Listing, "lists no files that can be read", |_, r| r.body = b"{}".to_vec()),
-        Case("deep list", Listing, "lists no files that can be read", |_, r| r.body = b"[".repeat(200_000)),
-        Case("deep field", Listing, "lists no files that can be read", |_, r| {
+        Case("no list", Listing, |_, r| r.body = b"{}".to_vec()),
+        Case("deep list", Listing, |_, r| r.body = b"[".repeat(200_000)),
+        Case("deep field", Listing, |_, r| {
             r.body = [b"{\"x\":".to_vec(), b"[".repeat(200_000)].concat();
         }),
-        Case("long list", Listing, "has 100001 files", |_, r| r.list(&["x"; 100_001])),
-        Case("endless list", Listing, "lists too many files", |_, r| {
+        Case("long list", Listing, |_, r| r.list(&["x"; 100_001])),
+        Case("endless list", Listing, |_, r| {
             r.rest = Rest::Endless(b"10000\r\n", b"\r\n", 0x10000);
             r.set("Transfer-Encoding", "chunked");
         }),
-        Case("list in a circle", Listing, "more than 10 times", |a, r| r.redirect(&format!("/{}", a.path))),
-        Case("list is a file:", Listing, "redirects to \"file:", |_, r| r.redirect("file:///etc/passwd")),
-        Case("compressed list", Listing, "as \"gzip\"", |_, r| r.set("Content-Encoding", "gzip")),
-        Case("name climbs", Listing, "is not a file name", |_, r| r.list(&["step_30", "step_9/../../../x/checkpoint"])),
-        Case("name from the root", Listing, "is not a file name", |_, r| r.list(&["step_30", "/etc/passwd"])),
-        Case("name with a line", Listing, "is not a file name", |_, r| r.list(&["step_30", "step_99\n"])),
-        Case("name with an escape", Listing, "is not a file name", |_, r| r.list(&["step_30", "\u{1b}[2J"])),
-        Case("name with a backslash", Listing, "is not a file name", |_, r| r.list(&["step_30", "..\\x"])),
-        Case("no name", Listing, "is not a file name", |_, r| r.list(&["step_30", ""])),
+        Case("list in a circle", Listing, |a, r| r.redirect(&format!("/{}", a.path))),
+        Case("list is a file:", Listing, |_, r| r.redirect("file:///etc/passwd")),
+        Case("compressed list", Listing, |_, r| r.set("Content-Encoding", "gzip")),
+        Case("name climbs", Listing, |_, r| r.list(&["step_30", "step_9/../../../x/checkpoint"])),
+        Case("name from the root", Listing, |_, r| r.list(&["step_30", "/etc/passwd"])),
+        Case("name with a line", Listing, |_, r| r.list(&["step_30", "step_99\n"])),
+        Case("name with an escape", Listing, |_, r| r.list(&["step_30", "\u{1b}[2J"])),
+        Case("name with a backslash", Listing, |_, r| r.list(&["step_30", "..\\x"])),
+        Case("no name", Listing, |_, r| r.list(&["step_30", ""])),
     ]
 }
 
 /// Each ends in one line and status 1, writes nothing outside the cache, and shows the token to nobody else.
 #[test]
 fn a_hostile_hub_gets_nothing() -> Result<()> {
-    for Case(name, stage, wanted, twist) in hostile_cases() {
+    let mut said = Transcript::default().hide(r"sent \d+ bytes in", "sent N bytes in");
+    for Case(name, stage, twist) in hostile_cases() {
         let temp = tempfile::tempdir()?;
         let folder = temp.path().join("some/levels/down");
         fs::create_dir_all(&folder)?;
@@ -489,18 +481,19 @@ fn a_hostile_hub_gets_nothing() -> Result<()> {
         let other = hostile("127.0.0.2:0", Stage::Metadata, temp.path(), "", |_, _| {})?;
         let server = hostile("127.0.0.1:0", stage, temp.path(), &other.address, twist)?;
         let mut command = inspect(&folder, &server);
-        if wanted.contains("1 s") || wanted.contains("a second") {
+        if name.starts_with("drip") {
             command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
         }
         let output = command.output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(1), "{name}: {}\n{error}", output.status);
-        let one = error.lines().count() == 1 && error.starts_with("error: ") && error.contains("hf://someone/model");
-        ensure!(one && error.contains(wanted), "{name}: wanted {wanted:?}\n{error}");
+        ensure!(error.lines().count() == 1 && error.contains("hf://someone/model"), "{name}: {error}");
+        said.add(name, &error);
         ensure!(!error.contains("hf_SECRET") && !error.contains('\u{1b}'), "{name}: {error}");
         ensure!(other.tokens()?.iter().all(Option::is_none), "{name}");
         check_cache(temp.path(), &folder).with_context(|| name)?;
     }
+    said.matches("a_hostile_hub_gets_nothing");
     Ok(())
 }
 
@@ -550,6 +543,7 @@ fn new_weights_bring_their_own_configuration() -> Result<()> {
 #[test]
 fn a_damaged_blob_is_noticed() -> Result<()> {
     let temp = tempfile::tempdir()?;
+    let mut said = Transcript::new(temp.path());
     let server = hostile("127.0.0.1:0", Stage::Metadata, temp.path(), "", |_, _| {})?;
     ok(&mut inspect(temp.path(), &server))?;
     let snapshot = temp.path().join("hf/hub/models--someone--model/snapshots").join(COMMIT);
@@ -559,13 +553,13 @@ fn a_damaged_blob_is_noticed() -> Result<()> {
         let mut damaged = whole.clone();
         *damaged.last_mut().context("a byte")? ^= 1;
         fs::write(&path, &damaged)?;
-        let error = fails(inspect(temp.path(), &server).env("HF_HUB_OFFLINE", "1"))?;
-        assert!(error.contains("is damaged, and HF_HUB_OFFLINE is set") && error.contains(name), "{error}");
+        said.fails(inspect(temp.path(), &server).env("HF_HUB_OFFLINE", "1"))?;
         ok(&mut inspect(temp.path(), &server))?;
         assert_eq!(fs::read(&path)?, whole, "{name}");
         assert!(fs::read_link(&path)?.starts_with("../../blobs"), "{name}");
         ok(inspect(temp.path(), &server).env("HF_HUB_OFFLINE", "1"))?;
     }
+    said.matches("a_damaged_blob_is_noticed");
     Ok(())
 }
 

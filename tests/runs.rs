@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use common::{fails, hrm, names, ok};
+use common::{hrm, names, snapshot::Transcript};
 use hrm::{
     dataset::SamplerState,
     train::{STATE_FILE, TrainingState},
@@ -71,18 +71,10 @@ fn runs_are_listed_with_their_state() -> Result<()> {
     run(folder.path(), "working", 5, false)?;
     let held = File::open(folder.path().join("checkpoints/P/working/metrics.jsonl"))?;
     held.lock()?;
-    let shown = ok(hrm(folder.path()).arg("runs"))?;
-    let words = |name: &str| {
-        let line =
-            shown.stdout.lines().find(|line| line.contains(&format!("P/{name} "))).context(shown.stdout.clone())?;
-        Ok::<_, anyhow::Error>(line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" "))
-    };
-    assert!(words("ended")?.starts_with("checkpoints/P/ended finished 40 of 43 50.00 % at 20 "), "{}", shown.stdout);
-    assert!(words("killed")?.contains(" dead 25 of 43 50.00 % at 20 "));
-    assert!(words("paused")?.contains(" stopped 31 of 43 50.00 % at 20 "));
-    assert!(words("working")?.contains(" running 5 of 43 - "));
+    let mut said = Transcript::new(folder.path());
+    said.ok(hrm(folder.path()).arg("runs"))?;
 
-    let listed = ok(hrm(folder.path()).args(["runs", "checkpoints/P", "--json", "-"]))?;
+    let listed = said.ok(hrm(folder.path()).args(["runs", "checkpoints/P", "--json", "-"]))?;
     let listed: Value = serde_json::from_str(&listed.stdout)?;
     let paused = listed.as_array().and_then(|runs| runs.get(2)).context("four runs")?;
     assert_eq!(paused["run"], "checkpoints/P/paused");
@@ -96,21 +88,16 @@ fn runs_are_listed_with_their_state() -> Result<()> {
     let ended = folder.path().join("checkpoints/P/ended/metrics.jsonl");
     let whole = fs::read_to_string(&ended)?;
     fs::write(&ended, whole.replacen("{\"step\"", "{step", 1))?;
-    let shown = ok(hrm(folder.path()).arg("runs"))?;
-    assert!(shown.stderr.contains("P/ended/metrics.jsonl: line 2 is damaged and is passed over"), "{}", shown.stderr);
-    assert!(shown.stdout.contains("P/ended") && shown.stdout.contains("40 of 43"), "{}", shown.stdout);
+    said.ok(hrm(folder.path()).arg("runs"))?;
     let many: String = (0..10_001).map(|i| format!("{{\"step\":{i},\"a{i}\":1}}\n")).collect();
     fs::write(&ended, many)?;
-    let output = hrm(folder.path()).arg("runs").output()?;
-    let (shown, told) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    assert!(told.contains("P/ended/metrics.jsonl:10001: more than 10000 metrics"), "{told}");
-    assert!(told.contains("error: 1 of 4 runs cannot be read") && output.status.code() == Some(1), "{told}");
-    assert!(shown.contains("P/paused"));
+    said.fails(hrm(folder.path()).arg("runs"))?;
     fs::write(&ended, whole)?;
-    assert!(ok(hrm(folder.path()).args(["runs", "checkpoints/P/ended/.."]))?.stdout.contains("paused"));
-    assert!(fails(hrm(folder.path()).args(["runs", "nowhere"]))?.contains("nowhere: no such folder"));
+    said.ok(hrm(folder.path()).args(["runs", "checkpoints/P/ended/.."]))?;
+    said.fails(hrm(folder.path()).args(["runs", "nowhere"]))?;
     fs::create_dir(folder.path().join("empty"))?;
-    assert_eq!(ok(hrm(folder.path()).args(["runs", "empty"]))?.stdout, "empty: no runs\n");
+    said.ok(hrm(folder.path()).args(["runs", "empty"]))?;
+    said.matches("runs_are_listed_with_their_state");
     Ok(())
 }
 
@@ -119,33 +106,18 @@ fn curves_of_several_runs_are_one_picture() -> Result<()> {
     let folder = tempfile::tempdir()?;
     run(folder.path(), "first", 40, true)?;
     run(folder.path(), "second", 12, false)?;
-    let mut viz = hrm(folder.path());
-    viz.args([
-        "viz",
-        "curves",
-        "checkpoints/P/first",
-        "checkpoints/P/second/metrics.jsonl",
-        "-o",
-        "both.svg",
-        "--json",
-        "r",
-    ]);
-    let shown = ok(&mut viz)?;
-    assert!(shown.stdout.contains("first: step 40, best exact accuracy 50.00 % at step 20"), "{}", shown.stdout);
-    let svg = fs::read_to_string(folder.path().join("both.svg"))?;
-    for word in
-        ["Training of 2 runs", "1  first", "2  second", "Token loss", "Exact accuracy", "Halting", "Run 2: exact"]
-    {
-        assert!(svg.contains(word), "{word}");
-    }
+    let mut said = Transcript::new(folder.path());
+    let words = "viz curves checkpoints/P/first checkpoints/P/second/metrics.jsonl -o both.svg --json r";
+    said.ok(hrm(folder.path()).args(words.split(' ')))?;
+    said.add_svg(&folder.path().join("both.svg"))?;
     let report: Value = serde_json::from_slice(&fs::read(folder.path().join("r"))?)?;
     assert_eq!(report["runs"][0]["exact_by_segment"][0], json!([[10.0, 0.2], [20.0, 0.25], [30.0, 0.2], [40.0, 0.15]]));
     assert_eq!(report["runs"][1]["loss"].as_array().map(Vec::len), Some(12));
     assert_eq!(report["runs"][1]["exact"], json!([[10.0, 0.4]]));
 
     // The run that was written to last, as PNG.
-    let shown = ok(hrm(folder.path()).args(["viz", "curves"]))?;
-    assert!(shown.stdout.contains("run: checkpoints/P/second"), "{}", shown.stdout);
+    said.ok(hrm(folder.path()).args(["viz", "curves"]))?;
+    said.matches("curves_of_several_runs_are_one_picture");
     let png = fs::read(folder.path().join("curves.png"))?;
     assert!(png.starts_with(b"\x89PNG") && png.len() > 10_000, "{}", png.len());
     Ok(())
@@ -154,17 +126,22 @@ fn curves_of_several_runs_are_one_picture() -> Result<()> {
 #[test]
 fn curves_of_nothing_are_an_error() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let said = |args: &str| fails(hrm(folder.path()).args(["viz", "curves"]).args(args.split_whitespace()));
-    assert!(said("")?.contains("checkpoints: no such folder"));
-    assert!(said("nowhere")?.contains("nowhere: not a run: there is no metrics.jsonl"));
+    let mut said = Transcript::new(folder.path());
+    let mut fails = |args: &str| {
+        let mut command = hrm(folder.path());
+        said.fails(command.args(["viz", "curves"]).args(args.split_whitespace())).map(drop)
+    };
+    fails("")?;
+    fails("nowhere")?;
     fs::create_dir_all(folder.path().join("checkpoints/P/new"))?;
-    assert!(said("")?.contains("there is no run"));
+    fails("")?;
     fs::write(folder.path().join("checkpoints/P/new/metrics.jsonl"), "{\"num_params\": 1}\n{\"step\": 1, \"tra")?;
-    assert!(said("")?.contains("metrics.jsonl holds no step yet"));
+    fails("")?;
     run(folder.path(), "some", 3, false)?;
-    assert!(said("checkpoints/P/some -o x.gif")?.contains("must end in .png or .svg"));
-    assert!(said("checkpoints/P/some -o no/x.png")?.contains("there is no folder no"));
-    assert!(said(&"checkpoints/P/some ".repeat(8))?.contains("at most 7"));
+    fails("checkpoints/P/some -o x.gif")?;
+    fails("checkpoints/P/some -o no/x.png")?;
+    fails(&"checkpoints/P/some ".repeat(8))?;
+    said.matches("curves_of_nothing_are_an_error");
     assert_eq!(names(folder.path())?, ["checkpoints"]);
     Ok(())
 }

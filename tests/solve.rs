@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use common::{
-    fails, golden, hrm, ok, solver,
+    golden, hrm, ok,
+    snapshot::Transcript,
+    solver,
     tensors::{assert_near, json},
 };
 use serde_json::Value;
@@ -28,38 +30,32 @@ fn solve(folder: &Path) -> Command {
 #[test]
 fn answers_are_verified_and_said_to_be() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let mut said = Transcript::new(folder.path()).measured();
     let at = folder.path();
     solver::write(&at.join("run"), 1)?;
 
     // The model shows what is given: a full board is solved.
-    let text = ok(solve(at).arg(ANSWER))?.stdout;
-    assert!(text.contains("verified: complete, keeps the givens, breaks no rule"), "{text}");
-    assert!(text.contains("confidence: q_halt - q_continue") && text.contains("segments: "), "{text}");
+    said.ok(solve(at).arg(ANSWER))?;
 
     // It does not solve a hard one, and says what is wrong.
-    let text = ok(solve(at).args([PUZZLE, "--passes", "9"]))?.stdout;
-    assert!(text.contains("not solved: ") && text.contains("differ from the only solution"), "{text}");
-    assert!(text.contains("of 9 pass(es) have this answer"), "{text}");
-    assert!(text.contains(" 5  3  . | .  7  . | .  .  . "), "the question is printed: {text}");
+    said.ok(solve(at).args([PUZZLE, "--passes", "9"]))?;
 
-    let steps = ok(solve(at).args([PUZZLE, "--steps", "--stop", "never"]))?.stdout;
-    assert_eq!(steps.matches("cells changed").count() as i64, solver::SEGMENTS, "{steps}");
-    let animated = ok(solve(at).args([PUZZLE, "--animate"]))?;
-    assert!(animated.stderr.contains("no terminal") && animated.stdout.contains("pass 1, segment 1"), "falls back");
-    assert!(!animated.stdout.contains('\x1b'), "no escape sequences into a file");
+    said.ok(solve(at).args([PUZZLE, "--steps", "--stop", "never"]))?;
+    said.ok(solve(at).args([PUZZLE, "--animate"]))?;
+    said.matches("answers_are_verified_and_said_to_be");
     Ok(())
 }
 
 #[test]
 fn none_and_several_solutions_are_told() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let mut said = Transcript::new(folder.path()).measured();
     let at = folder.path();
     solver::write(&at.join("run"), 1)?;
     let several = format!("1{}", ".".repeat(80));
     let clash = format!("11{}", ".".repeat(79));
     fs::write(at.join("puzzles.txt"), format!("{ANSWER}\n{several}\n{clash}\n{PUZZLE}\n"))?;
-    let text = ok(solve(at).args(["-f", "puzzles.txt"]))?.stdout;
-    assert!(text.contains("several solutions") && text.contains("no solution: 1 occurs twice in row 1"), "{text}");
+    said.ok(solve(at).args(["-f", "puzzles.txt"]))?;
 
     let report: Value = serde_json::from_str(&ok(solve(at).args(["-f", "puzzles.txt", "--json", "-"]))?.stdout)?;
     let puzzles = report["puzzles"].as_array().context("puzzles")?;
@@ -80,6 +76,7 @@ fn none_and_several_solutions_are_told() -> Result<()> {
     assert!(child.wait_with_output()?.status.success());
     let from_pipe: Value = serde_json::from_slice(&fs::read(at.join("one.json"))?)?;
     assert_eq!(from_pipe["puzzles"][0], puzzles[3]);
+    said.matches("none_and_several_solutions_are_told");
     Ok(())
 }
 
@@ -138,6 +135,7 @@ fn solve_agrees_with_infer() -> Result<()> {
 #[test]
 fn mazes_are_solved_and_drawn() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let mut said = Transcript::new(folder.path()).measured();
     let at = folder.path();
     solver::write_of_size(&at.join("run"), 1, solver::maze_dims())?;
     // Start and goal side by side: no cell is to be marked. Then a way, and no way.
@@ -146,41 +144,36 @@ fn mazes_are_solved_and_drawn() -> Result<()> {
         "S  # \n   #G\n# #  \n     \n   ##\n",
         "S#   \n##  G\n# #  \n     \n   ##\n",
     ];
-    let expected = [
-        "verified: a shortest path from S to G",
-        "cells are marked as a path, a shortest has",
-        "no solution: no path leads",
-    ];
-    for (maze, wanted) in mazes.iter().zip(expected) {
+    for maze in mazes {
         fs::write(at.join("maze.txt"), maze)?;
-        let text = ok(solve(at).args(["-f", "maze.txt", "--passes", "2"]))?.stdout;
-        assert!(text.contains(wanted) && text.contains("S"), "{text}");
+        said.ok(solve(at).args(["-f", "maze.txt", "--passes", "2"]))?;
     }
-    let text = fails(solve(at).arg("S  x"))?;
-    assert!(text.contains("PUZZLE: not a maze puzzle"), "{text}");
+    said.fails(solve(at).arg("S  x"))?;
+    said.matches("mazes_are_solved_and_drawn");
     Ok(())
 }
 
 #[test]
 fn bad_puzzles_are_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let mut said = Transcript::new(folder.path());
     let at = folder.path();
     solver::write(&at.join("run"), 1)?;
     fs::write(at.join("binary"), [0xff, 0xfe, 0x00])?;
-    for (args, wanted) in [
-        (vec!["12"], "2 cells: give 81"),
-        (vec!["hello"], "'h' is not a cell"),
-        (vec!["-f", "nowhere.txt"], "nowhere.txt: cannot be read"),
-        (vec!["-f", "binary"], "binary: cannot be read as text"),
-        (vec!["-f", "."], ".: cannot be read as text"),
-        (vec![], "PUZZLE"),
-        (vec![PUZZLE, "--passes", "10"], "give 1 to 9"),
-        (vec![PUZZLE, "--passes", "0"], "give 1 to 9"),
-        (vec![PUZZLE, "--checkpoint", "nowhere"], "nowhere"),
+    for args in [
+        vec!["12"],
+        vec!["hello"],
+        vec!["-f", "nowhere.txt"],
+        vec!["-f", "binary"],
+        vec!["-f", "."],
+        vec![],
+        vec![PUZZLE, "--passes", "10"],
+        vec![PUZZLE, "--passes", "0"],
+        vec![PUZZLE, "--checkpoint", "nowhere"],
     ] {
-        let text = fails(solve(at).args(&args))?;
-        assert!(text.contains(wanted), "{args:?}: {text}");
+        said.fails(solve(at).args(&args))?;
     }
+    said.matches("bad_puzzles_are_refused");
     Ok(())
 }
 
@@ -190,13 +183,13 @@ const A: &str = "checkpoint/tiny ACT-torch/Model gold fish/step_12";
 #[test]
 fn eval_writes_upstreams_metrics_and_outputs() -> Result<()> {
     let folder = tempfile::tempdir()?;
+    let mut said = Transcript::new(folder.path()).measured();
     let wanted = json("e2e/evaluate.json");
     for (name, checkpoint) in [("A_step_12", A), ("B_step_30", "e2e/run_b/step_30")] {
         let mut command = hrm(folder.path());
         command.arg("eval").arg("--checkpoint").arg(golden(checkpoint)).arg("--data-path").arg(golden("e2e/data"));
         command.args("--dtype f32 --threads 1 --device cpu --json out.json --save-outputs all.safetensors".split(' '));
-        let text = ok(&mut command)?.stdout;
-        assert!(text.contains("segment") && text.contains("outputs: all.safetensors"), "{text}");
+        said.ok(&mut command)?;
         let found: Value = serde_json::from_slice(&fs::read(folder.path().join("out.json"))?)?;
         for (set, metrics) in wanted["metrics"][name].as_object().context("sets")? {
             let metrics = metrics.as_object().context("metrics")?;
@@ -228,7 +221,7 @@ fn eval_writes_upstreams_metrics_and_outputs() -> Result<()> {
     assert!(logits.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-4), "the same numbers in batches of 4");
     let inputs: ndarray::Array2<i32> = ndarray_npy::read_npy(folder.path().join("arrays/inputs.npy"))?;
     assert_eq!(inputs.dim(), (11, 81));
-    let text = fails(command.args(["--keys", "z"]))?;
-    assert!(text.contains("possible values"), "{text}");
+    said.fails(command.args(["--keys", "z"]))?;
+    said.matches("eval_writes_upstreams_metrics_and_outputs");
     Ok(())
 }

@@ -12,34 +12,42 @@
 //! Folders, times, rates, dates, hashes, ports and versions are replaced by their kind in brackets;
 //! [`Transcript::measured`] replaces all that a model computed, [`Transcript::hide`] what else varies.
 
-use std::{fmt::Write, path::Path, process::Command};
+use std::{fmt::Write, fs, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
 use super::Output;
 
 /// Patterns that are replaced everywhere, in this order.
-const VARIES: [(&str, &str); 10] = [
+const VARIES: [(&str, &str); 13] = [
     (r"\.tmp\w{6}\b", "[temp]"),
-    (r"\b[0-9a-f]{12,}(…|\b)", "[hash]"),
-    (r"\b(127\.0\.0\.1|localhost):\d+", "$1:[port]"),
+    (r"\.\w{6}\.part\b", ".[temp].part"),
+    (r"\b[0-9a-f]{32,64}\b", "[hash]"),
+    (r"\b(127\.0\.0\.\d+|localhost):\d+", "$1:[port]"),
     (r"\b\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(\.\d+)?Z?)?", "[date]"),
     (r"\b[\d.,]+k? (\w+)/s\b", "[rate] $1/s"),
-    (r"\b\d+(\.\d+)? ?(ms|s|seconds|min|h)\b", "[time]"),
+    (r"\b\d+(\.\d+)? ?(ms|s|seconds?|min|minutes?|h|hours?)\b", "[time]"),
     (r"\bhrm \d+\.\d+\.\d+\b", "hrm [version]"),
     (r"\blibtorch \d+\.\d+\.\d+\b", "libtorch [version]"),
-    (r"(?m)^work +.* TFLOP.*", "work [work]"),
     (r"\bpid \d+", "pid [pid]"),
+    (r"(ACTV1) [a-z]+-[a-z]+", "$1 [name]"),
+    // Of training: how long it will take, and where it is every ten seconds.
+    (r"(?m)^work +.* TFLOP.*", "work [work]"),
+    (r"(?m)^step +\d+/.*\n", ""),
 ];
 
-/// Figures that a model computed: they depend on the processor, and with them the width of columns.
-const MEASURED: [(&str, &str); 4] =
-    [(r"-?\b\d+\.\d+(e-?\d+)?\b", "#"), (r"\b\d+ %", "# %"), (r"(\S) {2,}", "$1 "), (SPARED, ".")];
+/// Figures that a model computed: they depend on the processor, and with them the width of columns. Commands, errors and
+/// warnings keep theirs: there they are given.
+const MEASURED: [(&str, &str); 5] = [
+    (r"(?m)(^(?:\$ |error: |warning: ).*$)|-?\b\d+\.\d+(?:e-?\d+)?\b", "$1\u{e000}"),
+    (r"(?m)^((?:\$ |error: |warning: ).*)\u{e000}$", "$1"),
+    ("\u{e000}", "#"),
+    (r"\b\d+ %", "# %"),
+    (r"(\S) {2,}", "$1 "),
+];
 
-/// Stands for the point in lines whose decimals are given, not computed.
-const SPARED: &str = "\u{e000}";
-
-/// Commands and what they printed.
+/// Commands and what they printed; other messages too.
+#[derive(Default)]
 #[must_use = "compare it with `matches`"]
 pub struct Transcript {
     folder: String,
@@ -49,9 +57,9 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Of commands in a temporary folder, which is shown as `[dir]`.
+    /// Of commands in a temporary folder, which is shown as `[dir]`; without one: `Transcript::default()`.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.display().to_string(), text: String::new(), hidden: Vec::new(), measured: false }
+        Self { folder: folder.display().to_string(), ..Self::default() }
     }
 
     /// Shows what a regular expression matches as something else (`$1` is its first group).
@@ -60,8 +68,7 @@ impl Transcript {
         self
     }
 
-    /// Shows decimal numbers and percentages as `#`, but for those in commands and errors: what a model computes differs
-    /// between processors.
+    /// Shows decimal numbers and percentages as `#`: what a model computes differs between processors.
     pub fn measured(mut self) -> Self {
         self.measured = true;
         self
@@ -82,13 +89,23 @@ impl Transcript {
         Ok(output.stderr)
     }
 
-    /// Any other text, under a headline.
+    /// Any other text under a headline, the message of a library's error, say.
     pub fn add(&mut self, what: &str, text: &str) {
         let separator = if self.text.is_empty() { "" } else { "\n" };
         let _ = write!(self.text, "{separator}{what}\n{text}");
         if !self.text.ends_with('\n') {
             self.text.push('\n');
         }
+    }
+
+    /// The words of a picture, without the numbers at its axes.
+    pub fn add_svg(&mut self, path: &Path) -> Result<()> {
+        let svg = fs::read_to_string(path)?;
+        let elements = svg.split("<text").skip(1).filter_map(|part| part.split_once('>')?.1.split_once('<'));
+        let words =
+            elements.map(|(text, _)| text.trim()).filter(|text| text.trim_start_matches('−').parse::<f64>().is_err());
+        self.add(&format!("texts of {}", path.display()), &words.collect::<Vec<_>>().join("\n"));
+        Ok(())
     }
 
     fn run(&mut self, command: &mut Command) -> Result<(bool, Output)> {
@@ -122,8 +139,10 @@ impl Transcript {
     /// Compares with tests/snapshots/<test program>__<name>.snap.
     #[track_caller]
     pub fn matches(self, name: &str) {
-        let text = self.text.replace(&self.folder, "[dir]").replace(env!("CARGO_MANIFEST_DIR"), "[clone]");
-        let mut text = text.replace(&*std::env::temp_dir().to_string_lossy(), "[tmp]");
+        let text = self.text.replace(env!("CARGO_BIN_EXE_hrm"), "hrm");
+        let text = if self.folder.is_empty() { text } else { text.replace(&self.folder, "[dir]") };
+        let text = text.replace(env!("CARGO_MANIFEST_DIR"), "[clone]");
+        let text = text.replace(&*std::env::temp_dir().to_string_lossy(), "[tmp]");
         let mut settings = insta::Settings::new();
         settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots"));
         settings.set_prepend_module_to_snapshot(false);
@@ -131,12 +150,7 @@ impl Transcript {
         for (pattern, shown) in &self.hidden {
             settings.add_filter(pattern, shown);
         }
-        if self.measured {
-            let given = |line: &str| ["$ ", "error: ", "warning: "].iter().any(|start| line.starts_with(start));
-            let spared = |line: &str| if given(line) { line.replace('.', SPARED) } else { line.to_owned() };
-            text = text.split('\n').map(spared).collect::<Vec<_>>().join("\n");
-        }
-        for (pattern, shown) in MEASURED.iter().filter(|_| self.measured).chain(&VARIES) {
+        for (pattern, shown) in VARIES.iter().chain(MEASURED.iter().filter(|_| self.measured)) {
             settings.add_filter(pattern, *shown);
         }
         let program = env!("CARGO_CRATE_NAME");
