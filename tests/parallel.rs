@@ -5,14 +5,14 @@ mod common;
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use common::{
     hrm, names, ok,
-    processes::{alive, at_work, children, port, signal, wait_for},
+    processes::{Started, alive, at_work, children, port, signal, wait_for},
     snapshot::Transcript,
     training::{self, TINY, bench_of, figures},
 };
@@ -124,13 +124,13 @@ fn a_checkpoint_does_not_depend_on_the_number_of_ranks() -> Result<()> {
 }
 
 /// Two launchers of two ranks each on this host.
-fn two_hosts(folder: &Path, more: [&str; 2]) -> Result<[Child; 2]> {
+fn two_hosts(folder: &Path, more: [&str; 2]) -> Result<[Started; 2]> {
     let port = port()?;
     let start = |node: usize, more: &str| {
         let flags = format!(
             "--nproc-per-node 2 --nnodes 2 --node-rank {node} --master-addr 127.0.0.1 --master-port {port} {more}"
         );
-        train(folder, &flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        Started::new(&mut train(folder, &flags))
     };
     Ok([start(0, more[0])?, start(1, more[1])?])
 }
@@ -160,9 +160,9 @@ fn two_hosts_make_the_run_of_one() -> Result<()> {
 }
 
 /// A run that goes on until it is disturbed, at work: its launcher, and its ranks in the order of their numbers.
-fn endless(folder: &Path, more: &str) -> Result<(Child, Vec<u32>)> {
+fn endless(folder: &Path, more: &str) -> Result<(Started, Vec<u32>)> {
     let flags = format!("checkpoint_path=run epochs=4000000 eval_interval=4000000 --nproc-per-node 2 {more}");
-    let child = train(folder, &flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let child = Started::new(&mut train(folder, &flags))?;
     wait_for("the first lines", || at_work(folder))?;
     let ranks = children(child.id())?;
     assert_eq!(ranks.len(), 2);
@@ -212,9 +212,9 @@ fn a_host_that_fails_ends_the_others() -> Result<()> {
 #[test]
 fn a_launcher_killed_takes_its_ranks_along() -> Result<()> {
     let folder = bench()?;
-    let (mut child, ranks) = endless(folder.path(), "")?;
-    child.kill()?;
-    child.wait()?;
+    let (child, ranks) = endless(folder.path(), "")?;
+    signal(child.id(), libc::SIGKILL);
+    child.wait_with_output()?;
     wait_for("the ranks' end", || Ok(ranks.iter().all(|&pid| !alive(pid))))?;
     Ok(())
 }
@@ -302,11 +302,11 @@ fn a_slurm_job_saves_before_its_limit_and_goes_on() -> Result<()> {
             .args(["checkpoint_path=run"])
             .args(more.split_whitespace());
         command.current_dir(folder.path()).env("PATH", &path).env("HRM", env!("CARGO_BIN_EXE_hrm"));
-        command.env("HRM_PROCESSES", "2").env("SLURM_JOB_ID", "7").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("HRM_PROCESSES", "2").env("SLURM_JOB_ID", "7");
         command
     };
     let long = "epochs=4000000 eval_interval=4000000";
-    let first = job(long).spawn()?;
+    let first = Started::new(&mut job(long))?;
     wait_for("the first lines", || at_work(folder.path()))?;
     signal(first.id(), libc::SIGUSR1);
     let first = first.wait_with_output()?;

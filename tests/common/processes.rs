@@ -5,10 +5,41 @@ use std::{
     fs,
     net::TcpListener,
     path::Path,
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+
+/// A process that ends when it is dropped, by a test that fails, say; its children with it. What it prints is kept.
+pub struct Started(Option<Child>);
+
+impl Started {
+    pub fn new(command: &mut Command) -> Result<Self> {
+        Ok(Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().map_or(0, Child::id)
+    }
+
+    /// Waits for its end.
+    pub fn wait_with_output(mut self) -> Result<Output> {
+        Ok(self.0.take().context("it runs")?.wait_with_output()?)
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            for pid in children(child.id()).unwrap_or_default() {
+                signal(pid, libc::SIGKILL);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
 
 /// A port that was free a moment ago.
 pub fn port() -> Result<u16> {
