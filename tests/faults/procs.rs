@@ -299,7 +299,7 @@ fn ranks_that_differ_are_named_before_the_first_step() -> Result<()> {
         ok(&mut train(folder.path(), &more))?;
     }
     let differ = [
-        ("", "data_path=other", "the test data in other are others"),
+        ("", "data_path=other", "the test data in other differ"),
         ("", "lr=1e-4", "lr was 0.002, is 0.0001"),
         ("--resume one", "--resume two", "two/step_16 is another checkpoint"),
         ("--resume one --force", "--resume one", "--force was given to one of them"),
@@ -372,8 +372,8 @@ fn work_without_end_is_refused_or_announced() -> Result<()> {
         ("bench train --steps 4294967295", "1..=100000"),
         ("bench infer --warm 4294967295", "0..=100000"),
         ("bench infer arch.H_cycles=1000000", "arch.H_cycles=1000000: must be an integer from 1 to 10000"),
-        ("train data_path=data arch.L_cycles=1000000", "arch.L_cycles=1000000: wants"),
-        ("train data_path=data arch.halt_max_steps=1000000", "arch.halt_max_steps=1000000: wants"),
+        ("train data_path=data arch.L_cycles=1000000", "arch.L_cycles=1000000: must be an integer from 1 to 10000"),
+        ("train data_path=data arch.halt_max_steps=1000000", "arch.halt_max_steps=1000000: must be"),
         ("infer --checkpoint run --segments 1000000", "1..=100000"),
         ("eval --checkpoint run --segments 1000000", "1..=100000"),
         ("analyze segments --checkpoint run --segments 1000000", "1..=100000"),
