@@ -37,7 +37,7 @@ say "3/4  Its answers to 200 test puzzles that it has never seen, each in 3 rela
 hrm infer --checkpoint demo/run --permutes 3 --device cpu --json demo/answers.json
 
 say "4/4  A picture of its hidden state while it works on the first of them"
-hrm viz trajectory --checkpoint demo/run --device cpu --output demo/young.png
+hrm viz trajectory --checkpoint demo/run --device cpu --output demo/young.png --force
 
 say "Where everything lies"
 cat <<'TEXT'

@@ -56,7 +56,7 @@ run() { # NAME ROWS PERMUTES CHECKPOINT...
   echo "== $name: $# checkpoint(s), $permutes relabelling(s), ${puzzles[*]}"
   local IFS=,
   "$HRM_BIN" infer --checkpoints "$*" --permutes "$permutes" "${puzzles[@]}" --compare-stops \
-    --output "$OUT/$name.jsonl" --resume --json "$OUT/$name.json" --plot "$OUT/$name.png" \
+    --output "$OUT/$name.jsonl" --resume --force --json "$OUT/$name.json" --plot "$OUT/$name.png" \
     ${PROCESSES:+--nproc-per-node "$PROCESSES"} >"$OUT/$name.txt"
   tail -1 "$OUT/$name.txt"
 }

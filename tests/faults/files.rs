@@ -14,6 +14,9 @@ use crate::common::{
     training::{resume, train, trained},
 };
 
+/// A change that makes a file lie.
+type Damage<T> = Box<dyn Fn(&mut T)>;
+
 const PUZZLE: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
 
 /// Flips a bit of a file, some way from its end.
@@ -108,7 +111,7 @@ fn weights_that_are_no_finite_numbers_are_used_by_no_command() -> Result<()> {
         }
     };
     let infinite = "model.inner.lm_head.weight holds NaN or infinite values";
-    let cases: [(Box<dyn Fn(&mut RawTensor)>, &str); 4] = [
+    let cases: [(Damage<RawTensor>, &str); 4] = [
         (Box::new(floats(f32::NAN)), infinite),
         (Box::new(floats(f32::NEG_INFINITY)), infinite),
         (Box::new(kind(Dtype::I64)), "model.inner.lm_head.weight is int64, and weights are floating-point numbers"),
@@ -192,7 +195,7 @@ fn a_training_state_that_does_not_fit_is_an_error() -> Result<()> {
     };
     const NAN: &[u8] = &[0, 0, 0xc0, 0x7f];
     let good = fs::read(at.join("run/step_16/training.safetensors"))?;
-    let cases: [(Box<dyn Fn(&mut Vec<(String, RawTensor)>)>, &str); 10] = [
+    let cases: [(Damage<Vec<(String, RawTensor)>>, &str); 10] = [
         (Box::new(shape("carry.z_H", Dtype::F32, &[])), "carry.z_H is [] float32, this run has [16, "),
         (Box::new(shape("carry.steps", Dtype::I32, &[1])), "carry.steps is [1] int32, this run has [16] Int"),
         (Box::new(shape("carry.inputs", Dtype::I64, &[16, 81])), "carry.inputs is [16, 81] int64"),

@@ -380,8 +380,11 @@ fn event_steps(run: &Path) -> Result<BTreeSet<u64>> {
     Ok(steps)
 }
 
+/// Contents by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// What a run's folder holds: names, without what is different for every process, and the files that are the same.
-fn left_of(run: &Path) -> Result<(BTreeSet<String>, BTreeMap<String, Vec<u8>>)> {
+fn left_of(run: &Path) -> Result<(BTreeSet<String>, Files)> {
     let mut all = tree(run)?;
     let names = all.keys().filter(|name| !name.starts_with("events.")).cloned().collect();
     all.retain(|name, _| name.ends_with(".safetensors") || ["latest", "best.json"].contains(&name.as_str()));
