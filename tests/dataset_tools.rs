@@ -64,7 +64,11 @@ fn inspect_tells_what_a_dataset_holds() -> Result<()> {
         let boards: u64 = name["cells"].as_object().context("cells")?.values().filter_map(|n| n.as_u64()).sum();
         assert_eq!(name["boards"], boards);
     }
-    assert_eq!((&train["mapped_bytes"], &train["boards_per_group"]), (&0.into(), &8.0.into()), "small arrays are copied");
+    assert_eq!(
+        (&train["mapped_bytes"], &train["boards_per_group"]),
+        (&0.into(), &8.0.into()),
+        "small arrays are copied"
+    );
     assert_eq!(test["ratings"]["sources"].as_object().context("sources")?.len(), 7);
     let rated: u64 =
         test["ratings"]["histogram"].as_object().context("ratings")?.values().filter_map(|n| n.as_u64()).sum();

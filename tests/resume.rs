@@ -152,7 +152,7 @@ fn a_second_interrupt_ends_at_once() -> Result<()> {
     command.env("CUDA_VISIBLE_DEVICES", "").stdout(File::create(&text)?).stderr(File::create(&errors)?);
     let mut child = command.stdin(Stdio::null()).spawn()?;
     let pid = child.id();
-    until(&mut child, &errors, || common::catches(pid, libc::SIGINT))?;
+    until(&mut child, &errors, || common::catches(pid, libc::SIGINT) && run.join("all_config.yaml").exists())?;
     training::send(&child, libc::SIGINT);
     let told = || fs::read_to_string(&errors).unwrap_or_default();
     until(&mut child, &errors, || told().ends_with('\n'))?;

@@ -188,7 +188,9 @@ fn eval_writes_upstreams_metrics_and_outputs() -> Result<()> {
     for (name, checkpoint) in [("A_step_12", A), ("B_step_30", "e2e/run_b/step_30")] {
         let mut command = hrm(folder.path());
         command.arg("eval").arg("--checkpoint").arg(golden(checkpoint)).arg("--data-path").arg(golden("e2e/data"));
-        command.args("--dtype f32 --threads 1 --device cpu --json out.json --save-outputs all.safetensors --force".split(' '));
+        command.args(
+            "--dtype f32 --threads 1 --device cpu --json out.json --save-outputs all.safetensors --force".split(' '),
+        );
         said.ok(&mut command)?;
         let found: Value = serde_json::from_slice(&fs::read(folder.path().join("out.json"))?)?;
         for (set, metrics) in wanted["metrics"][name].as_object().context("sets")? {

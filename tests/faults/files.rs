@@ -16,6 +16,7 @@ use crate::common::{
 
 /// A change that makes a file lie.
 type Damage<T> = Box<dyn Fn(&mut T)>;
+type Tensors = Vec<(String, RawTensor)>;
 
 const PUZZLE: &str = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
 
@@ -195,7 +196,7 @@ fn a_training_state_that_does_not_fit_is_an_error() -> Result<()> {
     };
     const NAN: &[u8] = &[0, 0, 0xc0, 0x7f];
     let good = fs::read(at.join("run/step_16/training.safetensors"))?;
-    let cases: [(Damage<Vec<(String, RawTensor)>>, &str); 10] = [
+    let cases: [(Damage<Tensors>, &str); 10] = [
         (Box::new(shape("carry.z_H", Dtype::F32, &[])), "carry.z_H is [] float32, this run has [16, "),
         (Box::new(shape("carry.steps", Dtype::I32, &[1])), "carry.steps is [1] int32, this run has [16] Int"),
         (Box::new(shape("carry.inputs", Dtype::I64, &[16, 81])), "carry.inputs is [16, 81] int64"),
