@@ -32,7 +32,7 @@ build: setup ## Build target/release/hrm
 test: setup ## All tests that need nothing beyond the set-up
 	$(CARGO) test --release
 
-test-reliability: build ## A few minutes of kills, failing disks and a hostile hub (docs/RELIABILITY.md)
+test-reliability: build ## A sample of kills, failing disks and a hostile hub, some ten minutes (docs/RELIABILITY.md)
 	scripts/reliability/kills.py --hrm $(HRM) --count 120 --output target/reliability
 	scripts/reliability/disk.py --hrm $(HRM) --count 120 --output target/reliability
 	scripts/reliability/hub.py --hrm $(HRM) --count 45 --output target/reliability
